@@ -1,0 +1,110 @@
+#include "mpc/compile.h"
+
+#include <fmt/format.h>
+
+#include "api/impl.h"
+#include "api/reference_evaluator.h"
+#include "api/report.h"
+#include "compiler/base/error.h"
+#include "compiler/base/text.h"
+#include "compiler/plan/check.h"
+
+namespace mpc {
+namespace {
+
+/// @throws Error(M002) with the nearest of `known`.
+[[noreturn]] void unknown(const std::string& what, const std::string& name, const std::vector<std::string>& known) {
+  std::string all;
+  for (const std::string& candidate : known) all += (all.empty() ? "" : ", ") + candidate;
+  const std::optional<std::string> near = nearest(name, known);
+  throw Error(ErrorId::M002, what, fmt::format("'{}' is not known", name),
+              near ? fmt::format("did you mean {}? (one of {})", *near, all) : "use one of " + all);
+}
+
+void set_training(const v1::TrainingOptions& training, PlanOptions& options) {
+  options.train = true;
+  const std::optional<LossKind> loss = parse_loss(training.loss);
+  if (!loss) unknown("loss", training.loss, loss_names());
+  options.loss = *loss;
+  options.loss_output = training.loss_output;
+  options.optimizer.optimizer = parse_optimizer(training.optimizer);
+  for (const auto& [pattern, optimizer] : training.groups) {
+    options.optimizer.groups.push_back({pattern, parse_optimizer(optimizer)});
+  }
+  options.optimizer.clip_norm = training.clip_norm;
+  options.frozen = training.frozen;
+  options.keep_outputs = training.keep_outputs;
+}
+
+PlanOptions make_options(const v1::CompileOptions& public_options) {
+  PlanOptions options = api::plan_options(public_options.bindings);
+  options.microbatches = public_options.microbatches;
+  options.microbatch_rows = public_options.microbatch_rows;
+  const std::optional<ScheduleKind> schedule = parse_schedule(public_options.schedule);
+  if (!schedule) unknown("schedule", public_options.schedule, {"sequential", "gpipe", "1f1b", "auto"});
+  options.schedule = *schedule;
+  const std::optional<Objective> objective = parse_objective(public_options.objective);
+  if (!objective) unknown("objective", public_options.objective, {"throughput", "latency", "devices"});
+  options.objective = *objective;
+  for (const v1::DevicePin& pin : public_options.pins) options.pins.push_back({pin.pattern, pin.device});
+  options.assignment = public_options.assignment;
+  if (public_options.training) set_training(*public_options.training, options);
+  return options;
+}
+
+/// The checker shares no code with the passes: a plan it refuses is a bug of theirs, not the user's.
+void require_sound(const Plan& plan) {
+  try {
+    check_plan(plan);
+  } catch (const Error& error) {
+    throw Error(ErrorId::M700, error.where(), "the plan that was made failed the checker: " + error.what_happened(),
+                "this is a bug in mpc, please report it");
+  }
+}
+
+v1::NoPlan make_public(const Infeasible& infeasible, const Cluster& cluster) {
+  v1::NoPlan reasons;
+  for (const Infeasible::Need& need : infeasible.needs) {
+    reasons.needs.push_back({need.device, cluster.device(DeviceId(need.device)).name, need.bytes, need.capacity_bytes, need.largest});
+  }
+  reasons.suggestions = infeasible.suggestions;
+  return reasons;
+}
+
+}  // namespace
+
+namespace v1 {
+
+const Plan& CompileResult::value() const {
+  if (plan) return *plan;
+  std::string needs;
+  for (const DeviceNeed& need : reasons.needs) {
+    needs += fmt::format("{}{} needs {} and may use {}", needs.empty() ? "" : ", ", need.name, bytes_text(need.bytes),
+                         bytes_text(need.capacity_bytes));
+  }
+  throw Error(ErrorId::M050, "plan", needs.empty() ? "no plan fits" : "no plan fits: " + needs,
+              reasons.suggestions.empty() ? "" : reasons.suggestions.front());
+}
+
+std::string CompileResult::report_json() const { return plan ? plan->report_json() : api::report_json(reasons); }
+std::string CompileResult::report_text() const { return plan ? plan->report_text() : api::report_text(reasons); }
+
+CompileResult compile(const Model& model, const Cluster& cluster, const CompileOptions& options) {
+  const PlanOptions plan_options = make_options(options);
+  const ReferenceEvaluator evaluator;
+  PipelineHooks hooks;
+  hooks.progress = options.progress;
+  std::variant<mpc::Plan, Infeasible> outcome =
+      make_plan(model.impl().model, cluster.impl().cluster, plan_options, evaluator, hooks);
+  CompileResult result;
+  if (mpc::Plan* plan = std::get_if<mpc::Plan>(&outcome)) {
+    require_sound(*plan);
+    result.plan = api::make_public(std::move(*plan));
+  } else {
+    result.reasons = make_public(std::get<Infeasible>(outcome), cluster.impl().cluster);
+  }
+  return result;
+}
+
+}  // namespace v1
+}  // namespace mpc

@@ -1,0 +1,27 @@
+# What a user may choose at configure time, and the flags every target gets.
+option(MPC_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(MPC_BUILD_BENCH "Build the benchmarks" OFF)
+set(MPC_SANITIZE "" CACHE STRING "Sanitizers to build with, for example address,undefined or thread")
+set(MPC_ONNX_PREFIX "" CACHE PATH "Where scripts/build_onnx put ONNX (default: its cache)")
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+add_library(mpc_flags INTERFACE)
+# -ffp-contract=off: a fused multiply-add would make a kernel's bits depend on how it was inlined.
+target_compile_options(mpc_flags INTERFACE -Wall -Wextra -ffp-contract=off -fstack-protector-strong)
+target_compile_definitions(mpc_flags INTERFACE _GLIBCXX_ASSERTIONS)
+target_link_options(mpc_flags INTERFACE -Wl,-z,relro,-z,now)
+if(MPC_SANITIZE)
+  target_compile_options(mpc_flags INTERFACE -fsanitize=${MPC_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(mpc_flags INTERFACE -fsanitize=${MPC_SANITIZE})
+elseif(NOT CMAKE_BUILD_TYPE STREQUAL "Debug")
+  target_compile_options(mpc_flags INTERFACE -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+endif()

@@ -1,0 +1,25 @@
+# mpc_library(NAME SOURCES a.cpp ... [USES other_target ...])
+# A static library of one folder. USES names the only folders it may include from; tests/layering checks it.
+function(mpc_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;USES" ${ARGN})
+  add_library(${name} STATIC ${arg_SOURCES})
+  target_include_directories(${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
+                                            $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)
+  target_link_libraries(${name} PUBLIC ${arg_USES} PRIVATE $<BUILD_INTERFACE:mpc_flags>)
+endfunction()
+
+# mpc_test(NAME SOURCES a_test.cpp ... USES target ... [LABELS label ...])
+# One doctest program, registered with CTest under NAME.
+function(mpc_test name)
+  cmake_parse_arguments(arg "" "" "SOURCES;USES;LABELS" ${ARGN})
+  add_executable(${name} ${PROJECT_SOURCE_DIR}/tests/main.cpp ${arg_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
+  target_compile_definitions(${name} PRIVATE MPC_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+                                             MPC_BINARY_DIR="${PROJECT_BINARY_DIR}"
+                                             MPC_ONNX_TEST_DATA="${MPC_ONNX_TEST_DATA}")
+  target_link_libraries(${name} PRIVATE ${arg_USES} mpc_flags)
+  add_test(NAME ${name} COMMAND ${name})
+  if(arg_LABELS)
+    set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}")
+  endif()
+endfunction()

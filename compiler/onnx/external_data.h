@@ -1,0 +1,68 @@
+#pragma once
+
+#include <sys/types.h>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+
+#include "compiler/onnx/proto.h"
+
+namespace mpc::onnx_io {
+
+/// A file descriptor that closes itself.
+class FileDescriptor {
+ public:
+  FileDescriptor() = default;
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  FileDescriptor(FileDescriptor&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
+  FileDescriptor& operator=(FileDescriptor&& other) noexcept;
+  ~FileDescriptor();
+
+  int get() const { return fd_; }
+  bool is_open() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+/// A checked part of an external data file.
+struct ExternalRegion {
+  std::string location;
+  int64_t offset = 0;
+  int64_t bytes = 0;
+};
+
+/// The external data files of one model. Every access to them goes through this class (the rules are those of
+/// docs/cli.md, "External data"): files lie below the model's directory, are reached through no link, are regular and
+/// have one name. Reading is thread-safe.
+class ExternalFiles {
+ public:
+  /// `external_root`: when not empty, files may be reached through links that stay below that directory.
+  ExternalFiles(const std::string& model_path, std::string external_root);
+
+  /// Checks the entries of a tensor whose shape takes `bytes`, and the file they name. `where` names the tensor in
+  /// errors.
+  /// @throws Error(M010, M012, M024).
+  ExternalRegion check(const pb::TensorProto& tensor, int64_t bytes, const std::string& where);
+  /// Reads out.size() bytes from `offset` within the region. @throws Error(M010, M012, M024) when the file changed or
+  /// is gone.
+  void read(const ExternalRegion& region, int64_t offset, std::span<std::byte> out) const;
+
+ private:
+  struct Identity {
+    dev_t device = 0;
+    ino_t inode = 0;
+    int64_t bytes = 0;
+    bool operator==(const Identity&) const = default;
+  };
+  FileDescriptor open(const std::string& location, const std::string& where, Identity& identity) const;
+
+  std::string directory_path_;
+  std::string external_root_;
+  FileDescriptor directory_;
+  std::map<std::string, Identity> files_;
+};
+
+}  // namespace mpc::onnx_io

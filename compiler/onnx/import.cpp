@@ -1,0 +1,210 @@
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "compiler/onnx/importer.h"
+#include "compiler/onnx/types.h"
+
+// The outer half of the importer: inputs with their shapes, the walk, outputs, and Model::import itself.
+
+namespace mpc::onnx_io {
+namespace {
+
+std::string input_where(const DeclaredValue& input) {
+  return "input \"" + input.name + "\"";
+}
+
+[[noreturn]] void unbound(const DeclaredValue& input, size_t axis, const std::string& symbol) {
+  if (symbol.empty()) {
+    throw Error(ErrorId::M043, input_where(input), fmt::format("dimension {} is not known", axis),
+                "give the input's shape");
+  }
+  throw Error(ErrorId::M043, input_where(input),
+              fmt::format("dimension {} ('{}') is not bound", axis, escaped(symbol, 100)),
+              fmt::format("bind it with --dim {}=N", escaped(symbol, 100)));
+}
+
+}  // namespace
+
+Importer::Importer(const Model::Data& data, const ImportOptions& options, const Evaluator& evaluator)
+    : data_(data), options_(options), evaluator_(evaluator), dims_(options.dims) {
+  graph_.name = data.info.graph_name;
+  const pb::GraphProto& graph = data.proto.graph();
+  for (const auto* values : {&graph.value_info(), &graph.output()}) {
+    for (const auto& value : *values) {
+      if (value.type().has_tensor_type()) declared_types_[value.name()] = value.type().tensor_type().elem_type();
+    }
+  }
+  for (const auto& [symbol, dim] : options.dims) {
+    if (dim < 0)
+      throw Error(ErrorId::M003, "",
+                  fmt::format("dimension '{}' is bound to {}, it must not be negative", symbol, dim));
+  }
+}
+
+Graph Importer::run() {
+  add_inputs();
+  for (const FlatNode& flat : data_.nodes) {
+    work_.push_back({flat.node, nullptr, flat.name, flat.origin, flat.opsets, 0});
+    while (!work_.empty()) {
+      const Work next = std::move(work_.back());
+      work_.pop_back();
+      process(next);
+    }
+  }
+  add_outputs();
+  return std::move(graph_);
+}
+
+void Importer::add_inputs() {
+  const auto& inputs = data_.info.inputs;
+  for (const auto& [name, shape] : options_.input_shapes) {
+    const bool is_there = std::ranges::any_of(inputs, [&](const DeclaredValue& input) { return input.name == name; });
+    if (!is_there) throw Error(ErrorId::M004, "", fmt::format("the model has no input '{}'", escaped(name, 200)));
+  }
+  // Shapes that are given bind symbols for all inputs, so they are looked at first.
+  for (const DeclaredValue& input : inputs) {
+    const auto given = options_.input_shapes.find(input.name);
+    if (given == options_.input_shapes.end() || !input.has_shape) continue;
+    if (given->second.size() != input.dims.size()) {
+      throw Error(
+          ErrorId::M004, input_where(input),
+          fmt::format("has rank {}, the shape given is ({})", input.dims.size(), fmt::join(given->second, ", ")));
+    }
+    for (size_t i = 0; i < input.dims.size(); ++i) {
+      const std::string& symbol = input.dims[i].symbol;
+      if (symbol.empty()) continue;
+      const auto [it, is_new] = dims_.emplace(symbol, given->second[i]);
+      if (!is_new && it->second != given->second[i]) {
+        throw Error(ErrorId::M004, input_where(input),
+                    fmt::format("dimension {} ('{}') is {} here and {} elsewhere", i, escaped(symbol, 100),
+                                given->second[i], it->second));
+      }
+    }
+  }
+  for (const DeclaredValue& input : inputs) {
+    if (const auto known = options_.known_inputs.find(input.name); known != options_.known_inputs.end()) {
+      add_known_input(input, known->second);
+      continue;
+    }
+    if (!input.dtype) throw Error(ErrorId::M041, input_where(input), "is not a tensor of a type that mpc has");
+    const std::vector<int64_t> dims = input_dims(input);
+    if (dims.size() > kMaxRank)
+      throw Error(ErrorId::M046, input_where(input),
+                  fmt::format("has rank {}, at most {} is supported", dims.size(), kMaxRank));
+    const auto shape = checked_shape(dims, *input.dtype);
+    if (!shape || byte_size(*shape, *input.dtype) > data_.limits.value_bytes) {
+      throw Error(
+          ErrorId::M051, input_where(input),
+          fmt::format("has shape ({}), a value may have {} bytes", fmt::join(dims, ", "), data_.limits.value_bytes));
+    }
+    const ValueId value = graph_.add_input(input.name, *input.dtype, *shape);
+    names_[input.name] = add_slot({.name = input.name, .type = {*input.dtype, *shape}, .value = value, .literal = {}});
+  }
+}
+
+/// The first input's dimension 0 is the batch: an input whose dimension 0 is written the same way gets options.batch.
+std::vector<int64_t> Importer::input_dims(const DeclaredValue& input) {
+  const auto given = options_.input_shapes.find(input.name);
+  if (!input.has_shape) {
+    if (given == options_.input_shapes.end())
+      throw Error(ErrorId::M043, input_where(input), "the model does not state its shape", "give the input's shape");
+    return given->second;
+  }
+  const auto& first = data_.info.inputs.front().dims;
+  std::vector<int64_t> dims;
+  for (size_t i = 0; i < input.dims.size(); ++i) {
+    const DeclaredDim& dim = input.dims[i];
+    const bool is_batch = i == 0 && !first.empty() && dim.value == first[0].value && dim.symbol == first[0].symbol;
+    const auto bound = dim.symbol.empty() ? dims_.end() : dims_.find(dim.symbol);
+    if (options_.batch && is_batch) {
+      dims.push_back(*options_.batch);
+    } else if (dim.value >= 0) {
+      if (given != options_.input_shapes.end() && given->second[i] != dim.value) {
+        throw Error(ErrorId::M004, input_where(input),
+                    fmt::format("dimension {} is {} in the model, {} was given", i, dim.value, given->second[i]));
+      }
+      dims.push_back(dim.value);
+    } else if (given != options_.input_shapes.end()) {
+      dims.push_back(given->second[i]);
+    } else if (bound != dims_.end()) {
+      dims.push_back(bound->second);
+    } else if (options_.batch && !dim.symbol.empty() && !first.empty() && dim.symbol == first[0].symbol) {
+      dims.push_back(*options_.batch);
+    } else {
+      unbound(input, i, dim.symbol);
+    }
+    if (dims.back() < 0)
+      throw Error(ErrorId::M004, input_where(input), fmt::format("dimension {} is {}", i, dims.back()));
+  }
+  return dims;
+}
+
+void Importer::add_known_input(const DeclaredValue& input, const Literal& literal) {
+  bool agrees = input.dtype == literal.dtype() &&
+                (!input.has_shape || static_cast<int>(input.dims.size()) == literal.shape().rank());
+  for (size_t i = 0; agrees && i < input.dims.size(); ++i) {
+    const int64_t dim = literal.shape()[static_cast<int>(i)];
+    if (input.dims[i].value >= 0) agrees = input.dims[i].value == dim;
+    if (!input.dims[i].symbol.empty()) agrees = dims_.emplace(input.dims[i].symbol, dim).first->second == dim;
+  }
+  if (!agrees)
+    throw Error(
+        ErrorId::M004, input_where(input),
+        fmt::format("the content given is {}, the model says otherwise", type_text(literal.dtype(), literal.shape())));
+  names_[input.name] = add_literal(input.name, literal);
+}
+
+void Importer::add_outputs() {
+  for (const DeclaredValue& output : data_.info.outputs) {
+    const Slot slot = lookup(output.name);
+    if (slot == kAbsent || slots_[static_cast<size_t>(slot)].is_unsupported) continue;
+    const auto declared = declared_types_.find(output.name);
+    if (declared != declared_types_.end() && declared->second != to_onnx_type(type(slot).dtype)) {
+      throw Error(
+          ErrorId::M034, "output \"" + output.name + "\"",
+          fmt::format("is declared as {}, it is {}", onnx_type_text(declared->second), dtype_name(type(slot).dtype)));
+    }
+    graph_.outputs.push_back({output.name, value(slot)});
+  }
+}
+
+void Importer::throw_unsupported() const {
+  const UnsupportedNode& first = unsupported_.front();
+  if (unsupported_.size() == 1)
+    throw Error(unsupported_ids_.front(), fmt::format("node \"{}\" ({})", first.node, first.op), first.reason);
+  constexpr size_t kShown = 12;
+  std::vector<std::string> names;
+  for (size_t i = 0; i < unsupported_.size() && i < kShown; ++i) {
+    names.push_back(fmt::format("\"{}\" ({}): {}", escaped(unsupported_[i].node, 60), escaped(unsupported_[i].op, 40),
+                                escaped(unsupported_[i].reason, 80)));
+  }
+  if (unsupported_.size() > kShown) names.push_back(fmt::format("and {} more", unsupported_.size() - kShown));
+  const bool has_unknown_op = std::ranges::find(unsupported_ids_, ErrorId::M040) != unsupported_ids_.end();
+  throw Error(has_unknown_op ? ErrorId::M040 : unsupported_ids_.front(), "",
+              fmt::format("{} nodes are not supported: {}", unsupported_.size(), fmt::join(names, "; ")));
+}
+
+Graph Model::import(const ImportOptions& options, const Evaluator& evaluator) const {
+  try {
+    Importer importer(*data_, options, evaluator);
+    Graph graph = importer.run();
+    if (!importer.unsupported().empty()) importer.throw_unsupported();
+    return graph;
+  } catch (const Error& error) {
+    throw error.with_prefix(data_->info.path);
+  }
+}
+
+std::vector<UnsupportedNode> Model::unsupported(const ImportOptions& options, const Evaluator& evaluator) const {
+  try {
+    Importer importer(*data_, options, evaluator);
+    importer.run();
+    return importer.unsupported();
+  } catch (const Error& error) {
+    throw error.with_prefix(data_->info.path);
+  }
+}
+
+}  // namespace mpc::onnx_io

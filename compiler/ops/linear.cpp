@@ -1,0 +1,227 @@
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "compiler/ops/gradient.h"
+#include "compiler/ops/op_def.h"
+
+// Matrix products: MatMul (ONNX 13) and Gemm (ONNX 13).
+
+namespace mpc::ops {
+namespace {
+
+void require_product_dtype(const InferContext& context) {
+  const DType dtype = context.input(0).dtype;
+  const bool is_product_integer =
+      dtype == DType::i32 || dtype == DType::i64 || dtype == DType::u32 || dtype == DType::u64;
+  if (is_float(dtype) || is_product_integer) return;
+  context.fail(ErrorId::M030,
+               fmt::format("input 0 is {}, a float type or a 32 or 64 bit integer is needed", dtype_name(dtype)));
+}
+
+Shape with_last(const Shape& leading, int64_t rows, int64_t columns) {
+  std::vector<int64_t> dims = leading.to_vector();
+  dims.push_back(rows);
+  dims.push_back(columns);
+  return Shape(dims);
+}
+
+Shape leading_dims(const Shape& shape) {
+  return Shape(shape.dims().first(static_cast<size_t>(shape.rank() - 2)));
+}
+
+/// A vector on the left is a row, on the right a column.
+Shape as_left(const Shape& shape) {
+  return shape.rank() == 1 ? Shape{1, shape[0]} : shape;
+}
+Shape as_right(const Shape& shape) {
+  return shape.rank() == 1 ? Shape{shape[0], 1} : shape;
+}
+
+void infer_matmul(InferContext& context) {
+  require_product_dtype(context);
+  context.require_same_dtype(0, 1);
+  context.require_min_rank(0, 1);
+  context.require_min_rank(1, 1);
+  const Shape& a_shape = context.input(0).shape;
+  const Shape& b_shape = context.input(1).shape;
+  const Shape a = as_left(a_shape);
+  const Shape b = as_right(b_shape);
+  if (a[a.rank() - 1] != b[b.rank() - 2]) {
+    context.fail(ErrorId::M032, fmt::format("shapes {} and {} cannot be multiplied: the inner dimensions are {} and {}",
+                                            to_string(a_shape), to_string(b_shape), a[a.rank() - 1], b[b.rank() - 2]));
+  }
+  const auto batch = broadcast(leading_dims(a), leading_dims(b));
+  if (!batch) {
+    context.fail(ErrorId::M032, fmt::format("the leading dimensions of {} and {} do not broadcast", to_string(a_shape),
+                                            to_string(b_shape)));
+  }
+  std::vector<int64_t> dims = batch->to_vector();
+  if (a_shape.rank() > 1) dims.push_back(a[a.rank() - 2]);
+  if (b_shape.rank() > 1) dims.push_back(b[b.rank() - 1]);
+  context.set_output(0, context.input(0).dtype, dims);
+}
+
+ValueId transposed(GradientContext& context, ValueId matrix) {
+  const int rank = context.shape(matrix).rank();
+  std::vector<int64_t> perm(static_cast<size_t>(rank));
+  for (size_t i = 0; i < perm.size(); ++i) perm[i] = static_cast<int64_t>(i);
+  std::swap(perm[perm.size() - 1], perm[perm.size() - 2]);
+  return context.emit(OpKind::Transpose, {matrix}, {{"perm", perm}});
+}
+
+/// dA = dY B^T and dB = A^T dY. A right operand that is one matrix (a Linear layer's weight) takes all rows of the left
+/// operand in one Gemm; stacks of matrices are transposed, multiplied, and summed over what was broadcast.
+void matmul_gradient(GradientContext& context) {
+  const Shape a_shape = context.shape(context.input(0));
+  const Shape b_shape = context.shape(context.input(1));
+  const Shape a = as_left(a_shape);
+  const Shape b = as_right(b_shape);
+  const int64_t rows = a[a.rank() - 2];
+  const int64_t columns = b[b.rank() - 1];
+  if (b.rank() == 2) {
+    const int64_t all_rows = a.elements(0, a.rank() - 1);
+    const ValueId dy = context.reshape(context.output_grad(0), Shape{all_rows, columns});
+    if (context.needs(0)) {
+      const ValueId right = context.reshape(context.input(1), b);
+      const ValueId da = context.emit(OpKind::Gemm, {dy, right}, {{"transB", int64_t{1}}}, "a");
+      context.set_input_grad(0, context.reshape(da, a_shape));
+    }
+    if (context.needs(1)) {
+      const ValueId left = context.reshape(context.input(0), Shape{all_rows, a[a.rank() - 1]});
+      const ValueId db = context.emit(OpKind::Gemm, {left, dy}, {{"transA", int64_t{1}}}, "b");
+      context.set_input_grad(1, context.reshape(db, b_shape));
+    }
+    return;
+  }
+  const Shape y = with_last(*broadcast(leading_dims(a), leading_dims(b)), rows, columns);
+  const ValueId dy = context.reshape(context.output_grad(0), y);
+  if (context.needs(0)) {
+    const ValueId da =
+        context.emit(OpKind::MatMul, {dy, transposed(context, context.reshape(context.input(1), b))}, {}, "a");
+    context.set_input_grad(0, context.reshape(context.reduce_to(da, a), a_shape));
+  }
+  if (context.needs(1)) {
+    const ValueId db =
+        context.emit(OpKind::MatMul, {transposed(context, context.reshape(context.input(0), a)), dy}, {}, "b");
+    context.set_input_grad(1, context.reshape(context.reduce_to(db, b), b_shape));
+  }
+}
+
+OpQuantities matmul_cost(const CostContext& context) {
+  const Shape& a = context.input(0).shape;
+  return {.flops =
+              2.0 * static_cast<double>(context.output(0).shape.elements()) * static_cast<double>(a[a.rank() - 1])};
+}
+
+bool is_whole(double value) {
+  return std::isfinite(value) && std::floor(value) == value && std::abs(value) < 0x1p53;
+}
+
+void infer_gemm(InferContext& context) {
+  require_product_dtype(context);
+  context.require_same_dtype(0, 1);
+  context.require_rank(0, 2);
+  context.require_rank(1, 2);
+  const Attributes& attributes = context.attributes();
+  const Shape& a = context.input(0).shape;
+  const Shape& b = context.input(1).shape;
+  const bool trans_a = attributes.flag("transA");
+  const bool trans_b = attributes.flag("transB");
+  context.set_attribute("transA", int64_t{trans_a});
+  context.set_attribute("transB", int64_t{trans_b});
+  const int64_t inner_a = a[trans_a ? 0 : 1];
+  const int64_t inner_b = b[trans_b ? 1 : 0];
+  if (inner_a != inner_b) {
+    context.fail(ErrorId::M032,
+                 fmt::format("A {}{} has K={}, B {}{} has K={}", to_string(a), trans_a ? " transposed" : "", inner_a,
+                             to_string(b), trans_b ? " transposed" : "", inner_b),
+                 fmt::format("give A with {} columns, or B with {} rows", inner_b, inner_a));
+  }
+  if (!is_float(context.input(0).dtype) &&
+      !(is_whole(attributes.number("alpha")) && is_whole(attributes.number("beta")))) {
+    context.fail(ErrorId::M046, "alpha and beta must be whole numbers when the operands are integers");
+  }
+  const Shape y{a[trans_a ? 1 : 0], b[trans_b ? 0 : 1]};
+  if (context.has_input(2)) {
+    context.require_same_dtype(0, 2);
+    const Shape& c = context.input(2).shape;
+    if (broadcast(c, y) != y) {
+      context.fail(ErrorId::M032, fmt::format("C {} does not broadcast to the result {}", to_string(c), to_string(y)));
+    }
+  }
+  context.set_output(0, context.input(0).dtype, y);
+}
+
+/// With A' = op(A), B' = op(B): dA' = alpha dY B'^T, dB' = alpha A'^T dY, dC = beta dY summed to C's shape. Each is one
+/// Gemm, whatever was transposed.
+void gemm_gradient(GradientContext& context) {
+  const Attributes attributes = context.attributes();
+  const Attribute alpha = attributes.number("alpha");
+  const double beta = attributes.number("beta");
+  const int64_t trans_a = attributes.integer("transA");
+  const int64_t trans_b = attributes.integer("transB");
+  const ValueId a = context.input(0);
+  const ValueId b = context.input(1);
+  const ValueId dy = context.output_grad(0);
+  if (context.needs(0)) {
+    const ValueId da =
+        trans_a != 0
+            ? context.emit(OpKind::Gemm, {b, dy}, {{"alpha", alpha}, {"transA", trans_b}, {"transB", int64_t{1}}}, "a")
+            : context.emit(OpKind::Gemm, {dy, b}, {{"alpha", alpha}, {"transB", 1 - trans_b}}, "a");
+    context.set_input_grad(0, da);
+  }
+  if (context.needs(1)) {
+    const ValueId db =
+        trans_b != 0
+            ? context.emit(OpKind::Gemm, {dy, a}, {{"alpha", alpha}, {"transA", int64_t{1}}, {"transB", trans_a}}, "b")
+            : context.emit(OpKind::Gemm, {a, dy}, {{"alpha", alpha}, {"transA", 1 - trans_a}}, "b");
+    context.set_input_grad(1, db);
+  }
+  if (context.needs(2)) {
+    const Shape c_shape = context.shape(context.input(2));
+    ValueId dc = context.reduce_to(dy, c_shape);
+    if (beta != 1.0) dc = context.mul(dc, context.scalar(beta, context.dtype(dc)));
+    context.set_input_grad(2, dc);
+  }
+}
+
+OpQuantities gemm_cost(const CostContext& context) {
+  const Shape& a = context.input(0).shape;
+  const double elements = static_cast<double>(context.output(0).shape.elements());
+  const int64_t inner = a[context.attributes.flag("transA") ? 0 : 1];
+  const bool has_c = context.inputs.size() > 2 && context.inputs[2].has_value();
+  return {.flops = 2.0 * elements * static_cast<double>(inner) + (has_c ? 2.0 * elements : 0.0)};
+}
+
+}  // namespace
+
+/// Y = A B as numpy.matmul: stacks of matrices with broadcast leading dimensions; a vector is a row on the left and a
+/// column on the right. Accumulates in double (reference) or f32; integers wrap. 2 * elements(Y) * K FLOPs. ONNX 13.
+extern const OpDef MatMul_def;
+const OpDef MatMul_def = {
+    .op = OpKind::MatMul,
+    .min_inputs = 2,
+    .max_inputs = 2,
+    .infer = infer_matmul,
+    .gradient = matmul_gradient,
+    .cost = matmul_cost,
+};
+
+/// Y = alpha op(A) op(B) + beta C, op(M) = M or its transpose; C broadcasts to (M, N). Accumulates in double
+/// (reference) or f32; integers wrap. 2 M N K FLOPs, and 2 M N for C. ONNX 13.
+extern const OpDef Gemm_def;
+const OpDef Gemm_def = {
+    .op = OpKind::Gemm,
+    .min_inputs = 2,
+    .max_inputs = 3,
+    .attributes = {{"alpha", AttributeType::number, 1.0},
+                   {"beta", AttributeType::number, 1.0},
+                   {"transA", AttributeType::integer, int64_t{0}},
+                   {"transB", AttributeType::integer, int64_t{0}}},
+    .infer = infer_gemm,
+    .gradient = gemm_gradient,
+    .cost = gemm_cost,
+};
+
+}  // namespace mpc::ops

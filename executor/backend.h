@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "compiler/base/attributes.h"
+#include "compiler/base/op_kind.h"
+#include "compiler/base/shape.h"
+#include "executor/kernel.h"
+
+namespace mpc::executor {
+
+/// One node as a backend sees it when it chooses a kernel.
+struct NodeSpec {
+  OpKind op{};
+  const Attributes* attributes = nullptr;
+  struct Operand {
+    DType dtype = DType::f32;
+    Shape shape;
+    bool is_present = false;
+    bool is_constant = false;  // content never changes between runs, except as forget_constants() announces
+  };
+  std::vector<Operand> inputs;
+  std::vector<Operand> outputs;
+  int threads = 1;
+};
+
+/// The code of one node, prepared for its shapes. run() may be called many times, from one thread at a time.
+class Kernel {
+ public:
+  virtual ~Kernel() = default;
+  virtual void run(const KernelCall& call) = 0;
+  /// The content of constant operands was changed between two runs: what was derived from it is to be derived again.
+  virtual void forget_constants() {}
+  /// For reports: "cpu:onednn matmul".
+  virtual std::string_view name() const = 0;
+};
+
+/// A kernel for the node, or a reason why there is none.
+struct KernelOrReason {
+  std::unique_ptr<Kernel> kernel;
+  std::string reason;
+};
+using KernelFactory = KernelOrReason (*)(const NodeSpec&);
+
+}  // namespace mpc::executor

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "executor/cpu/support.h"
+
+// What the kernels on oneDNN share. Primitives are made when the kernel is; a run only sets addresses and executes.
+// oneDNN takes as many threads as OpenMP has on the thread that makes (and runs) the primitive.
+
+namespace mpc::cpu {
+
+/// The engine of this process (oneDNN engines may be shared between threads).
+const dnnl::engine& cpu_engine();
+
+/// Row-major f32 memory of these dimensions.
+dnnl::memory::desc plain_desc(const std::vector<int64_t>& dims);
+inline dnnl::memory::desc any_desc(const std::vector<int64_t>& dims) {
+  return {dims, dnnl::memory::data_type::f32, dnnl::memory::format_tag::any};
+}
+
+/// Memory of which only the address is missing.
+dnnl::memory unbound(const dnnl::memory::desc& desc);
+
+/// Calls `make`; what oneDNN throws becomes the reason why there is no kernel.
+KernelOrReason try_onednn(const std::function<std::unique_ptr<Kernel>()>& make);
+
+/// One operand of a primitive: in the caller's row-major layout, or in the layout the primitive likes best, with a
+/// reorder between the two and a place in the thread's scratch memory.
+class Operand {
+ public:
+  enum class Direction : uint8_t { in, out };
+  /// @param wanted the primitive's layout; @param plain the caller's.
+  Operand(const dnnl::memory::desc& wanted, const dnnl::memory::desc& plain, Direction direction);
+  bool is_reordered() const { return is_reordered_; }
+  int64_t scratch_bytes() const;
+  /// Binds to the caller's data and, if it is reordered, to `scratch`.
+  void bind(std::byte* data, std::byte* scratch);
+  void reorder(dnnl::stream& stream);
+  const dnnl::memory& memory() const { return is_reordered_ ? inner_ : outer_; }
+
+ private:
+  bool is_reordered_;
+  dnnl::memory outer_;
+  dnnl::memory inner_;
+  dnnl::reorder reorder_;
+  Direction direction_;
+};
+
+}  // namespace mpc::cpu

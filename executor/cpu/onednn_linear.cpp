@@ -1,0 +1,158 @@
+// Matrix products on oneDNN: MatMul (any ranks, broadcasting) and Gemm in f32.
+
+#include <algorithm>
+#include <cstring>
+
+#include "executor/cpu/factories.h"
+#include "executor/cpu/onednn.h"
+
+namespace mpc::cpu {
+namespace {
+
+using dnnl::memory;
+
+/// Product of two tensors of matrices, optionally plus a row vector, or plus `beta` times what the result holds.
+class Product final : public Kernel {
+ public:
+  struct Spec {
+    memory::desc a, b, y;
+    bool has_row_bias = false;
+    memory::desc bias;
+    double alpha = 1;
+    double beta = 0;  // of an addend that is copied into the result first
+    Shape addend;     // broadcasts to y; only when beta is not 0
+    Shape result;
+  };
+
+  explicit Product(const Spec& spec)
+      : spec_(spec), stream_(cpu_engine()), a_(unbound(spec.a)), b_(unbound(spec.b)), y_(unbound(spec.y)) {
+    dnnl::primitive_attr attributes;
+    if (spec.alpha != 1) attributes.set_output_scales(0, {static_cast<float>(spec.alpha)});
+    if (spec.beta != 0) {
+      dnnl::post_ops post;
+      post.append_sum(static_cast<float>(spec.beta));
+      attributes.set_post_ops(post);
+    }
+    if (spec.has_row_bias) {
+      bias_ = unbound(spec.bias);
+      product_ = dnnl::matmul({{spec.a, spec.b, spec.bias, spec.y}, attributes, cpu_engine()});
+    } else {
+      product_ = dnnl::matmul({{spec.a, spec.b, spec.y}, attributes, cpu_engine()});
+    }
+    arguments_ = {{DNNL_ARG_SRC, a_}, {DNNL_ARG_WEIGHTS, b_}, {DNNL_ARG_DST, y_}};
+    if (spec.has_row_bias) arguments_.insert({DNNL_ARG_BIAS, bias_});
+  }
+
+  void run(const KernelCall& call) override {
+    if (spec_.beta != 0) copy_addend(call.inputs[2].as<float>(), call.outputs[0].as<float>());
+    a_.set_data_handle(call.inputs[0].data);
+    b_.set_data_handle(call.inputs[1].data);
+    y_.set_data_handle(call.outputs[0].data);
+    if (spec_.has_row_bias) bias_.set_data_handle(call.inputs[2].data);
+    product_.execute(stream_, arguments_);
+    stream_.wait();
+  }
+  std::string_view name() const override { return "cpu:onednn matmul"; }
+
+ private:
+  // y (rows, columns) = c broadcast.
+  void copy_addend(const float* c, float* y) const {
+    const int64_t rows = spec_.result[0];
+    const int64_t columns = spec_.result[1];
+    const Shape& shape = spec_.addend;
+    const int rank = shape.rank();
+    const bool has_columns = rank >= 1 && shape[rank - 1] == columns;
+    const int64_t row_step = rank == 2 && shape[0] == rows && rows > 1 ? shape[1] : 0;
+    for (int64_t row = 0; row < rows; ++row) {
+      const float* from = c + row * row_step;
+      if (has_columns) {
+        std::copy_n(from, columns, y + row * columns);
+      } else {
+        std::fill_n(y + row * columns, columns, *from);
+      }
+    }
+  }
+
+  Spec spec_;
+  dnnl::stream stream_;
+  memory a_, b_, bias_, y_;
+  dnnl::matmul product_;
+  std::unordered_map<int, memory> arguments_;
+};
+
+/// Why oneDNN does not take the node, or nothing.
+std::string refusal(const NodeSpec& node) {
+  if (!all_of_type(node, DType::f32)) return "oneDNN matmul: only f32";
+  if (has_empty_operand(node)) return "oneDNN matmul: an operand is empty";
+  return {};
+}
+
+memory::desc matrix_desc(const Shape& shape, bool is_transposed) {
+  const memory::data_type f32 = memory::data_type::f32;
+  if (!is_transposed) return {{shape[0], shape[1]}, f32, memory::dims{shape[1], 1}};
+  return {{shape[1], shape[0]}, f32, memory::dims{1, shape[1]}};
+}
+
+Shape with_rank(const Shape& shape, int rank) {
+  std::vector<int64_t> dims(static_cast<size_t>(rank - shape.rank()), 1);
+  dims.insert(dims.end(), shape.begin(), shape.end());
+  return Shape(dims);
+}
+
+}  // namespace
+
+KernelOrReason onednn_gemm(const NodeSpec& node) {
+  if (std::string reason = refusal(node); !reason.empty()) return declined(reason);
+  Product::Spec spec;
+  spec.a = matrix_desc(node.inputs[0].shape, node.attributes->flag("transA"));
+  spec.b = matrix_desc(node.inputs[1].shape, node.attributes->flag("transB"));
+  spec.result = node.outputs[0].shape;
+  spec.y = matrix_desc(spec.result, false);
+  spec.alpha = node.attributes->number("alpha");
+  const double beta = node.attributes->number("beta");
+  if (has_input(node, 2) && beta != 0) {
+    spec.addend = node.inputs[2].shape;
+    const bool is_row =
+        spec.addend.elements() == spec.result[1] && spec.addend[spec.addend.rank() - 1] == spec.result[1];
+    spec.has_row_bias = is_row && spec.alpha == 1 && beta == 1;
+    if (spec.has_row_bias) {
+      spec.bias = plain_desc({1, spec.result[1]});
+    } else {
+      spec.beta = beta;
+    }
+  }
+  return try_onednn([&] { return std::make_unique<Product>(spec); });
+}
+
+KernelOrReason onednn_matmul(const NodeSpec& node) {
+  if (std::string reason = refusal(node); !reason.empty()) return declined(reason);
+  const Shape& a = node.inputs[0].shape;
+  const Shape& b = node.inputs[1].shape;
+  // A vector on the left is a row, on the right a column.
+  const Shape left = a.rank() == 1 ? Shape{1, a[0]} : a;
+  const Shape right = b.rank() == 1 ? Shape{b[0], 1} : b;
+  const int64_t inner = left[left.rank() - 1];
+  const int64_t columns = right[right.rank() - 1];
+  Product::Spec spec;
+  if (right.elements(0, right.rank() - 2) == 1) {  // one matrix on the right: all rows of the left in one product
+    const int64_t rows = left.elements() / inner;
+    spec.a = plain_desc({rows, inner});
+    spec.b = plain_desc({inner, columns});
+    spec.y = plain_desc({rows, columns});
+  } else {
+    const int rank = std::max(left.rank(), right.rank());
+    const Shape full_left = with_rank(left, rank);
+    const Shape full_right = with_rank(right, rank);
+    std::vector<int64_t> y(static_cast<size_t>(rank));
+    for (int axis = 0; axis < rank - 2; ++axis)
+      y[static_cast<size_t>(axis)] = std::max(full_left[axis], full_right[axis]);
+    y[static_cast<size_t>(rank - 2)] = full_left[rank - 2];
+    y[static_cast<size_t>(rank - 1)] = columns;
+    spec.a = plain_desc(full_left.to_vector());
+    spec.b = plain_desc(full_right.to_vector());
+    spec.y = plain_desc(y);
+  }
+  return try_onednn([&] { return std::make_unique<Product>(spec); });
+}
+
+}  // namespace mpc::cpu

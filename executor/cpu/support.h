@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "executor/backend.h"
+
+// What the CPU kernels share.
+
+// Compiles a loop for several instruction sets; the best is chosen when the program starts. Arithmetic is the same in
+// all of them: there is no contraction to fused multiply-adds (-ffp-contract=off). Sanitizers cannot start before such
+// choices.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && \
+    !defined(__SANITIZE_ADDRESS__)
+#define MPC_CLONES __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+#else
+#define MPC_CLONES
+#endif
+
+namespace mpc::cpu {
+
+using executor::Kernel;
+using executor::KernelOrReason;
+using executor::NodeSpec;
+
+/// A kernel that keeps nothing between calls.
+using PlainRun = void (*)(const KernelCall& call, int threads);
+KernelOrReason plain_kernel(std::string_view name, PlainRun run, int threads);
+
+inline KernelOrReason declined(std::string reason) {
+  return {nullptr, std::move(reason)};
+}
+
+/// Are all present operands of this dtype?
+bool all_of_type(const NodeSpec& node, DType dtype);
+/// Has any present operand no elements?
+bool has_empty_operand(const NodeSpec& node);
+inline bool has_input(const NodeSpec& node, size_t i) {
+  return i < node.inputs.size() && node.inputs[i].is_present;
+}
+inline bool has_output(const NodeSpec& node, size_t i) {
+  return i < node.outputs.size() && node.outputs[i].is_present;
+}
+
+/// Calls f(begin, end) on parts of [0, count), on up to `threads` threads. Parts have at least `grain` items. Only for
+/// work whose result does not depend on where the parts begin.
+void parallel_for(int threads, int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& f);
+
+/// Memory of the calling thread for intermediate results: aligned to 64 bytes, kept between calls, grown where needed.
+/// A second call may move what the first one gave.
+std::span<std::byte> thread_scratch(int64_t bytes);
+
+}  // namespace mpc::cpu

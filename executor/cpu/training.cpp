@@ -1,0 +1,168 @@
+// Accumulation of gradients, optimizers and dropout in f32. The arithmetic and its order are those of
+// executor/functors, so the bits are those of the reference kernels.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "compiler/base/error.h"
+#include "executor/cpu/factories.h"
+#include "executor/cpu/support.h"
+#include "executor/functors/philox.h"
+#include "executor/functors/update.h"
+
+namespace mpc::cpu {
+namespace {
+
+constexpr int64_t kGrain = 16384;  // elements below which a second thread costs more than it saves
+
+/// The scalar operands of an optimizer, from operand `first` on: step, lr_scale, grad_scale?.
+struct StepScalars {
+  StepScalars(OpKind op, const KernelCall& call, size_t first)
+      : step(*call.inputs[first].as<int64_t>()),
+        lr_scale(*call.inputs[first + 1].as<float>()),
+        grad_scale(call.has_input(first + 2) ? *call.inputs[first + 2].as<float>() : 1.0) {
+    if (step >= 1) return;
+    throw Error(ErrorId::M033, std::string(op_name(op)), "step is " + std::to_string(step) + ", it starts at 1");
+  }
+  int64_t step;
+  double lr_scale;
+  double grad_scale;
+};
+
+MPC_CLONES void add_range(const float* g, const float* sum, float* out, int64_t begin, int64_t end) {
+#pragma GCC ivdep
+  for (int64_t i = begin; i < end; ++i) out[i] = sum[i] + g[i];
+}
+
+void accumulate(const KernelCall& call, int threads) {
+  const float* g = call.inputs[0].as<float>();
+  const float* sum = call.inputs[1].as<float>();
+  float* out = call.outputs[0].as<float>();
+  const bool is_first = call.step.microbatch == 0;
+  parallel_for(threads, call.outputs[0].shape.elements(), kGrain, [&](int64_t begin, int64_t end) {
+    if (is_first) {
+      std::copy(g + begin, g + end, out + begin);
+    } else {
+      add_range(g, sum, out, begin, end);
+    }
+  });
+}
+
+MPC_CLONES void sgd_range(const functors::SgdStep<float> step, float* p, const float* g, int64_t begin, int64_t end) {
+#pragma GCC ivdep
+  for (int64_t i = begin; i < end; ++i) p[i] = step.next(p[i], g[i]);
+}
+
+MPC_CLONES void momentum_range(const functors::MomentumStep<float> step, float* p, const float* g, float* m,
+                               int64_t begin, int64_t end) {
+#pragma GCC ivdep
+  for (int64_t i = begin; i < end; ++i) step.apply(p[i], g[i], m[i]);
+}
+
+MPC_CLONES void adam_range(const functors::AdamStep<float> step, float* p, const float* g, float* m, float* v,
+                           int64_t begin, int64_t end) {
+#pragma GCC ivdep
+  for (int64_t i = begin; i < end; ++i) step.apply(p[i], g[i], m[i], v[i]);
+}
+
+// The optimizers update in place. Where a result has bytes of its own, its operand is copied there first.
+float* in_place(const KernelCall& call, size_t input, size_t output) {
+  const TensorView& from = call.inputs[input];
+  const TensorView& to = call.outputs[output];
+  if (from.data != to.data && to.bytes() > 0) std::memcpy(to.data, from.data, static_cast<size_t>(to.bytes()));
+  return to.as<float>();
+}
+
+void sgd(const KernelCall& call, int threads) {
+  const StepScalars scalars(OpKind::SgdUpdate, call, 2);
+  const auto step = functors::sgd_step<float>(call.attributes, scalars.lr_scale, scalars.grad_scale);
+  float* p = in_place(call, 0, 0);
+  const float* g = call.inputs[1].as<float>();
+  parallel_for(threads, call.outputs[0].shape.elements(), kGrain,
+               [&](int64_t begin, int64_t end) { sgd_range(step, p, g, begin, end); });
+}
+
+void momentum(const KernelCall& call, int threads) {
+  const StepScalars scalars(OpKind::MomentumUpdate, call, 3);
+  const auto step = functors::momentum_step<float>(call.attributes, scalars.step, scalars.lr_scale, scalars.grad_scale);
+  float* p = in_place(call, 0, 0);
+  float* m = in_place(call, 2, 1);
+  const float* g = call.inputs[1].as<float>();
+  parallel_for(threads, call.outputs[0].shape.elements(), kGrain,
+               [&](int64_t begin, int64_t end) { momentum_range(step, p, g, m, begin, end); });
+}
+
+void adam(const KernelCall& call, int threads) {
+  const StepScalars scalars(OpKind::AdamUpdate, call, 4);
+  const auto step = functors::adam_step<float>(call.attributes, scalars.step, scalars.lr_scale, scalars.grad_scale);
+  float* p = in_place(call, 0, 0);
+  float* m = in_place(call, 2, 1);
+  float* v = in_place(call, 3, 2);
+  const float* g = call.inputs[1].as<float>();
+  parallel_for(threads, call.outputs[0].shape.elements(), kGrain,
+               [&](int64_t begin, int64_t end) { adam_range(step, p, g, m, v, begin, end); });
+}
+
+void dropout(const KernelCall& call, int threads) {
+  const float* x = call.inputs[0].as<float>();
+  float* y = call.outputs[0].as<float>();
+  const double ratio = call.attributes.number("ratio");
+  const double scale = 1.0 / (1.0 - ratio);
+  const uint32_t threshold = functors::dropout_threshold(ratio);
+  const auto stream =
+      functors::random_stream(call.step.seed, call.attributes.integer("rng"), call.step.step, call.step.microbatch);
+  const int64_t elements = call.outputs[0].shape.elements();
+  const int64_t blocks = (elements + 3) / 4;
+  parallel_for(threads, blocks, kGrain / 4, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const functors::PhiloxBlock random = functors::random_block(stream, static_cast<uint64_t>(block));
+      const int64_t last = std::min<int64_t>(4, elements - 4 * block);
+      for (int64_t i = 0; i < last; ++i) {
+        const bool is_kept = random.words[i] >= threshold;
+        y[4 * block + i] = is_kept ? static_cast<float>(x[4 * block + i] * scale) : 0.0f;
+      }
+    }
+  });
+}
+
+bool is_f32(const NodeSpec& node, std::initializer_list<size_t> inputs) {
+  for (const size_t i : inputs) {
+    if (node.inputs[i].is_present && node.inputs[i].dtype != DType::f32) return false;
+  }
+  for (const NodeSpec::Operand& output : node.outputs) {
+    if (output.is_present && output.dtype != DType::f32) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+KernelOrReason training_loops(const NodeSpec& node) {
+  const auto make = [&](PlainRun run, std::initializer_list<size_t> tensors, size_t first_scalar) -> KernelOrReason {
+    if (!is_f32(node, tensors)) return declined("optimizer loops: only f32");
+    if (first_scalar != 0) {
+      const bool are_scalars_f32 =
+          node.inputs[first_scalar].dtype == DType::i64 && node.inputs[first_scalar + 1].dtype == DType::f32 &&
+          (!has_input(node, first_scalar + 2) || node.inputs[first_scalar + 2].dtype == DType::f32);
+      if (!are_scalars_f32) return declined("optimizer loops: only with an i64 step and f32 scales");
+    }
+    return plain_kernel("cpu:functor", run, node.threads);
+  };
+  switch (node.op) {
+    case OpKind::GradAccumulate:
+      return make(&accumulate, {0, 1}, 0);
+    case OpKind::SgdUpdate:
+      return make(&sgd, {0, 1}, 2);
+    case OpKind::MomentumUpdate:
+      return make(&momentum, {0, 1, 2}, 3);
+    case OpKind::AdamUpdate:
+      return make(&adam, {0, 1, 2, 3}, 4);
+    case OpKind::Dropout:
+      return make(&dropout, {0}, 0);
+    default:
+      return declined("optimizer loops: not an optimizer");
+  }
+}
+
+}  // namespace mpc::cpu

@@ -1,0 +1,337 @@
+#include "executor/host/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <new>
+#include <system_error>
+#include <utility>
+
+#include "executor/host/finite.h"
+#include "executor/host/float_environment.h"
+#include "executor/host/threads.h"
+
+namespace mpc::executor {
+namespace {
+
+// Waking a sleeping thread costs some 50 us; a short spin saves that when every lane has a core of its own.
+constexpr int kSpinIterations = 2000;
+
+void pause_briefly() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+Engine::Engine(const Program& program, const HostInputs& inputs, HostOutputs& outputs, const EngineOptions& options)
+    : program_(program),
+      plan_(program.plan()),
+      inputs_(inputs),
+      outputs_(outputs),
+      options_(options),
+      times_(options.record_timeline ? plan_.instructions.size() : 0),
+      events_(plan_.event_count) {
+  measured_.reserve(times_.size());
+  if (!options_.is_threaded) return;
+  make_lanes();
+  spin_iterations_ = lanes_.size() < std::thread::hardware_concurrency() ? kSpinIterations : 0;
+  try {
+    for (auto& lane : lanes_) lane->thread = std::thread([this, &lane = *lane] { serve(lane); });
+  } catch (const std::system_error& error) {
+    stop();
+    throw Error(ErrorId::M080, "session", fmt::format("{} threads cannot be started: {}", lanes_.size(), error.what()));
+  }
+}
+
+Engine::~Engine() {
+  stop();
+}
+
+void Engine::stop() {
+  is_stopping_.store(true);
+  epoch_.fetch_add(1);
+  epoch_.notify_all();
+  for (auto& lane : lanes_) {
+    if (lane->thread.joinable()) lane->thread.join();
+  }
+}
+
+void Engine::make_lanes() {
+  std::vector<Lane*> lane_of_queue(plan_.queues.size());
+  std::map<std::pair<DeviceId, DeviceId>, Lane*> links;
+  for (size_t q = 0; q < plan_.queues.size(); ++q) {
+    const PlanQueue& queue = plan_.queues[q];
+    const PlanDevice& device = plan_.devices[queue.device.index()];
+    Lane* link = nullptr;
+    const auto ends =
+        queue.kind == QueueKind::send ? std::pair(queue.device, queue.peer) : std::pair(queue.peer, queue.device);
+    if (queue.kind != QueueKind::compute) link = links[ends];
+    if (link == nullptr) {
+      lanes_.push_back(std::make_unique<Lane>());
+      link = lanes_.back().get();
+      if (queue.kind == QueueKind::compute) {
+        link->name = device.name;
+        link->openmp_threads = device.threads;
+      } else {
+        link->name =
+            fmt::format("{}>{}", plan_.devices[ends.first.index()].name, plan_.devices[ends.second.index()].name);
+        links[ends] = link;
+      }
+    }
+    lane_of_queue[q] = link;
+  }
+  for (PlanIndex i = 0; i < plan_.instructions.size(); ++i) {
+    lane_of_queue[plan_.instructions[i].queue]->instructions.push_back(i);
+  }
+}
+
+double Engine::run(const StepRequest& request) {
+  request_ = request;
+  std::fill(times_.begin(), times_.end(), MeasuredEntry{});
+  start_time_ = std::chrono::steady_clock::now();
+  if (options_.is_threaded) {
+    run_threaded();
+  } else {
+    run_in_order();
+  }
+  const double seconds = now_s();
+  collect_measured();
+  return seconds;
+}
+
+void Engine::run_in_order() {
+  const FloatEnvironment environment;
+  for (PlanIndex i = 0; i < plan_.instructions.size(); ++i) {
+    if (!execute_or_fail(i, 0)) throw Error(*failure_);
+  }
+}
+
+void Engine::run_threaded() {
+  std::unique_lock lock(mutex_);
+  lanes_running_ = lanes_.size();
+  const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
+  epoch_.store(epoch);
+  epoch_.notify_all();
+  uint64_t executed_before = executed();
+  const std::chrono::duration<double> patience(options_.watchdog_seconds);
+  while (!all_done_.wait_for(lock, patience, [this] { return lanes_running_ == 0; })) {
+    const uint64_t executed_now = executed();
+    if (executed_now == executed_before) {
+      const Error error = no_progress();
+      lock.unlock();
+      fail(kNone, error, epoch);  // lanes that wait end; one that is inside a kernel ends when the kernel does
+      throw Error(error);
+    }
+    executed_before = executed_now;
+  }
+  if (failure_) throw Error(*failure_);
+}
+
+void Engine::serve(Lane& lane) {
+  name_this_thread("mpc " + lane.name);
+  const FloatEnvironment environment;
+  const OpenMpThreads openmp_threads(lane.openmp_threads);
+  for (uint32_t epoch = 1;; ++epoch) {
+    wait(epoch_, epoch);
+    if (is_stopping_.load()) return;
+    run_lane(lane, epoch);
+    const std::lock_guard lock(mutex_);
+    if (--lanes_running_ == 0) all_done_.notify_one();
+  }
+}
+
+void Engine::run_lane(Lane& lane, uint32_t epoch) {
+  for (const PlanIndex index : lane.instructions) {
+    const Instruction& instruction = plan_.instructions[index];
+    if (instruction.action == Action::wait) {
+      wait(events_[instruction.index], epoch);
+    } else if (instruction.action == Action::record) {
+      record(instruction.index, epoch);
+    }
+    if (is_aborted_.load(std::memory_order_acquire)) return;
+    if (!execute_or_fail(index, epoch)) return;
+    lane.executed.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+void Engine::record(PlanIndex event, uint32_t epoch) {
+  events_[event].store(epoch, std::memory_order_release);
+  events_[event].notify_all();
+}
+
+void Engine::wait(std::atomic<uint32_t>& word, uint32_t wanted) const {
+  for (int i = 0; i < spin_iterations_; ++i) {
+    if (word.load(std::memory_order_acquire) == wanted) return;
+    pause_briefly();
+  }
+  for (;;) {
+    const uint32_t seen = word.load(std::memory_order_acquire);
+    if (seen == wanted) return;
+    word.wait(seen, std::memory_order_acquire);
+  }
+}
+
+bool Engine::execute_or_fail(PlanIndex instruction, uint32_t epoch) {
+  if (is_left_out(instruction)) return true;
+  try {
+    execute(instruction);
+    return true;
+  } catch (const Error& error) {
+    fail(instruction, error, epoch);
+  } catch (const std::bad_alloc&) {
+    fail(instruction,
+         Error(ErrorId::M070, program_.describe(instruction), "the host has no memory left for its kernel"), epoch);
+  } catch (const std::exception& error) {
+    fail(instruction, Error(ErrorId::M080, program_.describe(instruction), error.what()), epoch);
+  }
+  return false;
+}
+
+void Engine::fail(PlanIndex instruction, const Error& error, uint32_t epoch) {
+  {
+    // Lanes may fail at the same time: the earliest instruction's error is kept, whichever thread came first.
+    const std::lock_guard lock(mutex_);
+    if (!failure_ || instruction < failed_instruction_) {
+      failure_ = error;
+      failed_instruction_ = instruction;
+    }
+  }
+  is_aborted_.store(true, std::memory_order_release);
+  release_all(epoch);
+}
+
+void Engine::release_all(uint32_t epoch) {
+  for (PlanIndex event = 0; event < events_.size(); ++event) record(event, epoch);
+}
+
+bool Engine::is_left_out(PlanIndex index) const {
+  const Instruction& instruction = plan_.instructions[index];
+  const Program::Bound& bound = program_.bound(index);
+  const bool is_update_only = request_.part == StepRequest::Part::update_phase;
+  switch (instruction.action) {
+    case Action::run:
+      if (bound.is_in_place_update && !request_.device_updates[plan_.nodes[instruction.index].device.index()])
+        return true;
+      return is_update_only && bound.phase != PlanPhase::update;
+    case Action::send:
+    case Action::recv:
+      return is_update_only && bound.phase != PlanPhase::update;
+    case Action::feed: {
+      const PlanInput::Role role = plan_.inputs[instruction.index].role;
+      return is_update_only && role != PlanInput::Role::step && role != PlanInput::Role::learning_rate_scale;
+    }
+    case Action::fetch:
+      return is_update_only;
+    case Action::record:
+    case Action::wait:
+      return false;
+  }
+  return false;
+}
+
+void Engine::execute(PlanIndex index) {
+  const Instruction& instruction = plan_.instructions[index];
+  const Program::Bound& bound = program_.bound(index);
+  const double start_s = times_.empty() ? 0 : now_s();
+  for (const std::span<std::byte> memory : bound.poison_before) poison(memory);
+  switch (instruction.action) {
+    case Action::run:
+      run_kernel(index);
+      break;
+    case Action::recv:
+      for (const Program::Copy& copy : bound.copies) {
+        if (copy.bytes > 0) std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.bytes));
+      }
+      break;
+    case Action::feed: {
+      const TensorView& to = bound.outputs.front();
+      inputs_.feed(instruction.index, instruction.microbatch, {to.data, static_cast<size_t>(to.bytes())});
+      break;
+    }
+    case Action::fetch: {
+      const TensorView& from = bound.inputs.front();
+      outputs_.fetch(instruction.index, instruction.microbatch, {from.data, static_cast<size_t>(from.bytes())});
+      break;
+    }
+    case Action::send:  // its recv comes next on the same lane and moves the bytes
+    case Action::record:
+    case Action::wait:
+      break;
+  }
+  for (const std::span<std::byte> memory : bound.poison_after) poison(memory);
+  if (times_.empty()) return;
+  times_[index] = {index, start_s, now_s()};
+  if (instruction.action == Action::recv) times_[index - 1] = {index - 1, start_s, times_[index].end_s};
+}
+
+void Engine::run_kernel(PlanIndex index) {
+  const Instruction& instruction = plan_.instructions[index];
+  const Program::Bound& bound = program_.bound(index);
+  const StepContext context{request_.step, std::max(instruction.microbatch, 0), options_.seed};
+  const KernelCall call{*bound.attributes, bound.inputs, bound.outputs, context, bound.workspace};
+  try {
+    bound.kernel->run(call);
+  } catch (const Error& error) {
+    throw error.with_prefix(program_.describe(index));
+  }
+  if (options_.check_finite) check_outputs(index);
+}
+
+void Engine::check_outputs(PlanIndex index) const {
+  const Instruction& instruction = plan_.instructions[index];
+  const Program::Bound& bound = program_.bound(index);
+  for (size_t i = 0; i < bound.outputs.size(); ++i) {
+    const TensorView& output = bound.outputs[i];
+    if (output.data == nullptr) continue;
+    const std::optional<int64_t> position = first_not_finite(output);
+    if (!position) continue;
+    const double value = read_number(output.dtype, output.data + *position * dtype_bytes(output.dtype));
+    throw Error(
+        ErrorId::M091, program_.describe(index),
+        fmt::format("element {} of its output \"{}\" {} is {} (step {}, micro-batch {}, device \"{}\")", *position,
+                    plan_.values[plan_.slices[instruction.writes[i]].value].name, type_text(output.dtype, output.shape),
+                    value, request_.step + 1, std::max(instruction.microbatch, 0),
+                    plan_.devices[plan_.nodes[instruction.index].device.index()].name),
+        "a smaller learning rate or gradient clipping may help");
+  }
+}
+
+Error Engine::no_progress() const {
+  std::string state;
+  for (const auto& lane : lanes_) {
+    const uint64_t count = lane->instructions.size();
+    const uint64_t position = lane->executed.load(std::memory_order_relaxed) - (epoch_.load() - 1) * count;
+    if (position >= count) continue;  // has done its part
+    const PlanIndex at = lane->instructions[position];
+    state += fmt::format("{}{} is at {} {}", state.empty() ? "" : ", ", lane->name,
+                         action_name(plan_.instructions[at].action), program_.describe(at));
+  }
+  return Error(ErrorId::M081, fmt::format("step {}", request_.step + 1),
+               fmt::format("nothing moved for {} s: {}", options_.watchdog_seconds, state),
+               "allow more time with --watchdog SECONDS when a kernel is that slow");
+}
+
+uint64_t Engine::executed() const {
+  uint64_t sum = 0;
+  for (const auto& lane : lanes_) sum += lane->executed.load(std::memory_order_relaxed);
+  return sum;
+}
+
+double Engine::now_s() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_time_).count();
+}
+
+void Engine::collect_measured() {
+  measured_.clear();
+  for (PlanIndex i = 0; i < times_.size(); ++i) {
+    const Action action = plan_.instructions[i].action;
+    if (action != Action::run && action != Action::send && action != Action::recv) continue;
+    if (!is_left_out(i)) measured_.push_back(times_[i]);
+  }
+}
+
+}  // namespace mpc::executor

@@ -1,0 +1,113 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "compiler/base/error.h"
+#include "executor/host/exchange.h"
+#include "executor/host/program.h"
+#include "executor/session.h"
+
+// Carries out a program: in one thread, or in one thread per lane. A lane is a compute queue, or a link: the
+// send queue of its one end and the recv queue of its other, whose instructions keep the plan's total order. A queue is
+// a projection of the total order, and so is a lane; every wait comes after its record in that order; hence the lane
+// whose next instruction is the earliest of all can always go on, and no interleaving of lanes can deadlock.
+//
+// Events are numbers: `record` writes the number of the step, `wait` waits for it, so that nothing is reset between
+// steps. The first failure ends the step: all waiting lanes are released and stop.
+
+namespace mpc::executor {
+
+/// What one run of the program does.
+struct StepRequest {
+  enum class Part : uint8_t { whole, update_phase };
+  Part part = Part::whole;
+  int64_t step = 0;                  // optimizer steps done before
+  std::vector<bool> device_updates;  // per device: are its in-place updates done?
+};
+
+struct EngineOptions {
+  bool is_threaded = true;
+  uint64_t seed = 0;
+  bool record_timeline = false;
+  bool check_finite = false;
+  double watchdog_seconds = 300;
+};
+
+class Engine {
+ public:
+  /// Starts the threads. The arguments outlive the engine.
+  Engine(const Program& program, const HostInputs& inputs, HostOutputs& outputs, const EngineOptions& options);
+  /// Waits for kernels that are still running, then ends the threads.
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  /// Runs the program once. @return seconds. @throws the failure of the earliest instruction that failed, Error(M081)
+  /// when nothing moved for watchdog_seconds; the engine is unusable afterwards.
+  double run(const StepRequest& request);
+  const std::vector<MeasuredEntry>& measured() const { return measured_; }
+
+ private:
+  struct Lane {
+    std::string name;
+    int openmp_threads = 1;
+    std::vector<PlanIndex> instructions;
+    std::atomic<uint64_t> executed{0};  // of all steps
+    std::thread thread;
+  };
+
+  void make_lanes();
+  void stop();
+  void serve(Lane& lane);
+  void run_lane(Lane& lane, uint32_t epoch);
+  void run_in_order();
+  void run_threaded();
+  bool execute_or_fail(PlanIndex instruction, uint32_t epoch);
+  void execute(PlanIndex instruction);
+  void run_kernel(PlanIndex instruction);
+  bool is_left_out(PlanIndex instruction) const;
+  void check_outputs(PlanIndex instruction) const;
+  void record(PlanIndex event, uint32_t epoch);
+  void wait(std::atomic<uint32_t>& word, uint32_t wanted) const;
+  void fail(PlanIndex instruction, const Error& error, uint32_t epoch);
+  void release_all(uint32_t epoch);
+  Error no_progress() const;
+  uint64_t executed() const;
+  double now_s() const;
+  void collect_measured();
+
+  const Program& program_;
+  const Plan& plan_;
+  const HostInputs& inputs_;
+  HostOutputs& outputs_;
+  EngineOptions options_;
+  int spin_iterations_ = 0;
+
+  StepRequest request_;
+  std::chrono::steady_clock::time_point start_time_;
+  std::vector<MeasuredEntry> times_;  // per instruction; each written by one lane
+  std::vector<MeasuredEntry> measured_;
+
+  std::vector<std::unique_ptr<Lane>> lanes_;
+  std::vector<std::atomic<uint32_t>> events_;
+  std::atomic<uint32_t> epoch_{0};  // number of the step that lanes are to run
+  std::atomic<bool> is_stopping_{false};
+  std::atomic<bool> is_aborted_{false};
+
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable all_done_;
+  size_t lanes_running_ = 0;
+  std::optional<Error> failure_;
+  PlanIndex failed_instruction_ = kNone;
+};
+
+}  // namespace mpc::executor

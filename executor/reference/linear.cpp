@@ -1,0 +1,122 @@
+#include <vector>
+
+#include "executor/reference/support.h"
+
+namespace mpc::reference {
+namespace {
+
+/// Integers wrap: sums and products are made without a sign.
+template <class C>
+C multiply_add(C sum, C a, C b) {
+  if constexpr (std::is_same_v<C, double>) {
+    return sum + a * b;
+  } else {
+    return static_cast<C>(static_cast<uint64_t>(sum) + static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
+  }
+}
+
+/// One matrix within an array: element (row, column) is at `begin + row * row_step + column * column_step`.
+struct Matrix {
+  int64_t begin;
+  int64_t row_step;
+  int64_t column_step;
+};
+
+/// Row `row` of A B into `out`; every element is summed over k in ascending order.
+template <class C>
+void product_row(const std::vector<C>& a, Matrix in_a, const std::vector<C>& b, Matrix in_b, int64_t row, int64_t inner,
+                 std::vector<C>& out) {
+  std::fill(out.begin(), out.end(), C{});
+  for (int64_t k = 0; k < inner; ++k) {
+    const C factor = a[static_cast<size_t>(in_a.begin + row * in_a.row_step + k * in_a.column_step)];
+    for (size_t column = 0; column < out.size(); ++column) {
+      const int64_t at = in_b.begin + k * in_b.row_step + static_cast<int64_t>(column) * in_b.column_step;
+      out[column] = multiply_add(out[column], factor, b[static_cast<size_t>(at)]);
+    }
+  }
+}
+
+Shape batch_of(const Shape& shape) {
+  return shape.rank() < 2 ? Shape{} : Shape(shape.dims().first(static_cast<size_t>(shape.rank() - 2)));
+}
+
+template <class C>
+void matmul(const KernelCall& call) {
+  const Shape& a_shape = call.inputs[0].shape;
+  const Shape& b_shape = call.inputs[1].shape;
+  const int64_t inner = a_shape[a_shape.rank() - 1];
+  const int64_t rows = a_shape.rank() == 1 ? 1 : a_shape[a_shape.rank() - 2];
+  const int64_t columns = b_shape.rank() == 1 ? 1 : b_shape[b_shape.rank() - 1];
+  const Shape a_batch = batch_of(a_shape);
+  const Shape b_batch = batch_of(b_shape);
+  const Shape batch = *broadcast(a_batch, b_batch);
+  const Index a_steps = broadcast_strides(a_batch, batch);
+  const Index b_steps = broadcast_strides(b_batch, batch);
+  if (call.outputs[0].shape.elements() == 0) return;
+
+  const std::vector<C> a = load_all<C>(call.inputs[0]);
+  const std::vector<C> b = load_all<C>(call.inputs[1]);
+  std::vector<C> out(static_cast<size_t>(columns));
+  int64_t written = 0;
+  for_each_index(batch, [&](const Index& index) {
+    const Matrix in_a{offset(index, a_steps, batch.rank()) * rows * inner, inner, 1};
+    const Matrix in_b{offset(index, b_steps, batch.rank()) * inner * columns, columns, 1};
+    for (int64_t row = 0; row < rows; ++row) {
+      product_row(a, in_a, b, in_b, row, inner, out);
+      store<C>(call.outputs[0], written, out);
+      written += columns;
+    }
+  });
+}
+
+/// alpha * product + beta * c. Integer factors are whole (type inference sees to it).
+template <class C>
+C scaled_sum(double alpha, C product, double beta, C c) {
+  if constexpr (std::is_same_v<C, double>) {
+    return alpha * product + beta * c;
+  } else {
+    const C scaled = multiply_add(C{}, static_cast<C>(static_cast<int64_t>(alpha)), product);
+    return multiply_add(scaled, static_cast<C>(static_cast<int64_t>(beta)), c);
+  }
+}
+
+template <class C>
+void gemm(const KernelCall& call) {
+  const double alpha = call.attributes.number("alpha");
+  const double beta = call.attributes.number("beta");
+  const bool trans_a = call.attributes.flag("transA");
+  const bool trans_b = call.attributes.flag("transB");
+  const Shape& a_shape = call.inputs[0].shape;
+  const Shape& b_shape = call.inputs[1].shape;
+  const Shape& y_shape = call.outputs[0].shape;
+  const Matrix in_a = trans_a ? Matrix{0, 1, a_shape[1]} : Matrix{0, a_shape[1], 1};
+  const Matrix in_b = trans_b ? Matrix{0, 1, b_shape[1]} : Matrix{0, b_shape[1], 1};
+  const int64_t inner = a_shape[trans_a ? 0 : 1];
+  if (y_shape.elements() == 0) return;
+
+  const std::vector<C> a = load_all<C>(call.inputs[0]);
+  const std::vector<C> b = load_all<C>(call.inputs[1]);
+  std::vector<C> out(static_cast<size_t>(y_shape[1]));
+  std::vector<C> c(out.size(), C{});
+  for (int64_t row = 0; row < y_shape[0]; ++row) {
+    product_row(a, in_a, b, in_b, row, inner, out);
+    const bool has_c = call.has_input(2);
+    if (has_c) load_broadcast<C>(call.inputs[2], y_shape, row * y_shape[1], c);
+    for (size_t i = 0; i < out.size(); ++i) {
+      out[i] = has_c ? scaled_sum(alpha, out[i], beta, c[i]) : scaled_sum(alpha, out[i], 0.0, C{});
+    }
+    store<C>(call.outputs[0], row * y_shape[1], out);
+  }
+}
+
+}  // namespace
+
+void MatMul(const KernelCall& call) {
+  with_compute_type(call.inputs[0].dtype, [&](auto c) { matmul<decltype(c)>(call); });
+}
+
+void Gemm(const KernelCall& call) {
+  with_compute_type(call.inputs[0].dtype, [&](auto c) { gemm<decltype(c)>(call); });
+}
+
+}  // namespace mpc::reference

@@ -1,0 +1,326 @@
+#include "executor/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "compiler/base/error.h"
+#include "compiler/plan/check.h"
+#include "executor/cpu/cpu_kernels.h"
+#include "executor/host/arena.h"
+#include "executor/host/engine.h"
+#include "executor/host/exchange.h"
+#include "executor/host/names.h"
+#include "executor/host/program.h"
+#include "executor/kernel.h"
+
+namespace mpc::executor {
+namespace {
+
+class PlainKernel final : public Kernel {
+ public:
+  explicit PlainKernel(ReferenceKernel function) : function_(function) {}
+  void run(const KernelCall& call) override { function_(call); }
+  std::string_view name() const override { return "reference"; }
+
+ private:
+  ReferenceKernel function_;
+};
+
+KernelOrReason choose_kernel(const NodeSpec& spec, const SessionOptions& options) {
+  std::string reason;
+  if (options.kernel_override) {
+    KernelOrReason found = options.kernel_override(spec);
+    if (found.kernel != nullptr) return found;
+  }
+  if (options.interpreter == Interpreter::threads && options.kernels == KernelSet::best) {
+    KernelOrReason found = cpu::find_kernel(spec);
+    if (found.kernel != nullptr) return found;
+    reason = std::move(found.reason);
+  }
+  return {std::make_unique<PlainKernel>(reference_kernel(spec.op)), std::move(reason)};
+}
+
+Plan checked(Plan plan) {
+  check_plan(plan);
+  for (const PlanDevice& device : plan.devices) {
+    if (device.backend == "cpu") continue;
+    throw Error(ErrorId::M080, fmt::format("device \"{}\"", device.name),
+                fmt::format("its backend \"{}\" is not available here", device.backend), "plan for CPU devices");
+  }
+  return plan;
+}
+
+std::vector<Arena> make_arenas(const Plan& plan, bool with_poison) {
+  std::vector<Arena> arenas;
+  arenas.reserve(plan.devices.size());
+  for (const PlanDevice& device : plan.devices) {
+    arenas.emplace_back(device.name, device.arena_bytes);
+    if (with_poison) arenas.back().poison();
+  }
+  return arenas;
+}
+
+/// @throws Error(M061) when the literal's bytes are not those of its slice.
+void write_literal(const Literal& literal, std::span<std::byte> to, const std::string& value_name) {
+  if (byte_size(literal.shape(), literal.dtype()) != static_cast<int64_t>(to.size())) {
+    throw Error(ErrorId::M061, fmt::format("value \"{}\"", value_name),
+                fmt::format("its content is {}, which is not {} bytes", type_text(literal.dtype(), literal.shape()),
+                            to.size()));
+  }
+  const std::span<const std::byte> stored = literal.stored();
+  if (to.empty()) return;
+  for (size_t at = 0; at < to.size(); at += stored.size()) std::memcpy(to.data() + at, stored.data(), stored.size());
+}
+
+}  // namespace
+
+struct Session::Impl {
+  Impl(Plan plan_in, const WeightSource& weights, const SessionOptions& options_in);
+
+  void load(const WeightSource& weights);
+  void note_arena_use();
+  void require_usable() const;
+  double run(const StepRequest& request);
+  /// The slices of a persistent value or accumulated gradient. @throws Error(M002).
+  std::vector<PlanIndex> slices_of(const std::string& value_name, bool must_be_writable) const;
+  Literal content(PlanIndex slice) const;
+  std::vector<bool> device_updates(const StepOptions& step_options) const;
+
+  const Plan plan;
+  const SessionOptions options;
+  std::vector<Arena> arenas;
+  Program program;
+  HostInputs inputs;
+  HostOutputs outputs;
+  std::vector<ArenaUse> loaded_use;   // by parameters, states and constants
+  std::vector<ArenaUse> stepped_use;  // by everything
+  bool has_stepped = false;
+  int64_t steps = 0;
+  bool has_separate_update = false;  // update() ran after the last step()
+  std::optional<Error> failure;
+  Engine engine;  // last: its threads use the rest
+};
+
+Session::Impl::Impl(Plan plan_in, const WeightSource& weights, const SessionOptions& options_in)
+    : plan(checked(std::move(plan_in))),
+      options(options_in),
+      arenas(make_arenas(plan, options.poison)),
+      program(
+          plan, arenas, [this](const NodeSpec& spec) { return choose_kernel(spec, options); }, options.poison),
+      inputs(plan),
+      outputs(plan),
+      engine(program, inputs, outputs,
+             {options.interpreter == Interpreter::threads, options.seed, options.record_timeline, options.check_finite,
+              options.watchdog_seconds}) {
+  load(weights);
+  note_arena_use();
+}
+
+void Session::Impl::load(const WeightSource& weights) {
+  for (PlanIndex i = 0; i < plan.slices.size(); ++i) {
+    const PlanSlice& slice = plan.slices[i];
+    if (slice.value == kNone) continue;
+    const PlanValue& value = plan.values[slice.value];
+    switch (value.kind) {
+      case PlanValueKind::parameter:
+        weights.read(value.source, 0, program.memory(i));
+        break;
+      case PlanValueKind::state:
+        write_literal(value.literals.front(), program.memory(i), value.name);
+        break;
+      case PlanValueKind::constant: {
+        const int variant = slice.microbatch == kPerStep ? 0 : plan.variant_of(slice.microbatch);
+        write_literal(value.literals[value.literals.size() > 1 ? static_cast<size_t>(variant) : 0], program.memory(i),
+                      value.name);
+        break;
+      }
+      case PlanValueKind::input:
+      case PlanValueKind::temporary:
+        break;
+    }
+  }
+}
+
+void Session::Impl::note_arena_use() {
+  for (const PlanDevice& device : plan.devices) loaded_use.push_back({0, device.arena_bytes});
+  stepped_use = loaded_use;
+  const auto touch = [&](std::vector<ArenaUse>& use, PlanIndex index) {
+    const PlanSlice& slice = plan.slices[index];
+    int64_t& used = use[slice.device.index()].used_bytes;
+    used = std::max(used, slice.offset + static_cast<int64_t>(program.memory(index).size()));
+  };
+  for (PlanIndex i = 0; i < plan.slices.size(); ++i) {
+    if (plan.slices[i].value == kNone) continue;
+    const PlanValueKind kind = plan.values[plan.slices[i].value].kind;
+    if (kind == PlanValueKind::input || kind == PlanValueKind::temporary) continue;
+    touch(loaded_use, i);
+    touch(stepped_use, i);
+  }
+  for (const Instruction& instruction : plan.instructions) {
+    for (const PlanIndex slice : instruction.reads) {
+      if (slice != kNone) touch(stepped_use, slice);
+    }
+    for (const PlanIndex slice : instruction.writes) {
+      if (slice != kNone) touch(stepped_use, slice);
+    }
+    if (instruction.workspace != kNone) touch(stepped_use, instruction.workspace);
+  }
+}
+
+void Session::Impl::require_usable() const {
+  if (failure) throw Error(*failure);
+}
+
+double Session::Impl::run(const StepRequest& request) {
+  try {
+    return engine.run(request);
+  } catch (const Error& error) {
+    failure = error;
+    throw;
+  }
+}
+
+std::vector<PlanIndex> Session::Impl::slices_of(const std::string& value_name, bool must_be_writable) const {
+  std::vector<std::string> known;
+  for (PlanIndex v = 0; v < plan.values.size(); ++v) {
+    const PlanValue& value = plan.values[v];
+    const bool is_persistent = value.kind == PlanValueKind::parameter || value.kind == PlanValueKind::state;
+    if (!is_persistent && (must_be_writable || !value.is_gradient)) continue;
+    if (value.name != value_name) {
+      known.push_back(value.name);
+      continue;
+    }
+    std::vector<PlanIndex> slices;
+    for (PlanIndex i = 0; i < plan.slices.size(); ++i) {
+      if (plan.slices[i].value == v) slices.push_back(i);
+    }
+    if (!slices.empty()) return slices;
+  }
+  throw unknown_name(ErrorId::M002, "persistent value", value_name, known);
+}
+
+Literal Session::Impl::content(PlanIndex slice) const {
+  const PlanValue& value = plan.values[plan.slices[slice].value];
+  const std::span<const std::byte> memory = program.memory(slice);
+  return Literal(value.dtype, value.shapes.front(), {memory.begin(), memory.end()});
+}
+
+std::vector<bool> Session::Impl::device_updates(const StepOptions& step_options) const {
+  if (!step_options.update) return std::vector<bool>(plan.devices.size(), false);
+  if (step_options.update_devices.empty()) return std::vector<bool>(plan.devices.size(), true);
+  std::vector<bool> updates(plan.devices.size(), false);
+  for (const DeviceId device : step_options.update_devices) {
+    if (device.index() >= updates.size()) {
+      throw Error(ErrorId::M003, "update_devices",
+                  fmt::format("device {} does not exist, the plan has {}", device.index(), updates.size()));
+    }
+    updates[device.index()] = true;
+  }
+  return updates;
+}
+
+Session::Session(Plan plan, const WeightSource& weights, const SessionOptions& options)
+    : impl_(std::make_unique<Impl>(std::move(plan), weights, options)) {}
+
+Session::~Session() = default;
+
+const Plan& Session::plan() const {
+  return impl_->plan;
+}
+
+void Session::bind(const std::string& input, DType dtype, const Shape& shape, std::span<const std::byte> data) {
+  impl_->require_usable();
+  impl_->inputs.bind(input, dtype, shape, data);
+}
+
+StepResult Session::step(const StepOptions& options) {
+  impl_->require_usable();
+  impl_->inputs.require_all();
+  StepRequest request{StepRequest::Part::whole, steps_done(), impl_->device_updates(options)};
+  impl_->steps = request.step;
+  impl_->has_separate_update = false;
+  impl_->inputs.set_step(request.step + 1, options.learning_rate_scale);
+  StepResult result;
+  result.seconds = impl_->run(request);
+  impl_->outputs.finish();
+  impl_->has_stepped = true;
+  if (impl_->plan.is_training && options.update) ++impl_->steps;
+  if (impl_->plan.loss != kNone) result.loss = impl_->outputs.number(impl_->plan.loss);
+  return result;
+}
+
+void Session::update(const StepOptions& options) {
+  impl_->require_usable();
+  if (!impl_->has_stepped) throw Error(ErrorId::M002, "update", "there are no gradients before the first step");
+  StepRequest request{StepRequest::Part::update_phase, impl_->steps, impl_->device_updates(options)};
+  impl_->inputs.set_step(request.step + 1, options.learning_rate_scale);
+  impl_->run(request);
+  impl_->has_separate_update = true;
+}
+
+Literal Session::output(const std::string& name) const {
+  impl_->require_usable();
+  return impl_->outputs.output(name);
+}
+
+Literal Session::read(const std::string& value_name) const {
+  impl_->require_usable();
+  return impl_->content(impl_->slices_of(value_name, false).front());
+}
+
+Literal Session::gradient(const std::string& parameter) const {
+  impl_->require_usable();
+  const Plan& plan = impl_->plan;
+  std::vector<std::string> known;
+  for (const PlanGradient& gradient : plan.gradients) {
+    const PlanValue& value = plan.values[gradient.parameter];
+    known.push_back(value.name);
+    if (value.name == parameter || value.source == parameter) return read(plan.values[gradient.gradient].name);
+  }
+  throw unknown_name(ErrorId::M002, "trained parameter", parameter, known);
+}
+
+void Session::write(const std::string& value_name, const Literal& content) {
+  impl_->require_usable();
+  for (const PlanIndex slice : impl_->slices_of(value_name, true)) {
+    const PlanValue& value = impl_->plan.values[impl_->plan.slices[slice].value];
+    if (content.dtype() != value.dtype || content.shape() != value.shapes.front()) {
+      throw Error(ErrorId::M004, fmt::format("value \"{}\"", value_name),
+                  fmt::format("is written as {}, expected {}", type_text(content.dtype(), content.shape()),
+                              type_text(value.dtype, value.shapes.front())));
+    }
+    write_literal(content, impl_->program.memory(slice), value_name);
+  }
+  impl_->program.forget_constants();
+}
+
+int64_t Session::steps_done() const {
+  return impl_->steps + (impl_->has_separate_update ? 1 : 0);
+}
+
+void Session::set_steps_done(int64_t steps) {
+  if (steps < 0) throw Error(ErrorId::M003, "steps", fmt::format("{} steps done are not possible", steps));
+  impl_->steps = steps;
+  impl_->has_separate_update = false;
+}
+
+const std::vector<MeasuredEntry>& Session::measured() const {
+  return impl_->engine.measured();
+}
+
+std::vector<Session::ArenaUse> Session::arena_use() const {
+  return impl_->has_stepped ? impl_->stepped_use : impl_->loaded_use;
+}
+
+std::vector<Session::KernelChoice> Session::kernel_choices() const {
+  std::vector<KernelChoice> choices;
+  for (const Program::Choice& choice : impl_->program.choices()) {
+    choices.push_back({choice.node, choice.kernel, choice.declined});
+  }
+  return choices;
+}
+
+}  // namespace mpc::executor

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mpc/namespace.h"
+
+namespace mpc::v1 {
+
+/// The kind of GPU that planning assumes when none is at hand and none is named.
+std::string_view assumed_gpu_kind();
+
+/// A row of the table of hardware that mpc knows. Rates are what a good library reaches, not peaks.
+struct HardwareKind {
+  std::string name;     // "h100-80g"
+  std::string backend;  // "cuda", "cpu"
+  int64_t memory_bytes = 0;
+  double flops_f32 = 0;         // per second
+  double bytes_per_second = 0;  // of its memory
+  std::string source;           // where the figures come from
+};
+std::vector<HardwareKind> known_hardware();
+
+/// The devices a model is planned for and the links between them. Immutable, cheap to copy.
+class Cluster {
+ public:
+  /// `count` GPUs of a kind of the table, or of a kind described in a JSON file. @throws Error(M002, M003, M063).
+  static Cluster gpus(int count, const std::string& kind_or_file);
+  /// "cpu:2", "cuda:0,cuda:1", "cuda:0*2" (two logical devices on one GPU), "cpu,cuda:0". @throws Error(M003).
+  static Cluster devices(const std::string& text, const std::string& gpu_kind);
+  static Cluster devices(const std::string& text) { return devices(text, std::string(assumed_gpu_kind())); }
+  /// Reads a cluster file. @throws Error(M010, M063).
+  static Cluster load(const std::string& path);
+
+  /// The same cluster where each device may use no more: "16GiB", or "20GiB,10GiB" for one size per device.
+  /// @throws Error(M003).
+  Cluster with_memory(const std::string& text) const;
+
+  int device_count() const;
+  /// "cpu:0".
+  std::string device_name(int device) const;
+  /// "cpu", "cuda".
+  std::string backend(int device) const;
+  int64_t memory_bytes(int device) const;
+  /// Assumptions that were made.
+  std::vector<std::string> notes() const;
+
+  /// Of mpc's own sources.
+  struct Impl;
+  explicit Cluster(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+  const Impl& impl() const { return *impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;  // shared: immutable, so that copies cost nothing
+};
+
+}  // namespace mpc::v1

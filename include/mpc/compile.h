@@ -1,0 +1,92 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mpc/cluster.h"
+#include "mpc/model.h"
+#include "mpc/namespace.h"
+#include "mpc/plan.h"
+
+namespace mpc::v1 {
+
+/// Keeps the nodes whose name the pattern is found in (ECMAScript regular expression) on a device.
+struct DevicePin {
+  std::string pattern;
+  int device = 0;
+};
+
+/// What is trained, and how.
+struct TrainingOptions {
+  /// "cross-entropy", "nll", "mse", "l1", "bce-with-logits", or "none" when the model's output is the loss.
+  std::string loss = "cross-entropy";
+  /// The output the loss is taken of; empty: the only one.
+  std::string loss_output;
+  /// "sgd", "momentum", "adam", "adamw", with settings: "adam,lr=0.001,beta1=0.9".
+  std::string optimizer = "sgd,lr=0.01";
+  /// Parameters whose name matches the pattern (whole name) use their own optimizer; the first that matches counts.
+  std::vector<std::pair<std::string, std::string>> groups;
+  /// Gradients are scaled so that their norm over all parameters is at most this; 0: off.
+  double clip_norm = 0;
+  /// Parameters that match (whole name) are not trained.
+  std::string frozen;
+  /// Fetch the model's outputs of every step too, not only the loss.
+  bool keep_outputs = false;
+};
+
+/// Everything that decides what plan comes out, beside the model and the cluster.
+struct CompileOptions {
+  Bindings bindings;
+  int microbatches = 1;
+  /// Instead of microbatches: the rows of each but the last.
+  std::optional<int64_t> microbatch_rows;
+  std::string schedule = "auto";         // "sequential", "gpipe", "1f1b", "auto"
+  std::string objective = "throughput";  // "throughput", "latency", "devices"
+  std::vector<DevicePin> pins;
+  /// When not empty: the device of every node by name, instead of a search.
+  std::map<std::string, int> assignment;
+  std::optional<TrainingOptions> training;
+  /// Told before each stage of the compiler, with its name and the share of the work done. Called by the compiling thread.
+  std::function<void(std::string_view stage, double share)> progress;
+};
+
+/// What one device would need.
+struct DeviceNeed {
+  int device = 0;
+  std::string name;
+  int64_t bytes = 0;
+  int64_t capacity_bytes = 0;
+  std::vector<std::string> largest;  // "layer1.weight: 1.91 MiB"
+};
+
+/// Why no plan fits, and what would help.
+struct NoPlan {
+  std::vector<DeviceNeed> needs;
+  std::vector<std::string> suggestions;
+};
+
+/// The plan, or why none fits.
+struct CompileResult {
+  std::optional<Plan> plan;
+  NoPlan reasons;  // when there is no plan
+
+  explicit operator bool() const { return plan.has_value(); }
+  /// The plan. @throws Error(M050) with the reasons when there is none.
+  const Plan& value() const;
+  /// The JSON that `mpc partition --json` writes, feasible or not.
+  std::string report_json() const;
+  /// The same for people.
+  std::string report_text() const;
+};
+
+/// Splits a model over a cluster: import, differentiate, place, insert transfers, schedule, plan memory.
+/// @throws Error for a model or options that are wrong (M002..M004, M030..M046); that nothing fits is a result.
+CompileResult compile(const Model& model, const Cluster& cluster, const CompileOptions& options = {});
+
+}  // namespace mpc::v1

@@ -1,0 +1,213 @@
+#include "passes/differentiate.h"
+
+#include <algorithm>
+#include <regex>
+
+#include <fmt/format.h>
+
+#include "compiler/base/error.h"
+#include "compiler/ops/builder.h"
+#include "compiler/ops/gradient.h"
+
+namespace mpc {
+namespace {
+
+class Differentiator {
+ public:
+  explicit Differentiator(Graph graph) : graph_(std::move(graph)), forward_count_(graph_.node_count()) {}
+
+  Graph run() {
+    find_first_readers();
+    mark_values_that_need_gradients();
+    refuse_nodes_without_gradient();
+    contributions_.resize(static_cast<size_t>(graph_.value_count()));
+    const Value loss = graph_.value(graph_.loss);
+    contributions_[graph_.loss.index()].push_back(
+        graph_.add_constant("loss/seed", Literal::splat_number(loss.dtype, loss.shape, 1)));
+    for (int i = forward_count_ - 1; i >= 0; --i) differentiate_node(NodeId(i));
+    accumulate_parameter_gradients();
+    set_phases();
+    graph_.stage = Stage::training;
+    return std::move(graph_);
+  }
+
+ private:
+  bool needs_gradient(ValueId id) const { return id.is_valid() && id.index() < needs_.size() && needs_[id.index()]; }
+
+  void find_first_readers() {
+    for (int i = forward_count_ - 1; i >= 0; --i) {
+      for (const ValueId input : graph_.node(NodeId(i)).inputs) {
+        if (input.is_valid()) first_reader_[input] = NodeId(i);
+      }
+    }
+  }
+
+  // A value needs a gradient when a trainable parameter reaches it through differentiable operands.
+  void mark_values_that_need_gradients() {
+    needs_.assign(static_cast<size_t>(graph_.value_count()), false);
+    for (int i = 0; i < graph_.value_count(); ++i) {
+      const Value& value = graph_.value(ValueId(i));
+      if (value.kind == ValueKind::parameter && value.trainable && is_float(value.dtype)) needs_[static_cast<size_t>(i)] = true;
+    }
+    for (const Node& node : graph_.nodes()) {
+      if (op_def(node.op).differentiable == Differentiable::constant) continue;
+      bool any = false;
+      for (size_t k = 0; k < node.inputs.size(); ++k) any = any || carries_gradient(node, k);
+      if (!any) continue;
+      for (const ValueId output : node.outputs) {
+        if (output.is_valid() && is_float(graph_.value(output).dtype)) needs_[output.index()] = true;
+      }
+    }
+    if (!needs_[graph_.loss.index()]) {
+      throw Error(ErrorId::M046, graph_.name, "the loss depends on no trainable parameter", "check --freeze and --loss-input");
+    }
+  }
+
+  bool carries_gradient(const Node& node, size_t k) const {
+    const auto& excluded = op_def(node.op).no_gradient_inputs;
+    return needs_gradient(node.inputs[k]) && std::ranges::find(excluded, static_cast<int>(k)) == excluded.end();
+  }
+
+  void refuse_nodes_without_gradient() const {
+    std::vector<bool> reaches_loss(static_cast<size_t>(graph_.value_count()), false);
+    reaches_loss[graph_.loss.index()] = true;
+    std::string names;
+    std::string first;
+    int count = 0;
+    for (int i = forward_count_ - 1; i >= 0; --i) {
+      const Node& node = graph_.node(NodeId(i));
+      bool reached = false;
+      bool wanted = false;
+      for (const ValueId output : node.outputs) {
+        if (!output.is_valid()) continue;
+        reached = reached || reaches_loss[output.index()];
+        wanted = wanted || (reaches_loss[output.index()] && needs_gradient(output));
+      }
+      if (reached) {
+        for (const ValueId input : node.inputs) {
+          if (input.is_valid()) reaches_loss[input.index()] = true;
+        }
+      }
+      if (!wanted || op_def(node.op).differentiable == Differentiable::yes) continue;
+      if (count++ == 0) first = node.origin;
+      names += (names.empty() ? "" : ", ") + describe(node);
+    }
+    if (count > 0) {
+      throw Error(ErrorId::M044, first, fmt::format("{} node(s) cannot be differentiated: {}", count, names), "freeze the parameters before them with --freeze");
+    }
+  }
+
+  ValueId total(ValueId id) {
+    auto& parts = contributions_[id.index()];
+    if (parts.empty()) return {};
+    while (parts.size() > 1) {
+      NodeInfo info;
+      info.name = graph_.value(id).name + "/grad/sum";
+      info.phase = Phase::input_grad;
+      // The sum belongs where the value was made: its anchor is the producer, or for parameters the first reader.
+      info.anchor = anchor_of(id);
+      info.origin = info.anchor.is_valid() ? graph_.node(info.anchor).origin : graph_.value(id).name;
+      const NodeId sum = append(graph_, OpKind::Add, {parts[0], parts[1]}, {}, std::move(info));
+      parts.erase(parts.begin());
+      parts[0] = graph_.node(sum).outputs[0];
+    }
+    return parts[0];
+  }
+
+  NodeId anchor_of(ValueId id) {
+    const Value& value = graph_.value(id);
+    return value.kind == ValueKind::node ? value.producer : first_reader_[id];
+  }
+
+  void differentiate_node(NodeId id) {
+    if (op_def(graph_.node(id).op).differentiable != Differentiable::yes) return;
+    const std::vector<ValueId> outputs = graph_.node(id).outputs;
+    const std::vector<ValueId> inputs = graph_.node(id).inputs;
+    std::vector<bool> needs;
+    for (size_t k = 0; k < inputs.size(); ++k) needs.push_back(carries_gradient(graph_.node(id), k));
+    if (std::ranges::find(needs, true) == needs.end()) return;
+    std::vector<ValueId> output_grads;
+    bool any = false;
+    for (const ValueId output : outputs) {
+      output_grads.push_back(output.is_valid() && needs_gradient(output) ? total(output) : ValueId{});
+      any = any || output_grads.back().is_valid();
+    }
+    if (!any) return;
+    GradientContext context(graph_, id, std::move(output_grads), needs);
+    op_def(graph_.node(id).op).gradient(context);
+    for (size_t k = 0; k < inputs.size(); ++k) {
+      if (!needs[k]) continue;
+      MPC_CHECK(context.input_grads()[k].is_valid(), "the gradient rule of " + describe(graph_.node(id)) + " gave none for input " + std::to_string(k));
+      contributions_[inputs[k].index()].push_back(context.input_grads()[k]);
+    }
+  }
+
+  void accumulate_parameter_gradients() {
+    const int count = static_cast<int>(contributions_.size());
+    for (int i = 0; i < count; ++i) {
+      const ValueId id(i);
+      if (graph_.value(id).kind != ValueKind::parameter || contributions_[id.index()].empty()) continue;
+      const ValueId gradient = total(id);
+      const Value parameter = graph_.value(id);
+      const ValueId accumulator = graph_.add_state("gradient/" + parameter.name, Literal::splat_number(parameter.dtype, parameter.shape, 0));
+      NodeInfo info;
+      info.name = parameter.name + "/grad/accumulate";
+      info.anchor = anchor_of(id);
+      info.origin = graph_.node(info.anchor).origin;
+      info.phase = Phase::weight_grad;
+      const NodeId node = append(graph_, OpKind::GradAccumulate, {gradient, accumulator}, {}, std::move(info));
+      // A gradient that is the same in every micro-batch (a constant) still is added once for each of them.
+      graph_.node(node).rate = Rate::per_microbatch;
+      const ValueId next = graph_.node(node).outputs[0];
+      graph_.updates.push_back({accumulator, next});
+      graph_.gradients.push_back({id, next});
+    }
+  }
+
+  // weight_grad: everything that leads only to accumulators. The rest of the backward nodes are input_grad.
+  void set_phases() {
+    const auto users = users_of(graph_);
+    for (int i = graph_.node_count() - 1; i >= forward_count_; --i) {
+      Node& node = graph_.node(NodeId(i));
+      if (node.op == OpKind::GradAccumulate) continue;
+      bool only_weight_grad = true;
+      for (const ValueId output : node.outputs) {
+        if (!output.is_valid()) continue;
+        if (users[output.index()].empty()) continue;
+        for (const NodeId user : users[output.index()]) {
+          only_weight_grad = only_weight_grad && graph_.node(user).phase == Phase::weight_grad;
+        }
+      }
+      node.phase = only_weight_grad ? Phase::weight_grad : Phase::input_grad;
+    }
+  }
+
+  Graph graph_;
+  int forward_count_;
+  std::vector<bool> needs_;
+  IdMap<ValueId, NodeId> first_reader_;
+  std::vector<std::vector<ValueId>> contributions_;
+};
+
+Graph freeze(Graph graph, const std::string& pattern) {
+  if (pattern.empty()) return graph;
+  try {
+    const std::regex regex(pattern);
+    for (int i = 0; i < graph.value_count(); ++i) {
+      Value& value = graph.value(ValueId(i));
+      if (value.kind == ValueKind::parameter && std::regex_match(value.name, regex)) value.trainable = false;
+    }
+  } catch (const std::regex_error& error) {
+    throw Error(ErrorId::M003, "--freeze " + pattern, std::string("is not a regular expression: ") + error.what());
+  }
+  return graph;
+}
+
+}  // namespace
+
+Graph differentiate(const Graph& graph, const DifferentiateOptions& options) {
+  MPC_CHECK(graph.loss.is_valid(), "differentiate needs a loss");
+  return Differentiator(freeze(graph, options.frozen)).run();
+}
+
+}  // namespace mpc

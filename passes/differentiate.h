@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+
+#include "compiler/ir/graph.h"
+
+namespace mpc {
+
+// Reverse-mode differentiation of a whole graph, before placement.
+//
+// Nodes are visited once, in descending order; a value's gradient is the sum of the contributions of its users, added in descending
+// order of the users, so the order of every sum is fixed by the graph alone. Only gradients that lead to a
+// trainable parameter are built. Each parameter's gradient goes into an accumulator (GradAccumulate), a state that lives
+// beside the parameter. Source: Griewank and Walther, Evaluating Derivatives, 2nd ed., section 3.2 (reverse mode).
+
+struct DifferentiateOptions {
+  /// Parameters whose name matches (ECMAScript regex, whole name) are not trained. Empty: none.
+  std::string frozen;
+};
+
+/// Appends d(loss)/d(parameter) for every trainable parameter that the loss depends on. Appended nodes have phase
+/// input_grad or weight_grad, the differentiated node as anchor, and its origin. Fills graph.gradients.
+/// @pre graph.loss is valid.   @post stage training. Complexity O(N + E).
+/// @throws Error(M044) naming every node on the way that has no gradient; Error(M046) when no parameter is trainable.
+Graph differentiate(const Graph& graph, const DifferentiateOptions& options);
+
+}  // namespace mpc

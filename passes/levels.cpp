@@ -1,0 +1,45 @@
+#include "passes/levels.h"
+
+#include <algorithm>
+
+namespace mpc {
+
+int phase_group(Phase phase) {
+  if (phase == Phase::forward) return 0;
+  return phase == Phase::update ? 2 : 1;
+}
+
+std::vector<int> levels_of(const Graph& graph) {
+  // For every value, where it was computed: through a transfer that is the device it came from.
+  struct Made {
+    int level = 0;
+    DeviceId device;
+    int group = 0;
+  };
+  std::vector<Made> made(static_cast<size_t>(graph.value_count()));
+  std::vector<int> levels(static_cast<size_t>(graph.node_count()), 0);
+  for (int i = 0; i < graph.node_count(); ++i) {
+    const Node& node = graph.node(NodeId(i));
+    if (node.op == OpKind::Transfer) {
+      for (size_t k = 0; k < node.inputs.size(); ++k) {
+        made[node.outputs[k].index()] = made[node.inputs[k].index()];
+        levels[static_cast<size_t>(i)] = std::max(levels[static_cast<size_t>(i)], made[node.inputs[k].index()].level);
+      }
+      continue;
+    }
+    const int group = phase_group(node.phase);
+    int level = 0;
+    for (const ValueId input : node.inputs) {
+      if (!input.is_valid() || !made[input.index()].device.is_valid()) continue;
+      const Made& source = made[input.index()];
+      level = std::max(level, source.level + (source.device != node.device || source.group != group ? 1 : 0));
+    }
+    levels[static_cast<size_t>(i)] = level;
+    for (const ValueId output : node.outputs) {
+      if (output.is_valid()) made[output.index()] = {level, node.device, group};
+    }
+  }
+  return levels;
+}
+
+}  // namespace mpc

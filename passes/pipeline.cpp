@@ -1,0 +1,409 @@
+#include "passes/pipeline.h"
+
+#include <algorithm>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "compiler/base/text.h"
+#include "compiler/cost/estimate.h"
+#include "compiler/ir/rewriter.h"
+#include "compiler/ir/verify.h"
+#include "compiler/ops/verify_types.h"
+#include "compiler/plan/simulate.h"
+#include "passes/canonicalize.h"
+#include "passes/differentiate.h"
+#include "passes/insert_transfers.h"
+#include "passes/lower.h"
+#include "passes/plan_memory.h"
+#include "passes/synchronize.h"
+
+// The whole compiler on one page. A model becomes one graph per size of micro-batch (front half), which is placed,
+// scheduled and lowered to a plan (back half).
+
+namespace mpc {
+namespace {
+
+// Attempts to raise the planner's memory estimate to what planning memory exactly found.
+constexpr int kMostAttempts = 8;
+
+class Observed {
+ public:
+  explicit Observed(const PipelineHooks& hooks) : hooks_(hooks) {}
+  void stage(std::string_view name, double share) const {
+    if (hooks_.progress) hooks_.progress(name, share);
+  }
+  /// Verifies what a pass made, and shows it to whoever asked for it.
+  Graph after(std::string_view pass, Graph graph) const {
+    if (hooks_.verifies) {
+      verify(graph);
+      verify_types(graph);
+    }
+    if (hooks_.graph) hooks_.graph(pass, graph);
+    return graph;
+  }
+
+ private:
+  const PipelineHooks& hooks_;
+};
+
+// --- Front half: from what the user asked to one graph per size of micro-batch. ---
+
+/// How the rows of a step are divided.
+struct Division {
+  int64_t batch = 0;  // 0: the model has no batch dimension
+  int64_t rows = 0;
+  int microbatches = 1;
+  int64_t tail_rows() const { return batch == 0 ? 0 : batch - rows * (microbatches - 1); }
+};
+
+/// The dimension every batched input begins with.
+onnx_io::DeclaredDim batch_dim(const onnx_io::ModelInfo& info) {
+  for (const onnx_io::DeclaredValue& input : info.inputs) {
+    if (!input.dims.empty()) return input.dims[0];
+  }
+  return {};
+}
+
+/// Symbols that nobody bound get the default the model's metadata gives them.
+std::map<std::string, int64_t> bound_dims(const onnx_io::ModelInfo& info, const PlanOptions& options) {
+  constexpr std::string_view kPrefix = "mpc.default_";
+  std::map<std::string, int64_t> dims = options.dims;
+  for (const auto& [key, text] : info.metadata) {
+    if (!key.starts_with(kPrefix)) continue;
+    if (const auto value = parse_integer(text)) dims.emplace(key.substr(kPrefix.size()), *value);
+  }
+  return dims;
+}
+
+std::optional<int64_t> batch_of(const onnx_io::ModelInfo& info, const PlanOptions& options) {
+  if (options.batch) return options.batch;
+  for (const onnx_io::DeclaredValue& input : info.inputs) {
+    const auto given = options.input_shapes.find(input.name);
+    if (given != options.input_shapes.end() && !given->second.empty()) return given->second[0];
+    const auto known = options.known_inputs.find(input.name);
+    if (!input.dims.empty() && known == options.known_inputs.end()) break;
+  }
+  const onnx_io::DeclaredDim dim = batch_dim(info);
+  if (dim.value >= 0) return dim.value;
+  const auto dims = bound_dims(info, options);
+  const auto bound = dims.find(dim.symbol);
+  if (bound == dims.end()) return std::nullopt;
+  return bound->second;
+}
+
+Division divide(std::optional<int64_t> batch, const PlanOptions& options, const std::string& where) {
+  Division division;
+  if (options.microbatches < 1) throw Error(ErrorId::M003, "--microbatches", fmt::format("is {}, must be at least 1", options.microbatches));
+  if (!batch) {
+    if (options.microbatches > 1 || options.microbatch_rows) {
+      throw Error(ErrorId::M045, where, "has no batch dimension to divide", "use one micro-batch");
+    }
+    return division;
+  }
+  division.batch = *batch;
+  const bool by_rows = options.microbatch_rows.has_value();
+  division.rows = by_rows ? *options.microbatch_rows : (*batch + options.microbatches - 1) / options.microbatches;
+  if (division.rows < 1 || division.rows > std::max<int64_t>(*batch, 1)) {
+    throw Error(ErrorId::M045, where, fmt::format("a batch of {} cannot be divided into micro-batches of {} rows", *batch, division.rows));
+  }
+  division.microbatches = static_cast<int>((*batch + division.rows - 1) / division.rows);
+  if (!by_rows && division.microbatches != options.microbatches) {
+    throw Error(ErrorId::M045, where, fmt::format("a batch of {} gives {} micro-batches of {} rows, not {}", *batch, division.microbatches, division.rows, options.microbatches),
+                fmt::format("use --microbatches {}", division.microbatches));
+  }
+  return division;
+}
+
+class FrontHalf {
+ public:
+  FrontHalf(const std::function<Graph(int64_t)>& graph_of, const PlanOptions& options, const Observed& observed)
+      : graph_of_(graph_of), options_(options), observed_(observed) {}
+
+  FrontGraphs run(const Division& division, const std::string& where) const {
+    FrontGraphs graphs;
+    graphs.batch = division.batch;
+    graphs.microbatch_rows = division.rows;
+    graphs.microbatches = division.microbatches;
+    graphs.main = build(division, division.rows, true);
+    if (division.batch == 0 || division.tail_rows() == division.rows) return graphs;
+    graphs.tail = build(division, division.tail_rows(), true);
+    if (have_same_structure(graphs.main, *graphs.tail)) return graphs;
+    // Simplification may depend on the shapes: without it the two graphs follow the model node by node.
+    graphs.main = build(division, division.rows, false);
+    graphs.tail = build(division, division.tail_rows(), false);
+    if (have_same_structure(graphs.main, *graphs.tail)) return graphs;
+    throw Error(ErrorId::M045, where, fmt::format("the model is another graph for the last micro-batch of {} rows than for {}", division.tail_rows(), division.rows),
+                "choose a batch that the micro-batches divide evenly");
+  }
+
+ private:
+  Graph build(const Division& division, int64_t rows, bool simplify) const {
+    Graph graph = observed_.after("import", graph_of_(rows));
+    if (simplify) graph = observed_.after("canonicalize", canonicalize(graph));
+    return options_.train ? train(std::move(graph), division, rows) : graph;
+  }
+
+  Graph train(Graph graph, const Division& division, int64_t rows) const {
+    const double weight = division.batch > 0 ? static_cast<double>(rows) / static_cast<double>(division.batch) : 1;
+    graph = add_loss(graph, {options_.loss, options_.loss_output, weight});
+    if (!options_.keep_outputs) std::erase_if(graph.outputs, [&](const NamedValue& output) { return output.value != graph.loss; });
+    graph = remove_dead_nodes(observed_.after("add_loss", std::move(graph)));
+    graph = observed_.after("differentiate", differentiate(graph, {options_.frozen}));
+    return observed_.after("add_optimizer", add_optimizer(graph, options_.optimizer));
+  }
+
+  const std::function<Graph(int64_t)>& graph_of_;
+  const PlanOptions& options_;
+  const Observed& observed_;
+};
+
+Graph import_at(const onnx_io::Model& model, const PlanOptions& options, const Evaluator& evaluator, const Division& division, int64_t rows) {
+  onnx_io::ImportOptions import;
+  import.dims = bound_dims(model.info(), options);
+  import.input_shapes = options.input_shapes;
+  import.known_inputs = options.known_inputs;
+  import.mode = options.train ? onnx_io::ImportOptions::Mode::training : onnx_io::ImportOptions::Mode::inference;
+  if (division.batch > 0 && (options.batch || division.microbatches > 1)) import.batch = rows;
+  return model.import(import, evaluator);
+}
+
+// --- Back half: from graphs to a plan. ---
+
+struct Attempt {
+  Plan plan;
+  Placement placement;
+  std::vector<int64_t> live_bytes;  // lower bound of each arena
+};
+
+class BackHalf {
+ public:
+  BackHalf(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed)
+      : graphs_(graphs), cluster_(cluster), options_(options), observed_(observed) {}
+
+  /// The plan of the best placement found, and the exact bytes by which it exceeds the capacities (0: it fits).
+  std::pair<Attempt, int64_t> run() const {
+    PlaceOptions place{options_.objective, options_.pins, graphs_.microbatches, std::vector<int64_t>(cluster_.devices.size(), 0)};
+    std::optional<std::pair<Attempt, int64_t>> best;
+    for (int i = 0; i < kMostAttempts; ++i) {
+      observed_.stage("place", 0.3 + 0.05 * i);
+      Attempt attempt;
+      attempt.placement = choose_devices(place);
+      lower_attempt(attempt);
+      const int64_t excess = excess_bytes(attempt.plan);
+      const std::vector<int64_t> extra = place.extra_bytes;
+      for (size_t d = 0; d < cluster_.devices.size(); ++d) {
+        // What the estimate missed counts against the capacity in the next attempt.
+        place.extra_bytes[d] = std::max(place.extra_bytes[d], attempt.plan.devices[d].arena_bytes - attempt.placement.estimated_bytes[d]);
+      }
+      if (!best || excess < best->second) best.emplace(std::move(attempt), excess);
+      if (excess == 0 || place.extra_bytes == extra || !options_.assignment.empty()) break;
+    }
+    return std::move(*best);
+  }
+
+ private:
+  Placement choose_devices(const PlaceOptions& place) const {
+    return options_.assignment.empty() ? place_nodes(graphs_.main, cluster_, place) : place_as_assigned();
+  }
+
+  // The given device of every forward node; the rest follows its anchor.
+  Placement place_as_assigned() const {
+    Placement placement;
+    const Graph& graph = graphs_.main;
+    placement.device_of_node.assign(static_cast<size_t>(graph.node_count()), DeviceId(0));
+    for (int i = 0; i < graph.node_count(); ++i) {
+      const Node& node = graph.node(NodeId(i));
+      if (node.phase != Phase::forward) {
+        placement.device_of_node[static_cast<size_t>(i)] = placement.device_of_node[node.anchor.index()];
+        continue;
+      }
+      const auto given = options_.assignment.find(node.name);
+      if (given == options_.assignment.end() || given->second < 0 || given->second >= cluster_.count()) {
+        throw Error(ErrorId::M003, "assignment", fmt::format("node '{}' has no device or one that does not exist", node.name));
+      }
+      placement.device_of_node[static_cast<size_t>(i)] = DeviceId(given->second);
+    }
+    placement.estimated_bytes.assign(cluster_.devices.size(), 0);
+    return placement;
+  }
+
+  void lower_attempt(Attempt& attempt) const {
+    const Graph main = localize(graphs_.main, attempt.placement);
+    std::optional<Graph> tail;
+    if (graphs_.tail) tail = localize(*graphs_.tail, attempt.placement);
+    std::vector<const Graph*> variants = {&main};
+    if (tail) variants.push_back(&*tail);
+    observed_.stage("schedule", 0.6);
+    const Segments segments = make_segments(variants, cluster_);
+    const Schedule schedule = make_schedule(segments, graphs_.microbatches, tail.has_value(), options_.schedule);
+    observed_.stage("lower", 0.7);
+    attempt.plan = lower(variants, segments, schedule, cluster_, graphs_.microbatches);
+    observed_.stage("plan memory", 0.8);
+    attempt.live_bytes = plan_memory(attempt.plan);
+    observed_.stage("synchronize", 0.9);
+    synchronize(attempt.plan);
+  }
+
+  Graph localize(const Graph& graph, const Placement& placement) const {
+    const Graph placed = observed_.after("place", apply_placement(graph, placement.device_of_node));
+    return observed_.after("insert_transfers", insert_transfers(placed));
+  }
+
+  static int64_t excess_bytes(const Plan& plan) {
+    int64_t excess = 0;
+    for (const PlanDevice& device : plan.devices) excess += std::max<int64_t>(0, device.arena_bytes - device.capacity_bytes);
+    return excess;
+  }
+
+  const FrontGraphs& graphs_;
+  const Cluster& cluster_;
+  const PlanOptions& options_;
+  const Observed& observed_;
+};
+
+// --- The results. ---
+
+void describe_inputs(Plan& plan, const FrontGraphs& graphs) {
+  plan.batch = graphs.batch;
+  plan.microbatch_rows = graphs.microbatch_rows;
+  for (PlanInput& input : plan.inputs) {
+    if (input.name == kStepInput) input.role = PlanInput::Role::step;
+    if (input.name == kLearningRateScaleInput) input.role = PlanInput::Role::learning_rate_scale;
+    if (input.name == kLabelsInput) input.role = PlanInput::Role::labels;
+    const PlanValue& value = plan.values[input.value];
+    const auto rows_match = [&](size_t v, int64_t rows) { return value.shapes[v].rank() > 0 && value.shapes[v][0] == rows; };
+    input.is_batched = !value.per_step && graphs.batch > 0 && rows_match(0, graphs.microbatch_rows) &&
+                       (!plan.has_tail || rows_match(1, plan.rows_of(plan.microbatches - 1)));
+    if (input.role != PlanInput::Role::data) continue;
+    std::vector<int64_t> shape = value.shapes[0].to_vector();
+    if (input.is_batched) shape[0] = graphs.batch;
+    plan.model.input_shapes.emplace_back(input.name, std::move(shape));
+  }
+}
+
+void describe_outputs(Plan& plan, const FrontGraphs& graphs) {
+  for (PlanOutput& output : plan.outputs) {
+    if (output.combine != PlanOutput::Combine::concatenate || plan.microbatches == 1) continue;
+    const PlanValue& value = plan.values[output.value];
+    const bool has_rows = value.shapes[0].rank() > 0 && value.shapes[0][0] == graphs.microbatch_rows;
+    if (has_rows) continue;
+    throw Error(ErrorId::M045, fmt::format("output \"{}\"", output.name),
+                fmt::format("has shape {}: it has no batch dimension, so the results of {} micro-batches cannot be put together", to_string(value.shapes[0]), plan.microbatches),
+                "use one micro-batch");
+  }
+}
+
+void add_predictions(Plan& plan, const Placement& placement, const PlanOptions& options) {
+  plan.is_training = options.train;
+  plan.objective = std::string(objective_name(options.objective));
+  plan.objective_value = placement.objective_value;
+  plan.objective_lower_bound = placement.lower_bound;
+  plan.one_device_seconds = placement.one_device_s * plan.microbatches;
+  plan.notes = placement.notes;
+  const Timeline timeline = simulate(plan);
+  plan.step_seconds = timeline.step_seconds;
+  plan.bubble = timeline.bubble;
+  for (const TimelineEntry& entry : timeline.entries) plan.instructions[entry.instruction].start_s = entry.start_s;
+}
+
+void add_warnings(Plan& plan) {
+  double largest = 0;
+  double total = 0;
+  for (const PlanDevice& device : plan.devices) {
+    largest = std::max(largest, device.flops);
+    total += device.flops;
+  }
+  for (const PlanDevice& device : plan.devices) {
+    const bool has_work = std::ranges::any_of(plan.nodes, [&](const PlanNode& node) { return plan.devices[node.device.index()].name == device.name; });
+    if (!has_work) plan.warnings.push_back(fmt::format("{} is idle: the plan uses fewer devices than it was given", device.name));
+  }
+  constexpr double kUnbalanced = 1.5;
+  if (total > 0 && plan.devices.size() > 1 && largest * static_cast<double>(plan.devices.size()) > kUnbalanced * total) {
+    std::string shares;
+    for (const PlanDevice& device : plan.devices) shares += fmt::format("{}{:.1f} %", shares.empty() ? "" : " / ", 100 * device.flops / total);
+    plan.warnings.push_back("the devices have unequal shares of the FLOPs: " + shares);
+  }
+  if (plan.devices.size() > 1 && plan.one_device_seconds > 0 && plan.step_seconds > plan.one_device_seconds) {
+    plan.warnings.push_back(fmt::format("one device alone would be faster ({} instead of {} predicted), if the model fits it", seconds_text(plan.one_device_seconds), seconds_text(plan.step_seconds)));
+  }
+}
+
+/// The largest tensors of a device that are in memory at once with everything that never leaves it.
+std::vector<std::string> largest_tensors(const Plan& plan, DeviceId device) {
+  constexpr size_t kShown = 3;
+  std::set<std::pair<int64_t, std::string>, std::greater<>> tensors;
+  for (const PlanSlice& slice : plan.slices) {
+    if (slice.device == device && slice.value != kNone) tensors.emplace(slice.bytes, plan.values[slice.value].name);
+  }
+  std::vector<std::string> texts;
+  for (const auto& [bytes, name] : tensors) {
+    if (texts.size() == kShown) break;
+    texts.push_back(fmt::format("{}: {}", name, bytes_text(bytes)));
+  }
+  return texts;
+}
+
+Infeasible explain(const Attempt& attempt, const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed) {
+  Infeasible result;
+  std::string memory;
+  for (size_t d = 0; d < attempt.plan.devices.size(); ++d) {
+    const PlanDevice& device = attempt.plan.devices[d];
+    memory += fmt::format("{}{}", d == 0 ? "" : ",", std::max(device.arena_bytes, device.capacity_bytes));
+    if (device.arena_bytes <= device.capacity_bytes) continue;
+    result.needs.push_back({static_cast<int>(d), device.arena_bytes, device.capacity_bytes, largest_tensors(attempt.plan, DeviceId(d))});
+  }
+  result.suggestions.push_back("--memory " + memory);
+  // More devices like the last one: tried, up to twice as many.
+  const int count = cluster.count();
+  for (int more = count + 1; more <= 2 * count && options.assignment.empty(); ++more) {
+    Cluster larger = cluster;
+    larger.devices.resize(static_cast<size_t>(more), cluster.devices.back());
+    link_all(larger);
+    if (BackHalf(graphs, larger, options, observed).run().second > 0) continue;
+    result.suggestions.push_back(fmt::format("{} devices of {}", more, bytes_text(cluster.devices.back().memory_bytes)));
+    break;
+  }
+  return result;
+}
+
+}  // namespace
+
+std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const PipelineHooks& hooks) {
+  const Observed observed(hooks);
+  auto [attempt, excess] = BackHalf(graphs, cluster, options, observed).run();
+  if (excess > 0) return explain(attempt, graphs, cluster, options, observed);
+  Plan& plan = attempt.plan;
+  describe_inputs(plan, graphs);
+  describe_outputs(plan, graphs);
+  add_predictions(plan, attempt.placement, options);
+  add_warnings(plan);
+  observed.stage("done", 1);
+  return std::move(plan);
+}
+
+FrontGraphs make_front_graphs(const std::function<Graph(int64_t)>& graph_of, std::optional<int64_t> batch, const PlanOptions& options, const std::string& where, const PipelineHooks& hooks) {
+  const Observed observed(hooks);
+  observed.stage("import", 0);
+  return FrontHalf(graph_of, options, observed).run(divide(batch, options, where), where);
+}
+
+std::variant<Plan, Infeasible> make_plan(const onnx_io::Model& model, const Cluster& cluster, const PlanOptions& options, const Evaluator& evaluator, const PipelineHooks& hooks) {
+  const std::string& path = model.info().path;
+  const std::optional<int64_t> batch = batch_of(model.info(), options);
+  const Division division = divide(batch, options, path);
+  const auto graph_of = [&](int64_t rows) { return import_at(model, options, evaluator, division, rows); };
+  auto result = make_plan(make_front_graphs(graph_of, batch, options, path, hooks), cluster, options, hooks);
+  if (Plan* plan = std::get_if<Plan>(&result)) {
+    plan->model.path = path;
+    plan->model.sha256 = model.info().sha256;
+  }
+  return result;
+}
+
+Graph import_graph(const onnx_io::Model& model, const PlanOptions& options, const Evaluator& evaluator) {
+  const Division division = divide(batch_of(model.info(), options), options, model.info().path);
+  return canonicalize(import_at(model, options, evaluator, division, division.rows));
+}
+
+}  // namespace mpc

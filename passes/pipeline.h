@@ -1,0 +1,97 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "compiler/cost/cluster.h"
+#include "compiler/onnx/model.h"
+#include "compiler/ops/evaluate.h"
+#include "compiler/plan/plan.h"
+#include "passes/add_loss.h"
+#include "passes/add_optimizer.h"
+#include "passes/place/place.h"
+#include "passes/schedule/schedule.h"
+
+namespace mpc {
+
+/// Everything that decides what plan comes out, beside the model and the cluster.
+struct PlanOptions {
+  // The shapes.
+  std::map<std::string, int64_t> dims;                          // symbolic dimensions
+  std::map<std::string, std::vector<int64_t>> input_shapes;     // of the whole batch, when given at run time
+  std::map<std::string, Literal> known_inputs;                  // content of inputs on which shapes depend
+  std::optional<int64_t> batch;                                 // rows of a step; empty: what dims, shapes or the model say
+  int microbatches = 1;
+  std::optional<int64_t> microbatch_rows;                       // instead of microbatches: the rows of each but the last
+  // The split.
+  ScheduleKind schedule = ScheduleKind::automatic;
+  Objective objective = Objective::throughput;
+  std::vector<Pin> pins;
+  /// When not empty: the device of every forward node by name, instead of a search (tests, edited plans).
+  std::map<std::string, int> assignment;
+  // Training.
+  bool train = false;
+  LossKind loss = LossKind::cross_entropy;
+  std::string loss_output;
+  OptimizerOptions optimizer;
+  std::string frozen;  // regex of parameters that are not trained
+  /// Training: fetch the model's outputs of every step too, not only the loss.
+  bool keep_outputs = false;
+};
+
+/// Why no plan fits, in exact bytes of the best attempt.
+struct Infeasible {
+  struct Need {
+    int device = 0;
+    int64_t bytes = 0;
+    int64_t capacity_bytes = 0;
+    std::vector<std::string> largest;  // "layer1.weight: 1.91 MiB", the largest tensors at the fullest moment
+  };
+  std::vector<Need> needs;
+  /// Changes of the request that were tried and found to fit, as command-line flags.
+  std::vector<std::string> suggestions;
+};
+
+/// Told before each stage, with its name and the share of the work done so far; for progress display and dumps.
+using Progress = std::function<void(std::string_view stage, double share)>;
+/// Given the graph after each pass, when somebody wants to see it.
+using GraphObserver = std::function<void(std::string_view pass, const Graph& graph)>;
+
+struct PipelineHooks {
+  Progress progress;
+  GraphObserver graph;
+  bool verifies = true;  // the graph after every pass
+};
+
+/// The whole compiler: model -> graph -> placed -> local -> scheduled -> plan.
+/// @return the plan, or why none fits. @throws Error for a model or options that are wrong (see the passes).
+std::variant<Plan, Infeasible> make_plan(const onnx_io::Model& model, const Cluster& cluster, const PlanOptions& options,
+                                         const Evaluator& evaluator, const PipelineHooks& hooks = {});
+
+/// The front half's result: the graph of a micro-batch, trained and canonical, and the same graph with
+/// the shapes of the last micro-batch when that is smaller.
+struct FrontGraphs {
+  Graph main;
+  std::optional<Graph> tail;
+  int64_t batch = 0;            // rows of a step; 0: the model has no batch dimension
+  int64_t microbatch_rows = 0;
+  int microbatches = 1;
+};
+
+/// The front half for any source of graphs: `graph_of(rows)` gives the graph, in stage imported, for that many rows
+/// (text graphs, random graphs in tests). `where` names the source in errors.
+FrontGraphs make_front_graphs(const std::function<Graph(int64_t rows)>& graph_of, std::optional<int64_t> batch,
+                              const PlanOptions& options, const std::string& where, const PipelineHooks& hooks = {});
+/// The back half: place, insert transfers, schedule, lower, plan memory, synchronize.
+std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
+                                         const PipelineHooks& hooks = {});
+
+/// The model's graph as the passes after import see it, for one micro-batch of the options' batch (for inspect and opt).
+Graph import_graph(const onnx_io::Model& model, const PlanOptions& options, const Evaluator& evaluator);
+
+}  // namespace mpc

@@ -1,0 +1,185 @@
+#include "passes/place/place.h"
+
+#include <algorithm>
+#include <array>
+
+#include "compiler/base/error.h"
+#include "passes/place/contiguous.h"
+
+namespace mpc {
+namespace {
+
+using place::Evaluation;
+using place::Problem;
+
+constexpr std::array<std::string_view, 3> kObjectives = {"throughput", "latency", "devices"};
+constexpr int kRefineEvaluations = 20'000;
+
+// Blocks that fit no other start: pinned blocks where they are pinned, the others on the device of the nearest pinned one before them.
+std::vector<int> start_from_pins(const Problem& problem) {
+  std::vector<int> device(static_cast<size_t>(problem.block_count), -1);
+  int last = -1;
+  for (size_t b = 0; b < device.size(); ++b) {
+    if (problem.pinned[b] >= 0) last = problem.pinned[b];
+    device[b] = problem.pinned[b] >= 0 ? problem.pinned[b] : last;
+  }
+  int next = 0;
+  for (size_t b = device.size(); b-- > 0;) {
+    if (device[b] >= 0) next = device[b];
+    if (device[b] < 0) device[b] = next;
+  }
+  return device;
+}
+
+// All blocks on the one device that is fastest for them and holds them, pins aside.
+std::vector<int> start_on_one_device(const Problem& problem) {
+  int best = 0;
+  double best_s = 0;
+  for (int d = 0; d < problem.device_count; ++d) {
+    double seconds = 0;
+    for (const double s : problem.seconds[static_cast<size_t>(d)]) seconds += s;
+    if (d == 0 || seconds < best_s) {
+      best = d;
+      best_s = seconds;
+    }
+  }
+  std::vector<int> device(static_cast<size_t>(problem.block_count), best);
+  for (size_t b = 0; b < device.size(); ++b) {
+    if (problem.pinned[b] >= 0) device[b] = problem.pinned[b];
+  }
+  return device;
+}
+
+// List scheduling: each block, in order, goes where it finishes first.
+std::vector<int> start_earliest_finish(const Problem& problem) {
+  std::vector<int> device(static_cast<size_t>(problem.block_count), 0);
+  std::vector<double> device_free(static_cast<size_t>(problem.device_count), 0);
+  std::vector<double> done(device.size(), 0);
+  for (size_t b = 0; b < device.size(); ++b) {
+    double best = -1;
+    for (int d = 0; d < problem.device_count; ++d) {
+      if (problem.pinned[b] >= 0 && problem.pinned[b] != d) continue;
+      double start = device_free[static_cast<size_t>(d)];
+      for (const int t : problem.tensors_of[b]) {
+        const place::Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
+        if (static_cast<size_t>(tensor.producer) >= b) continue;
+        const int from = device[static_cast<size_t>(tensor.producer)];
+        start = std::max(start, done[static_cast<size_t>(tensor.producer)] + (from == d ? 0 : problem.move_seconds(tensor, from, d)));
+      }
+      const double end = start + problem.seconds[static_cast<size_t>(d)][b];
+      if (best < 0 || end < best) {
+        best = end;
+        device[b] = d;
+      }
+    }
+    done[b] = best;
+    device_free[static_cast<size_t>(device[b])] = best;
+  }
+  return device;
+}
+
+struct Candidate {
+  std::vector<int> device_of_block;
+  place::Score score;
+};
+
+Candidate search(const Problem& problem, Objective objective) {
+  std::vector<std::vector<int>> starts;
+  for (const std::vector<int>& order : place::linear_orders(problem)) {
+    if (auto split = place::split_contiguous(problem, order)) starts.push_back(std::move(*split));
+  }
+  starts.push_back(start_from_pins(problem));
+  if (objective != Objective::throughput || starts.size() == 1) {
+    starts.push_back(start_on_one_device(problem));
+    starts.push_back(start_earliest_finish(problem));
+  }
+  const int each = kRefineEvaluations / std::max(1, problem.block_count / 50) / static_cast<int>(starts.size());
+  Candidate best;
+  for (std::vector<int>& start : starts) {
+    std::vector<int> refined = place::refine(problem, std::move(start), objective, std::max(each, 200));
+    const place::Score value = place::score(problem, refined, objective);
+    if (best.device_of_block.empty() || value < best.score) best = {std::move(refined), value};
+  }
+  return best;
+}
+
+// The first k devices only: the others get no memory, so nothing is placed there.
+Candidate search_fewest_devices(Problem problem) {
+  const std::vector<int64_t> capacity = problem.capacity_bytes;
+  Candidate best;
+  for (int k = 1; k <= problem.device_count; ++k) {
+    for (int d = 0; d < problem.device_count; ++d) problem.capacity_bytes[static_cast<size_t>(d)] = d < k ? capacity[static_cast<size_t>(d)] : 0;
+    best = search(problem, Objective::latency);
+    if (best.score.overflow_bytes == 0) break;
+  }
+  return best;
+}
+
+double total_seconds(const Problem& problem, int device) {
+  double total = 0;
+  for (const double s : problem.seconds[static_cast<size_t>(device)]) total += s;
+  return total;
+}
+
+// No device can start a second block before its first is done, and all devices together have a bounded rate. Holds for
+// throughput and latency alike; transfers are left out.
+double lower_bound(const Problem& problem) {
+  double largest_block = 0;
+  double rate = 0;  // devices working at once, each finishing 1/total of the model per second
+  for (int d = 0; d < problem.device_count; ++d) {
+    const double total = total_seconds(problem, d);
+    if (total > 0) rate += 1 / total;
+  }
+  for (int b = 0; b < problem.block_count; ++b) {
+    double least = problem.seconds[0][static_cast<size_t>(b)];
+    for (int d = 1; d < problem.device_count; ++d) least = std::min(least, problem.seconds[static_cast<size_t>(d)][static_cast<size_t>(b)]);
+    largest_block = std::max(largest_block, least);
+  }
+  return std::max(largest_block, rate > 0 ? 1 / rate : 0);
+}
+
+}  // namespace
+
+std::optional<Objective> parse_objective(std::string_view name) {
+  for (size_t i = 0; i < kObjectives.size(); ++i) {
+    if (kObjectives[i] == name) return static_cast<Objective>(i);
+  }
+  return std::nullopt;
+}
+
+std::string_view objective_name(Objective objective) { return kObjectives[static_cast<size_t>(objective)]; }
+
+Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOptions& options) {
+  Problem problem = place::make_problem(graph, cluster, options.pins, options.microbatches);
+  for (size_t d = 0; d < options.extra_bytes.size(); ++d) problem.capacity_bytes[d] -= options.extra_bytes[d];
+  Placement placement;
+  placement.device_of_node.assign(static_cast<size_t>(graph.node_count()), DeviceId(0));
+  if (problem.block_count == 0) {
+    placement.estimated_bytes.assign(static_cast<size_t>(problem.device_count), 0);
+    return placement;
+  }
+  const Candidate best = options.objective == Objective::devices ? search_fewest_devices(problem) : search(problem, options.objective);
+  placement.overflow_bytes = best.score.overflow_bytes;
+
+  for (size_t b = 0; b < best.device_of_block.size(); ++b) placement.device_of_node[problem.nodes[b].index()] = DeviceId(best.device_of_block[b]);
+  for (int i = 0; i < graph.node_count(); ++i) {
+    const Node& node = graph.node(NodeId(i));
+    if (node.phase != Phase::forward) placement.device_of_node[static_cast<size_t>(i)] = placement.device_of_node[node.anchor.index()];
+  }
+  const Evaluation value = place::evaluate(problem, best.device_of_block);
+  placement.estimated_bytes = value.memory_bytes;
+  placement.objective_value = options.objective == Objective::throughput ? value.largest_load_s : place::critical_path_s(problem, best.device_of_block);
+  placement.lower_bound = lower_bound(problem);
+  placement.one_device_s = total_seconds(problem, 0);
+  for (int d = 1; d < problem.device_count; ++d) placement.one_device_s = std::min(placement.one_device_s, total_seconds(problem, d));
+  return placement;
+}
+
+Graph apply_placement(const Graph& graph, const std::vector<DeviceId>& device_of_node) {
+  Graph placed = graph;
+  for (int i = 0; i < placed.node_count(); ++i) placed.node(NodeId(i)).device = device_of_node[static_cast<size_t>(i)];
+  placed.stage = Stage::placed;
+  return placed;
+}
+
+}  // namespace mpc

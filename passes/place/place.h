@@ -1,0 +1,47 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "compiler/cost/cluster.h"
+#include "compiler/ir/graph.h"
+#include "passes/place/refine.h"
+
+namespace mpc {
+
+using place::Objective;
+using place::Pin;
+
+struct PlaceOptions {
+  Objective objective = Objective::throughput;
+  std::vector<Pin> pins;
+  int microbatches = 1;
+  /// What the planner's memory estimate must be raised by on each device (found by planning memory exactly); empty: zero.
+  std::vector<int64_t> extra_bytes;
+};
+
+/// The device of every node, and what the decision was worth.
+struct Placement {
+  std::vector<DeviceId> device_of_node;
+  double objective_value = 0;  // seconds: the largest load per micro-batch (throughput), or the critical path (latency)
+  double lower_bound = 0;
+  double one_device_s = 0;     // one micro-batch on the fastest device alone
+  std::vector<int64_t> estimated_bytes;  // [device]
+  int64_t overflow_bytes = 0;            // by which the estimate exceeds the capacities: nothing that fits was found
+  std::vector<std::string> notes;
+};
+
+std::optional<Objective> parse_objective(std::string_view name);
+std::string_view objective_name(Objective objective);
+
+/// Chooses a device for every node. Nodes with an anchor follow it. Throughput uses every device of the cluster (each
+/// gets at least one block when there are enough blocks), latency and devices as many as help.
+/// @throws Error(M002, M003) for pins that match nothing.
+Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOptions& options);
+
+/// The graph with the devices of `placement` written into its nodes. @post stage placed.
+Graph apply_placement(const Graph& graph, const std::vector<DeviceId>& device_of_node);
+
+}  // namespace mpc

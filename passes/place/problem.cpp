@@ -1,0 +1,261 @@
+#include "passes/place/problem.h"
+
+#include <algorithm>
+#include <regex>
+
+#include <fmt/format.h>
+
+#include "compiler/base/error.h"
+#include "compiler/base/text.h"
+#include "compiler/cost/estimate.h"
+
+namespace mpc::place {
+namespace {
+
+class ProblemBuilder {
+ public:
+  ProblemBuilder(const Graph& graph, const Cluster& cluster, int microbatches) : graph_(graph), cluster_(cluster), microbatches_(microbatches) {}
+
+  Problem run() {
+    number_blocks();
+    add_compute();
+    add_tensors();
+    add_memory();
+    return std::move(problem_);
+  }
+
+ private:
+  void number_blocks() {
+    block_of_node_.assign(static_cast<size_t>(graph_.node_count()), -1);
+    for (int i = 0; i < graph_.node_count(); ++i) {
+      const Node& node = graph_.node(NodeId(i));
+      if (node.phase == Phase::forward) {
+        block_of_node_[static_cast<size_t>(i)] = static_cast<int>(problem_.nodes.size());
+        problem_.nodes.push_back(NodeId(i));
+      } else {
+        MPC_CHECK(node.anchor.is_valid(), describe(node) + " has no anchor");
+        block_of_node_[static_cast<size_t>(i)] = block_of_node_[node.anchor.index()];
+        problem_.is_training = true;
+      }
+    }
+    const size_t count = problem_.nodes.size();
+    problem_.block_count = static_cast<int>(count);
+    problem_.device_count = cluster_.count();
+    problem_.cluster = &cluster_;
+    problem_.persistent_bytes.assign(count, 0);
+    problem_.kept_bytes.assign(count, 0);
+    problem_.working_bytes.assign(count, 0);
+    problem_.input_bytes.assign(count, 0);
+    problem_.tensors_of.resize(count);
+    problem_.pinned.assign(count, -1);
+    for (const Device& device : cluster_.devices) problem_.capacity_bytes.push_back(device.memory_bytes);
+    for (int d = 0; d < cluster_.count(); ++d) {
+      // Under 1F1B stage d of p holds p - d micro-batches; inference and sequential plans hold one.
+      problem_.in_flight.push_back(problem_.is_training ? std::min(microbatches_, cluster_.count() - d) : 1);
+    }
+  }
+
+  void add_compute() {
+    for (const Device& device : cluster_.devices) {
+      std::vector<double> seconds(problem_.nodes.size(), 0);
+      for (int i = 0; i < graph_.node_count(); ++i) {
+        const double once = node_seconds(graph_, NodeId(i), device);
+        const bool per_step = graph_.node(NodeId(i)).rate == Rate::per_step;
+        seconds[static_cast<size_t>(block_of_node_[static_cast<size_t>(i)])] += per_step ? once / microbatches_ : once;
+      }
+      problem_.seconds.push_back(std::move(seconds));
+    }
+  }
+
+  // One tensor per value that crosses blocks. Backward values travel against their forward tensor, so they are counted there.
+  void add_tensors() {
+    std::vector<int> tensor_of(static_cast<size_t>(graph_.value_count()), -1);
+    const auto tensor_for = [&](ValueId id, int producer) -> Tensor& {
+      if (tensor_of[id.index()] < 0) {
+        tensor_of[id.index()] = static_cast<int>(problem_.tensors.size());
+        problem_.tensors.push_back({producer, {}, 0, 0});
+      }
+      return problem_.tensors[static_cast<size_t>(tensor_of[id.index()])];
+    };
+    std::vector<int> owner(static_cast<size_t>(graph_.value_count()), -1);  // parameters: the block that reads it first
+    for (int i = 0; i < graph_.node_count(); ++i) {
+      const int block = block_of_node_[static_cast<size_t>(i)];
+      for (const ValueId input : graph_.node(NodeId(i)).inputs) {
+        if (!input.is_valid()) continue;
+        const Value& value = graph_.value(input);
+        int producer = -1;
+        if (value.kind == ValueKind::node) {
+          producer = block_of_node_[value.producer.index()];
+        } else if (value.kind == ValueKind::parameter) {
+          if (owner[input.index()] < 0) owner[input.index()] = block;
+          producer = owner[input.index()];
+        }
+        if (producer < 0 || producer == block) continue;
+        Tensor& tensor = tensor_for(input, producer);
+        if (std::ranges::find(tensor.consumers, block) != tensor.consumers.end()) continue;
+        tensor.consumers.push_back(block);
+        const bool per_step = value.rate == Rate::per_step;
+        const int64_t bytes = per_step ? std::max<int64_t>(1, value.bytes() / microbatches_) : value.bytes();
+        const bool is_backward = value.kind == ValueKind::node && graph_.node(value.producer).phase != Phase::forward;
+        (is_backward ? tensor.backward_bytes : tensor.forward_bytes) = bytes;
+      }
+    }
+    for (size_t t = 0; t < problem_.tensors.size(); ++t) {
+      Tensor& tensor = problem_.tensors[t];
+      // A gradient runs from a later block to an earlier one: it is turned round, so that tensors follow the block order.
+      for (int& consumer : tensor.consumers) {
+        if (consumer < tensor.producer) std::swap(consumer, tensor.producer);
+      }
+      std::ranges::sort(tensor.consumers);
+      problem_.tensors_of[static_cast<size_t>(tensor.producer)].push_back(static_cast<int>(t));
+      for (const int consumer : tensor.consumers) problem_.tensors_of[static_cast<size_t>(consumer)].push_back(static_cast<int>(t));
+    }
+  }
+
+  void add_memory() {
+    const auto users = users_of(graph_);
+    for (int v = 0; v < graph_.value_count(); ++v) {
+      const Value& value = graph_.value(ValueId(v));
+      if (users[static_cast<size_t>(v)].empty()) continue;
+      const NodeId first = users[static_cast<size_t>(v)].front();
+      const auto block = static_cast<size_t>(block_of_node_[first.index()]);
+      if (value.kind == ValueKind::parameter || value.kind == ValueKind::state || value.kind == ValueKind::constant) {
+        problem_.persistent_bytes[block] += value.bytes();
+      } else if (value.kind == ValueKind::input) {
+        problem_.input_bytes[block] += value.bytes();
+      } else if (graph_.node(value.producer).phase == Phase::forward) {
+        bool is_kept = false;
+        for (const NodeId user : users[static_cast<size_t>(v)]) is_kept = is_kept || graph_.node(user).phase != Phase::forward;
+        if (is_kept) problem_.kept_bytes[static_cast<size_t>(block_of_node_[value.producer.index()])] += value.bytes();
+      }
+    }
+    for (int i = 0; i < graph_.node_count(); ++i) {
+      int64_t bytes = 0;
+      const Node& node = graph_.node(NodeId(i));
+      const auto count = [&](ValueId id) {
+        if (!id.is_valid()) return;
+        const ValueKind kind = graph_.value(id).kind;
+        if (graph_.value(id).rate == Rate::per_microbatch && (kind == ValueKind::node || kind == ValueKind::input)) bytes += graph_.value(id).bytes();
+      };
+      for (const ValueId id : node.inputs) count(id);
+      // What an accumulation adds goes straight into the accumulator in the first micro-batch.
+      if (node.op == OpKind::GradAccumulate && microbatches_ == 1) continue;
+      for (const ValueId id : node.outputs) count(id);
+      auto& largest = problem_.working_bytes[static_cast<size_t>(block_of_node_[static_cast<size_t>(i)])];
+      if (node.phase == Phase::forward || !problem_.is_training) largest = std::max(largest, bytes);
+    }
+  }
+
+  const Graph& graph_;
+  const Cluster& cluster_;
+  int microbatches_;
+  Problem problem_;
+  std::vector<int> block_of_node_;
+};
+
+void apply_pins(const Graph& graph, const std::vector<Pin>& pins, Problem& problem) {
+  for (const Pin& pin : pins) {
+    const std::string where = fmt::format("--pin {}={}", pin.pattern, pin.device);
+    if (pin.device < 0 || pin.device >= problem.device_count) {
+      throw Error(ErrorId::M003, where, fmt::format("there is no device {}", pin.device), fmt::format("devices are 0..{}", problem.device_count - 1));
+    }
+    std::regex regex;
+    try {
+      regex = std::regex(pin.pattern);
+    } catch (const std::regex_error& error) {
+      throw Error(ErrorId::M003, where, std::string("is not a regular expression: ") + error.what());
+    }
+    bool matched = false;
+    for (int b = 0; b < problem.block_count; ++b) {
+      const Node& node = graph.node(problem.nodes[static_cast<size_t>(b)]);
+      if (!std::regex_search(node.name, regex)) continue;
+      matched = true;
+      if (problem.pinned[static_cast<size_t>(b)] < 0) problem.pinned[static_cast<size_t>(b)] = pin.device;
+    }
+    if (!matched) {
+      std::vector<std::string> names;
+      for (const NodeId id : problem.nodes) names.push_back(graph.node(id).name);
+      const auto near = nearest(pin.pattern, names);
+      throw Error(ErrorId::M002, where, "the pattern matches no node", near ? "did you mean '" + *near + "'?" : "mpc inspect lists the nodes");
+    }
+  }
+}
+
+}  // namespace
+
+double Problem::move_seconds(const Tensor& tensor, int from, int to) const {
+  const Link& there = cluster->link(DeviceId(from), DeviceId(to));
+  double seconds = 0;
+  if (tensor.forward_bytes > 0) seconds += there.latency_s + static_cast<double>(tensor.forward_bytes) / there.bytes_per_second;
+  if (tensor.backward_bytes > 0) seconds += there.latency_s + static_cast<double>(tensor.backward_bytes) / there.bytes_per_second;
+  return seconds;
+}
+
+Problem make_problem(const Graph& graph, const Cluster& cluster, const std::vector<Pin>& pins, int microbatches) {
+  Problem problem = ProblemBuilder(graph, cluster, microbatches).run();
+  apply_pins(graph, pins, problem);
+  return problem;
+}
+
+Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_block) {
+  const auto k = static_cast<size_t>(problem.device_count);
+  Evaluation result;
+  result.load_s.assign(k, 0);
+  result.memory_bytes.assign(k, 0);
+  std::vector<int64_t> kept(k, 0);
+  std::vector<int64_t> working(k, 0);
+  std::vector<bool> is_used(k, false);
+  for (size_t b = 0; b < device_of_block.size(); ++b) {
+    const auto d = static_cast<size_t>(device_of_block[b]);
+    is_used[d] = true;
+    result.load_s[d] += problem.seconds[d][b];
+    result.memory_bytes[d] += problem.persistent_bytes[b];
+    kept[d] += problem.kept_bytes[b] + (problem.is_training ? problem.input_bytes[b] : 0);
+    working[d] = std::max(working[d], problem.working_bytes[b]);
+  }
+  result.compute_s = result.load_s;
+  std::vector<bool> reached(k);
+  for (const Tensor& tensor : problem.tensors) {
+    const int from = device_of_block[static_cast<size_t>(tensor.producer)];
+    std::fill(reached.begin(), reached.end(), false);
+    for (const int consumer : tensor.consumers) {
+      const int to = device_of_block[static_cast<size_t>(consumer)];
+      if (to == from || reached[static_cast<size_t>(to)]) continue;
+      reached[static_cast<size_t>(to)] = true;
+      const double seconds = problem.move_seconds(tensor, from, to);
+      result.load_s[static_cast<size_t>(from)] += seconds;
+      result.load_s[static_cast<size_t>(to)] += seconds;
+      kept[static_cast<size_t>(to)] += problem.is_training ? tensor.forward_bytes : 0;
+    }
+  }
+  for (size_t d = 0; d < k; ++d) {
+    result.memory_bytes[d] += kept[d] * problem.in_flight[d] + (problem.is_training ? 0 : working[d]);
+    result.overflow_bytes += std::max<int64_t>(0, result.memory_bytes[d] - problem.capacity_bytes[d]);
+    result.largest_load_s = std::max(result.largest_load_s, result.load_s[d]);
+    result.devices_used += is_used[d] ? 1 : 0;
+  }
+  return result;
+}
+
+double critical_path_s(const Problem& problem, const std::vector<int>& device_of_block) {
+  std::vector<double> device_free(static_cast<size_t>(problem.device_count), 0);
+  std::vector<double> done(static_cast<size_t>(problem.block_count), 0);
+  double last = 0;
+  for (size_t b = 0; b < device_of_block.size(); ++b) {
+    const int device = device_of_block[b];
+    double start = device_free[static_cast<size_t>(device)];
+    for (const int t : problem.tensors_of[b]) {
+      const Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
+      if (static_cast<size_t>(tensor.producer) >= b) continue;
+      const int from = device_of_block[static_cast<size_t>(tensor.producer)];
+      const double arrival = done[static_cast<size_t>(tensor.producer)] + (from == device ? 0 : problem.move_seconds(tensor, from, device));
+      start = std::max(start, arrival);
+    }
+    done[b] = start + problem.seconds[static_cast<size_t>(device)][b];
+    device_free[static_cast<size_t>(device)] = done[b];
+    last = std::max(last, done[b]);
+  }
+  return last;
+}
+
+}  // namespace mpc::place

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "compiler/cost/cluster.h"
+#include "compiler/ir/graph.h"
+
+namespace mpc::place {
+
+// The placement problem, free of IR details: blocks that stay whole, tensors between them, devices.
+// A block is one forward node with everything anchored to it (its gradient and update nodes).
+
+/// A value that one block makes and others read. It travels once to every other device that has a reader.
+struct Tensor {
+  int producer = -1;
+  std::vector<int> consumers;  // ascending, without duplicates and without the producer
+  int64_t forward_bytes = 0;   // per micro-batch, producer to reader
+  int64_t backward_bytes = 0;  // its gradient, reader to producer
+};
+
+struct Problem {
+  int block_count = 0;
+  int device_count = 0;
+  std::vector<std::vector<double>> seconds;  // [device][block], per micro-batch, forward and backward
+  std::vector<int64_t> persistent_bytes;     // [block]: parameters, accumulated gradients, optimizer state
+  std::vector<int64_t> kept_bytes;           // [block]: activations kept for the backward pass, per micro-batch
+  std::vector<int64_t> working_bytes;        // [block]: operands and results while it runs
+  std::vector<int64_t> input_bytes;          // [block]: graph inputs it is the first to read, per micro-batch
+  std::vector<Tensor> tensors;
+  std::vector<std::vector<int>> tensors_of;  // [block]: tensors it makes or reads
+  std::vector<int> pinned;                   // [block]: device, or -1
+  std::vector<int64_t> capacity_bytes;       // [device]
+  std::vector<int> in_flight;                // [device]: micro-batches whose activations are held at once
+  const Cluster* cluster = nullptr;
+  std::vector<NodeId> nodes;                 // [block]: its forward node
+  bool is_training = false;
+
+  /// Seconds that moving `tensor` once between two devices takes, both ways.
+  double move_seconds(const Tensor& tensor, int from, int to) const;
+};
+
+struct Pin {
+  std::string pattern;  // ECMAScript regex, searched in the node's name
+  int device = 0;
+};
+
+/// @throws Error(M002) for a pin that matches no node (with a near name), Error(M003) for a bad pattern or device.
+Problem make_problem(const Graph& graph, const Cluster& cluster, const std::vector<Pin>& pins, int microbatches);
+
+/// What an assignment costs.
+struct Evaluation {
+  std::vector<double> load_s;         // [device]: compute plus its transfers, per micro-batch
+  std::vector<double> compute_s;
+  std::vector<int64_t> memory_bytes;  // [device]: estimate
+  double largest_load_s = 0;
+  int64_t overflow_bytes = 0;  // sum over devices of what exceeds the capacity
+  int devices_used = 0;
+};
+Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_block);
+
+/// Time of one micro-batch from its inputs to its last result with devices working in parallel: list scheduling in block order, a block
+/// starts when its operands have arrived and its device is free.
+double critical_path_s(const Problem& problem, const std::vector<int>& device_of_block);
+
+}  // namespace mpc::place

@@ -1,0 +1,341 @@
+#include "passes/plan_memory.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <optional>
+
+#include "compiler/base/checked.h"
+#include "compiler/base/error.h"
+
+namespace mpc {
+namespace {
+
+// Above this many buffers on one device the quadratic packing is left out.
+constexpr size_t kGreedyMost = 6000;
+
+struct Buffer {
+  int64_t bytes = 0;   // aligned
+  int64_t begin = 0;   // instruction that writes it first
+  int64_t end = 0;     // last instruction that touches it
+  int64_t offset = 0;
+};
+
+class MemoryPlanner {
+ public:
+  explicit MemoryPlanner(Plan& plan) : plan_(plan), buffer_of_slice_(plan.slices.size(), -1), first_(plan.slices.size(), -1), last_(plan.slices.size(), -1) {}
+
+  std::vector<int64_t> run() {
+    find_lifetimes();
+    find_persistent_roots();
+    make_buffers();
+    std::vector<int64_t> live_peaks;
+    for (size_t d = 0; d < plan_.devices.size(); ++d) live_peaks.push_back(place_device(DeviceId(d)));
+    return live_peaks;
+  }
+
+ private:
+  template <class F>
+  static void for_each_slice(const Instruction& instruction, F&& f) {
+    for (const PlanIndex s : instruction.reads) {
+      if (s != kNone) f(s);
+    }
+    for (const PlanIndex s : instruction.writes) {
+      if (s != kNone) f(s);
+    }
+    if (instruction.workspace != kNone) f(instruction.workspace);
+  }
+
+  void find_lifetimes() {
+    for (size_t i = 0; i < plan_.instructions.size(); ++i) {
+      for_each_slice(plan_.instructions[i], [&](PlanIndex s) {
+        if (first_[s] < 0) first_[s] = static_cast<int64_t>(i);
+        last_[s] = static_cast<int64_t>(i);
+      });
+    }
+    // A send may read until its recv, the next instruction, is done.
+    for (size_t i = 0; i < plan_.instructions.size(); ++i) {
+      if (plan_.instructions[i].action != Action::send) continue;
+      for (const PlanIndex s : plan_.instructions[i].reads) last_[s] = std::max(last_[s], static_cast<int64_t>(i) + 1);
+    }
+  }
+
+  bool is_persistent(PlanIndex slice) const {
+    const PlanIndex value = plan_.slices[slice].value;
+    if (value == kNone) return false;
+    const PlanValueKind kind = plan_.values[value].kind;
+    return kind == PlanValueKind::parameter || kind == PlanValueKind::state || kind == PlanValueKind::constant;
+  }
+
+  // A value that replaces a persistent one shares its buffer: follow in-place operands to the persistent slice.
+  void find_persistent_roots() {
+    in_place_of_.assign(plan_.slices.size(), kNone);
+    std::map<std::pair<PlanIndex, DeviceId>, PlanIndex> slice_of;  // per-step values
+    for (PlanIndex s = 0; s < plan_.slices.size(); ++s) {
+      const PlanSlice& slice = plan_.slices[s];
+      if (slice.value != kNone && slice.microbatch == kPerStep) slice_of[{slice.value, slice.device}] = s;
+    }
+    for (const PlanNode& node : plan_.nodes) {
+      for (size_t i = 0; i < node.outputs.size(); ++i) {
+        const auto input = aliased_input(node.op, static_cast<int>(i));
+        if (!input || node.outputs[i] == kNone) continue;
+        const auto output_slice = slice_of.find({node.outputs[i], node.device});
+        if (output_slice == slice_of.end()) continue;
+        auto input_slice = slice_of.find({node.inputs[static_cast<size_t>(*input)], node.device});
+        if (input_slice == slice_of.end()) {
+          // With one micro-batch nothing reads the accumulator, but it is still what the gradient lives in.
+          input_slice = slice_of.emplace(std::pair(node.inputs[static_cast<size_t>(*input)], node.device), add_slice(node.inputs[static_cast<size_t>(*input)], node.device)).first;
+        }
+        in_place_of_[output_slice->second] = input_slice->second;
+      }
+    }
+  }
+
+  PlanIndex add_slice(PlanIndex value, DeviceId device) {
+    const auto index = static_cast<PlanIndex>(plan_.slices.size());
+    plan_.slices.push_back({value, kPerStep, device, 0, plan_.value_bytes(value, 0)});
+    buffer_of_slice_.push_back(-1);
+    first_.push_back(-1);
+    last_.push_back(-1);
+    in_place_of_.push_back(kNone);
+    return index;
+  }
+
+  PlanIndex root(PlanIndex slice) const {
+    while (in_place_of_[slice] != kNone) slice = in_place_of_[slice];
+    return slice;
+  }
+
+  int new_buffer(PlanIndex slice) {
+    Buffer buffer;
+    buffer.bytes = align_up(std::max<int64_t>(plan_.slices[slice].bytes, 1), kSliceAlignment);
+    buffer.begin = first_[slice];
+    buffer.end = last_[slice];
+    buffers_.push_back(buffer);
+    device_of_buffer_.push_back(plan_.slices[slice].device);
+    return static_cast<int>(buffers_.size()) - 1;
+  }
+
+  void make_buffers() {
+    for (PlanIndex s = 0; s < plan_.slices.size(); ++s) {
+      if (is_persistent(s)) assign_persistent(s);
+    }
+    for (PlanIndex s = 0; s < plan_.slices.size(); ++s) {
+      if (root(s) != s && is_persistent(root(s))) buffer_of_slice_[s] = buffer_of_slice_[root(s)];
+    }
+    for (const Instruction& instruction : plan_.instructions) {
+      if (instruction.action == Action::run) reuse_accumulator(instruction);
+    }
+    for (size_t i = 0; i < plan_.instructions.size(); ++i) {
+      const Instruction& instruction = plan_.instructions[i];
+      for (const PlanIndex s : instruction.writes) {
+        if (s == kNone || buffer_of_slice_[s] >= 0) continue;
+        const int shared = instruction.action == Action::run ? dying_operand(instruction, s, static_cast<int64_t>(i)) : -1;
+        buffer_of_slice_[s] = shared >= 0 ? shared : new_buffer(s);
+        Buffer& buffer = buffers_[static_cast<size_t>(buffer_of_slice_[s])];
+        buffer.end = std::max(buffer.end, last_[s]);
+      }
+      if (instruction.workspace != kNone) buffer_of_slice_[instruction.workspace] = new_buffer(instruction.workspace);
+    }
+  }
+
+  void assign_persistent(PlanIndex slice) {
+    buffer_of_slice_[slice] = new_buffer(slice);
+    Buffer& buffer = buffers_[static_cast<size_t>(buffer_of_slice_[slice])];
+    buffer.begin = -1;
+    buffer.end = std::numeric_limits<int64_t>::max();
+  }
+
+  // In the first micro-batch GradAccumulate only stores: what it stores may be made in the accumulator's own bytes.
+  void reuse_accumulator(const Instruction& run) {
+    const PlanNode& node = plan_.nodes[run.index];
+    if (node.op != OpKind::GradAccumulate || run.reads[1] != kNone) return;
+    const PlanIndex gradient = run.reads[0];
+    const PlanSlice& slice = plan_.slices[gradient];
+    if (is_persistent(gradient) || slice.microbatch == kPerStep || buffer_of_slice_[gradient] >= 0) return;
+    if (plan_.values[slice.value].kind != PlanValueKind::temporary) return;
+    if (&plan_.instructions[static_cast<size_t>(last_[gradient])] != &run) return;
+    if (plan_.instructions[static_cast<size_t>(first_[gradient])].action != Action::run) return;
+    buffer_of_slice_[gradient] = buffer_of_slice_[run.writes[0]];
+  }
+
+  // The buffer of an operand that dies at instruction i and that the op may write over, or -1.
+  int dying_operand(const Instruction& instruction, PlanIndex written, int64_t i) const {
+    const PlanNode& node = plan_.nodes[instruction.index];
+    if (op_share(node.op) != Share::kElementwise) return -1;
+    const PlanSlice& to = plan_.slices[written];
+    for (const PlanIndex s : instruction.reads) {
+      if (s == kNone || last_[s] != i || buffer_of_slice_[s] < 0) continue;
+      const Buffer& buffer = buffers_[static_cast<size_t>(buffer_of_slice_[s])];
+      const PlanSlice& from = plan_.slices[s];
+      const bool same_type = from.bytes == to.bytes && plan_.values[from.value].dtype == plan_.values[to.value].dtype;
+      if (!same_type || buffer.end != i || to.bytes == 0) continue;
+      if (std::ranges::count(instruction.reads, s) > 1) continue;
+      bool is_taken = false;  // by another output of this instruction
+      for (const PlanIndex other : instruction.writes) is_taken = is_taken || (other != kNone && other != written && buffer_of_slice_[other] == buffer_of_slice_[s]);
+      if (!is_taken) return buffer_of_slice_[s];
+    }
+    return -1;
+  }
+
+  // Packs one device. @return its largest sum of live bytes.
+  int64_t place_device(DeviceId device) {
+    std::vector<Buffer*> temporaries;
+    int64_t persistent_bytes = 0;
+    for (size_t b = 0; b < buffers_.size(); ++b) {
+      if (device_of_buffer_[b] != device) continue;
+      if (buffers_[b].begin < 0) {
+        buffers_[b].offset = persistent_bytes;
+        persistent_bytes += buffers_[b].bytes;
+      } else {
+        temporaries.push_back(&buffers_[b]);
+      }
+    }
+    int64_t peak = pack_by_time(temporaries);
+    if (temporaries.size() <= kGreedyMost) {
+      std::vector<int64_t> by_time;
+      for (const Buffer* buffer : temporaries) by_time.push_back(buffer->offset);
+      const int64_t greedy = pack_by_size(temporaries);
+      if (greedy > peak) {
+        for (size_t i = 0; i < temporaries.size(); ++i) temporaries[i]->offset = by_time[i];
+      }
+      peak = std::min(peak, greedy);
+    }
+    for (Buffer* buffer : temporaries) buffer->offset += persistent_bytes;
+    PlanDevice& row = plan_.devices[device.index()];
+    row.arena_bytes = persistent_bytes + peak;
+    for (size_t s = 0; s < plan_.slices.size(); ++s) {
+      if (plan_.slices[s].device == device && buffer_of_slice_[s] >= 0) plan_.slices[s].offset = buffers_[static_cast<size_t>(buffer_of_slice_[s])].offset;
+    }
+    return persistent_bytes + account(device, temporaries);
+  }
+
+  static int64_t pack_by_size(std::vector<Buffer*> buffers) {
+    std::ranges::stable_sort(buffers, [](const Buffer* a, const Buffer* b) { return a->bytes > b->bytes; });
+    std::vector<Buffer*> placed;  // ascending offset
+    int64_t peak = 0;
+    for (Buffer* buffer : buffers) {
+      int64_t offset = 0;
+      int64_t best = -1;
+      int64_t best_gap = std::numeric_limits<int64_t>::max();
+      for (const Buffer* other : placed) {
+        if (other->end < buffer->begin || other->begin > buffer->end) continue;
+        const int64_t gap = other->offset - offset;
+        if (gap >= buffer->bytes && gap < best_gap) {
+          best = offset;
+          best_gap = gap;
+        }
+        offset = std::max(offset, other->offset + other->bytes);
+      }
+      buffer->offset = best >= 0 ? best : offset;
+      placed.insert(std::ranges::upper_bound(placed, buffer->offset, {}, &Buffer::offset), buffer);
+      peak = std::max(peak, buffer->offset + buffer->bytes);
+    }
+    return peak;
+  }
+
+  static int64_t pack_by_time(std::vector<Buffer*> buffers) {
+    std::ranges::stable_sort(buffers, [](const Buffer* a, const Buffer* b) { return a->begin < b->begin; });
+    std::multimap<int64_t, Buffer*> live;  // by end
+    std::map<int64_t, int64_t> gaps;       // offset -> bytes, below `top`
+    int64_t top = 0;
+    int64_t peak = 0;
+    const auto release = [&](const Buffer& buffer) {
+      auto it = gaps.emplace(buffer.offset, buffer.bytes).first;
+      if (const auto next = std::next(it); next != gaps.end() && it->first + it->second == next->first) {
+        it->second += next->second;
+        gaps.erase(next);
+      }
+      if (it != gaps.begin()) {
+        if (const auto before = std::prev(it); before->first + before->second == it->first) {
+          before->second += it->second;
+          gaps.erase(it);
+          it = before;
+        }
+      }
+      if (it->first + it->second == top) {
+        top = it->first;
+        gaps.erase(it);
+      }
+    };
+    for (Buffer* buffer : buffers) {
+      while (!live.empty() && live.begin()->first < buffer->begin) {
+        release(*live.begin()->second);
+        live.erase(live.begin());
+      }
+      auto best = gaps.end();
+      for (auto it = gaps.begin(); it != gaps.end(); ++it) {
+        if (it->second >= buffer->bytes && (best == gaps.end() || it->second < best->second)) best = it;
+      }
+      if (best == gaps.end()) {
+        buffer->offset = top;
+        top += buffer->bytes;
+      } else {
+        buffer->offset = best->first;
+        const int64_t rest = best->second - buffer->bytes;
+        const int64_t rest_offset = best->first + buffer->bytes;
+        gaps.erase(best);
+        if (rest > 0) gaps.emplace(rest_offset, rest);
+      }
+      live.emplace(buffer->end, buffer);
+      peak = std::max(peak, top);
+    }
+    return peak;
+  }
+
+  // Fills in the device's memory by use, at the moment when the most temporary bytes are live. @return those bytes.
+  int64_t account(DeviceId device, const std::vector<Buffer*>& temporaries) {
+    std::map<int64_t, int64_t> change;
+    for (const Buffer* buffer : temporaries) {
+      change[buffer->begin] += buffer->bytes;
+      change[buffer->end + 1] -= buffer->bytes;
+    }
+    int64_t live = 0;
+    int64_t most = 0;
+    int64_t moment = -1;
+    for (const auto& [when, bytes] : change) {
+      live += bytes;
+      if (live > most) {
+        most = live;
+        moment = when;
+      }
+    }
+    MemoryUse& memory = plan_.devices[device.index()].memory;
+    std::vector<bool> is_counted(buffers_.size(), false);
+    for (PlanIndex s = 0; s < plan_.slices.size(); ++s) {
+      const PlanSlice& slice = plan_.slices[s];
+      if (slice.device != device || buffer_of_slice_[s] < 0) continue;
+      if (is_persistent(s)) {
+        persistent_use(memory, slice) += slice.bytes;
+        continue;
+      }
+      const auto b = static_cast<size_t>(buffer_of_slice_[s]);
+      const bool is_live = first_[s] <= moment && moment <= last_[s];
+      if (!is_live || is_counted[b] || buffers_[b].begin < 0) continue;
+      is_counted[b] = true;
+      const bool is_received = plan_.instructions[static_cast<size_t>(first_[s])].action == Action::recv;
+      (slice.value == kNone ? memory.workspace_bytes : is_received ? memory.staging_bytes : memory.activation_bytes) += slice.bytes;
+    }
+    return most;
+  }
+
+  int64_t& persistent_use(MemoryUse& memory, const PlanSlice& slice) {
+    const PlanValue& value = plan_.values[slice.value];
+    if (value.is_gradient) return memory.gradient_bytes;
+    return value.kind == PlanValueKind::state ? memory.optimizer_bytes : memory.parameter_bytes;
+  }
+
+  Plan& plan_;
+  std::vector<int> buffer_of_slice_;
+  std::vector<int64_t> first_;
+  std::vector<int64_t> last_;
+  std::vector<PlanIndex> in_place_of_;
+  std::vector<Buffer> buffers_;
+  std::vector<DeviceId> device_of_buffer_;
+};
+
+}  // namespace
+
+std::vector<int64_t> plan_memory(Plan& plan) { return MemoryPlanner(plan).run(); }
+
+}  // namespace mpc

@@ -1,0 +1,102 @@
+#include "passes/schedule/segments.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "compiler/base/error.h"
+#include "compiler/cost/estimate.h"
+#include "passes/levels.h"
+
+namespace mpc {
+namespace {
+
+int64_t bytes_of(const Graph& graph, const Node& transfer) {
+  int64_t bytes = 0;
+  for (const ValueId id : transfer.inputs) bytes += graph.value(id).bytes();
+  return bytes;
+}
+
+class SegmentBuilder {
+ public:
+  SegmentBuilder(const std::vector<const Graph*>& graphs, const Cluster& cluster) : graphs_(graphs), graph_(*graphs[0]), cluster_(cluster) {}
+
+  Segments run() {
+    result_.device_count = cluster_.count();
+    group_nodes();
+    add_seconds();
+    add_edges();
+    return std::move(result_);
+  }
+
+ private:
+  void group_nodes() {
+    const std::vector<int> levels = levels_of(graph_);
+    std::map<std::tuple<int, DeviceId, int, bool>, std::vector<NodeId>> groups;
+    for (int i = 0; i < graph_.node_count(); ++i) {
+      const Node& node = graph_.node(NodeId(i));
+      if (node.op == OpKind::Transfer) continue;
+      groups[{levels[static_cast<size_t>(i)], node.device, phase_group(node.phase), node.rate == Rate::per_step}].push_back(NodeId(i));
+    }
+    result_.segment_of_node.assign(static_cast<size_t>(graph_.node_count()), -1);
+    for (auto& [key, nodes] : groups) {
+      const auto& [level, device, group, per_step] = key;
+      for (const NodeId id : nodes) result_.segment_of_node[id.index()] = static_cast<int>(result_.segments.size());
+      result_.segments.push_back({device, static_cast<SegmentPhase>(group), level, per_step, std::move(nodes), {}});
+    }
+  }
+
+  void add_seconds() {
+    for (Segment& segment : result_.segments) {
+      for (const Graph* graph : graphs_) {
+        double seconds = 0;
+        for (const NodeId id : segment.nodes) seconds += node_seconds(*graph, id, cluster_.device(segment.device));
+        segment.seconds.push_back(seconds);
+      }
+    }
+  }
+
+  void add_edges() {
+    std::map<std::pair<int, int>, std::vector<double>> edges;
+    for (int i = 0; i < graph_.node_count(); ++i) {
+      const int to = result_.segment_of_node[static_cast<size_t>(i)];
+      if (to < 0) continue;
+      for (const ValueId input : graph_.node(NodeId(i)).inputs) {
+        if (!input.is_valid() || graph_.value(input).kind != ValueKind::node) continue;
+        add_edge(edges, graph_.value(input).producer, input, to);
+      }
+    }
+    for (auto& [key, seconds] : edges) result_.edges.push_back({key.first, key.second, std::move(seconds)});
+  }
+
+  void add_edge(std::map<std::pair<int, int>, std::vector<double>>& edges, NodeId producer, ValueId value, int to) {
+    std::vector<double> seconds(graphs_.size(), 0);
+    const Node& node = graph_.node(producer);
+    if (node.op == OpKind::Transfer) {
+      const ValueId source = node.inputs[static_cast<size_t>(graph_.value(value).output_index)];
+      if (graph_.value(source).kind != ValueKind::node) return;  // a parameter, sent before the step's first task
+      const NodeId made_by = graph_.value(source).producer;
+      const Link& link = cluster_.link(graph_.node(made_by).device, node.device);
+      for (size_t v = 0; v < graphs_.size(); ++v) seconds[v] = transfer_seconds(bytes_of(*graphs_[v], graphs_[v]->node(producer)), link);
+      producer = made_by;
+    }
+    const int from = result_.segment_of_node[producer.index()];
+    if (from == to) return;
+    auto& edge = edges[{from, to}];
+    if (edge.empty()) edge.assign(graphs_.size(), 0);
+    for (size_t v = 0; v < graphs_.size(); ++v) edge[v] = std::max(edge[v], seconds[v]);
+  }
+
+  const std::vector<const Graph*>& graphs_;
+  const Graph& graph_;
+  const Cluster& cluster_;
+  Segments result_;
+};
+
+}  // namespace
+
+Segments make_segments(const std::vector<const Graph*>& graphs, const Cluster& cluster) {
+  return SegmentBuilder(graphs, cluster).run();
+}
+
+}  // namespace mpc

@@ -1,0 +1,121 @@
+#include <filesystem>
+
+#include "tests/e2e/cli.h"
+
+using namespace mpc::test;
+using nlohmann::json;
+
+TEST_CASE("partition: a plan that was written passes the check, simulates and runs") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "mlp");
+  const std::string plan = folder / "plan.json";
+  CHECK(run_mpc({"partition", model, "--devices", "cpu:2", "-o", plan, "--quiet"}).exit_code == 0);
+  const json checked = answer_of({"check", plan});
+  CHECK(checked["kind"] == "plan");
+  CHECK(checked["ok"] == true);
+  const json simulated = answer_of({"simulate", plan});
+  const json report = answer_of({"partition", model, "--devices", "cpu:2"});
+  CHECK(simulated["step_seconds"] == report["step_seconds"]);
+  // What the simulator sees alive never exceeds the arena that the plan asks for.
+  for (const json& device : simulated["devices"]) CHECK(device["peak_live_bytes"] <= device["peak_bytes"]);
+  const json ran = answer_of({"run", "--plan", plan, "--input", "random"});
+  for (size_t d = 0; d < 2; ++d) CHECK(ran["measured"]["peak_bytes"][d] <= ran["predicted"]["peak_bytes"][d]);
+}
+
+TEST_CASE("partition: the same request writes the same plan byte for byte") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "residual-cut");
+  const auto plan_text = [&](const std::string& name) {
+    CHECK(run_mpc({"partition", model, "--devices", "cpu:3", "--microbatches", "4", "-o", folder / name, "--quiet"}).exit_code == 0);
+    return mpc::test::run_program("/bin/cat", {folder / name}).out;
+  };
+  const std::string first = plan_text("a.json");
+  CHECK(first.size() > 1000);
+  CHECK(first == plan_text("b.json"));
+}
+
+TEST_CASE("partition: a model that carries annotations keeps its placement") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "mlp");
+  const std::string annotated = folder / "annotated.onnx";
+  const json first = answer_of({"partition", model, "--devices", "cpu:3", "--onnx", annotated});
+  const json second = answer_of({"partition", annotated, "--devices", "cpu:3"});
+  CHECK(second["assignment"] == first["assignment"]);
+  // A search for latency puts everything on one device, annotations or not being the difference.
+  const json free = answer_of({"partition", annotated, "--devices", "cpu:3", "--ignore-annotations", "--objective", "devices"});
+  CHECK(free["assignment"] != first["assignment"]);
+}
+
+TEST_CASE("partition: with --json - stdout is JSON and nothing else") {
+  const TemporaryFolder folder;
+  const CommandResult result = run_mpc({"partition", zoo_model(folder, "mlp"), "--devices", "cpu:2", "--json", "-"});
+  CHECK(result.exit_code == 0);
+  CHECK(json::accept(result.out));
+  CHECK(result.err.find("transfers:") != std::string::npos);
+}
+
+TEST_CASE("partition: planning for GPUs that are not there says what is assumed") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "mlp");
+  const CommandResult assumed = run_mpc({"partition", model, "--gpus", "2"});
+  CHECK(assumed.exit_code == 0);
+  CHECK(assumed.err.find("h100-80g") != std::string::npos);
+  const CommandResult named = run_mpc({"partition", model, "--gpus", "2", "--gpu-type", "a100-40g"});
+  CHECK(named.exit_code == 0);
+  CHECK(named.err.empty());
+}
+
+TEST_CASE("partition: micro-batches shorten the idle time that is predicted") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "mlp");
+  const auto bubble = [&](const std::string& microbatches) {
+    return answer_of({"partition", model, "--devices", "cpu:2", "--batch", "256", "--microbatches", microbatches})["bubble"].get<double>();
+  };
+  CHECK(bubble("8") < bubble("1"));
+}
+
+TEST_CASE("inspect: parameters, FLOPs and ops are those of the model") {
+  const TemporaryFolder folder;
+  const json report = answer_of({"inspect", zoo_model(folder, "two-linear")});
+  CHECK(report["parameters"] == 550600);
+  CHECK(report["parameter_bytes"] == 2202400);
+  // 2 * 64 * (1000 * 500 + 500 * 100) multiply-adds, and one addition per output for the biases
+  CHECK(report["flops"] == 2.0 * 64 * (1000 * 500 + 500 * 100) + 64 * (500 + 100));
+  CHECK(report["ops"][0]["op"] == "Gemm");
+  CHECK(report["ops"][0]["count"] == 2);
+}
+
+TEST_CASE("zoo: every model that is listed can be written and inspected") {
+  const TemporaryFolder folder;
+  const json list = answer_of({"zoo"});
+  CHECK(list["models"].size() >= 20);
+  for (const json& entry : list["models"]) {
+    const std::string name = entry["name"];
+    CAPTURE(name);
+    const json report = answer_of({"inspect", zoo_model(folder, name, {"--no-weights"})});
+    CHECK(report["complete"] == (name != "cnn-classifier-broken"));
+    CHECK(report["unsupported"]["forward"].empty());
+    std::filesystem::remove(folder / (name + ".onnx"));
+  }
+}
+
+TEST_CASE("ops and devices: both answer in JSON") {
+  const json ops = answer_of({"ops"});
+  CHECK(ops["ops"].size() > 70);
+  const json devices = answer_of({"devices"});
+  CHECK(devices["devices"][0]["name"] == "cpu");
+  CHECK(devices["links"][0]["verified"] == true);
+  CHECK(run_mpc({"ops", "--markdown"}).out.find("| Gemm | yes | yes | yes |") != std::string::npos);
+}
+
+TEST_CASE("every command explains itself") {
+  for (const char* command : {"zoo", "inspect", "partition", "run", "train", "verify", "check", "simulate", "bench", "opt", "ops", "devices"}) {
+    CAPTURE(command);
+    const CommandResult result = run_mpc({command, "--help"});
+    CHECK(result.exit_code == 0);
+    CHECK(result.out.find("--json") != std::string::npos);
+    CHECK(result.err.empty());
+  }
+  CHECK(run_mpc({"--help"}).out.find("partition") != std::string::npos);
+  CHECK(run_mpc({"--version"}).out.starts_with("mpc "));
+}

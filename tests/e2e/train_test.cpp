@@ -1,0 +1,123 @@
+#include <csignal>
+
+#include <fmt/format.h>
+
+#include "mpc/mpc.h"
+#include "tests/e2e/cli.h"
+
+using namespace mpc::test;
+using nlohmann::json;
+
+TEST_CASE("train: the loss falls each epoch, and two devices print what one prints") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "seqnet");
+  const auto run = [&](const std::string& devices) {
+    return run_mpc({"train", model, "--devices", devices, "--data", "synthetic", "--optimizer", "adam,lr=0.01", "--epochs", "3"});
+  };
+  const CommandResult one = run("cpu:1");
+  CAPTURE(one.err);
+  CHECK(one.exit_code == 0);
+  CHECK(one.out.find("Epoch [1/3], Loss: ") != std::string::npos);
+  CHECK(one.out.ends_with("Training finished.\n"));
+  CHECK(run("cpu:2").out == one.out);
+  double previous = 1e9;
+  for (int epoch = 1; epoch <= 3; ++epoch) {
+    const std::string head = fmt::format("Epoch [{}/3], Loss: ", epoch);
+    const double loss = std::stod(one.out.substr(one.out.find(head) + head.size()));
+    CHECK(loss < previous);
+    previous = loss;
+  }
+}
+
+TEST_CASE("train: the losses of every step are equal bit for bit on one, two and three devices") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "residual-cut");
+  const auto losses = [&](const std::string& devices) {
+    return answer_of({"train", model, "--devices", devices, "--data", "synthetic", "--loss", "mse", "--optimizer", "momentum,lr=0.01", "--steps", "6",
+                      "--microbatches", "2"})["loss"];
+  };
+  const json one = losses("cpu:1");
+  CHECK(one.size() == 6);
+  CHECK(losses("cpu:2") == one);
+  CHECK(losses("cpu:3") == one);
+}
+
+TEST_CASE("train: a saved model holds the trained weights and trains on from there") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "hybrid-trainable");
+  const std::string saved = folder / "saved.onnx";
+  const auto train = [&](const std::string& from, const std::string& to, const std::string& steps) {
+    return answer_of({"train", from, "--devices", "cpu:2", "--data", "synthetic", "--samples", "32", "--keep-order", "--loss", "mse", "--optimizer",
+                      "sgd,lr=0.1", "--steps", steps, "--save", to})["loss"];
+  };
+  const json whole = train(model, folder / "whole.onnx", "6");
+  const json first = train(model, saved, "3");
+  const json second = train(saved, folder / "second.onnx", "3");
+  // Plain SGD has no state beside the weights, so two halves are the whole, bit for bit.
+  for (size_t i = 0; i < 3; ++i) {
+    CHECK(whole[i] == first[i]);
+    CHECK(whole[i + 3] == second[i]);
+  }
+  CHECK(answer_of({"inspect", saved})["parameters"] == answer_of({"inspect", model})["parameters"]);
+}
+
+TEST_CASE("train: data and labels come from files") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "tiny-linear");
+  const mpc::Tensor x = mpc::random_tensor(mpc::DType::f32, {64, 10}, 1, "x");
+  std::vector<float> targets(64);
+  for (int64_t row = 0; row < 64; ++row) targets[static_cast<size_t>(row)] = static_cast<float>(x.number(row * 10) - x.number(row * 10 + 1));
+  mpc::save_tensor(folder / "x.npy", x);
+  mpc::save_tensor(folder / "t.npy", mpc::Tensor::from({64, 1}, targets));
+  const json answer = answer_of({"train", model, "--data", "x=" + (folder / "x.npy"), "--labels", folder / "t.npy", "--loss", "mse", "--optimizer",
+                                 "sgd,lr=0.1", "--epochs", "100"});
+  CHECK(answer["loss"].size() == 200);
+  // A linear target is learnt to the end.
+  CHECK(answer["loss"].back().get<double>() < 1e-3);
+}
+
+TEST_CASE("train: interrupted, it saves a valid model and ends with 130 or 143") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "hybrid-trainable");
+  for (const auto& [signal_number, code] : {std::pair(SIGINT, 130), std::pair(SIGTERM, 143)}) {
+    const std::string saved = folder / fmt::format("saved{}.onnx", code);
+    CommandOptions options;
+    options.signal_after = "Step [3/";
+    options.signal_number = signal_number;
+    const CommandResult result = run_mpc({"train", model, "--data", "synthetic", "--loss", "mse", "--steps", "100000000", "-v", "--save", saved}, options);
+    CHECK(result.exit_code == code);
+    CHECK(result.err.find("error[M130]") != std::string::npos);
+    CHECK(run_mpc({"check", saved}).exit_code == 0);
+  }
+  for (const std::string& entry : folder.entries()) CHECK(!entry.ends_with(".tmp"));
+}
+
+TEST_CASE("train: an interrupt without anything to save ends at once") {
+  const TemporaryFolder folder;
+  CommandOptions options;
+  options.signal_after = "Step [2/";
+  options.signal_number = SIGINT;
+  const CommandResult result = run_mpc({"train", zoo_model(folder, "hybrid-trainable"), "--data", "synthetic", "--loss", "mse", "--steps", "100000000", "-v"}, options);
+  CHECK(result.exit_code == 130);
+}
+
+TEST_CASE("train: frozen parameters stay as they are") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "two-linear");
+  const std::string saved = folder / "saved.onnx";
+  answer_of({"train", model, "--data", "synthetic", "--loss", "mse", "--steps", "2", "--freeze", "layer1.*", "--save", saved});
+  const auto parameters = [](const std::string& path) {
+    const mpc::Model loaded = mpc::Model::load(path);
+    const mpc::Session session(mpc::compile(loaded, mpc::Cluster::devices("cpu:1")).value(), loaded);
+    std::map<std::string, mpc::Tensor> values;
+    for (const mpc::ParameterInfo& parameter : session.parameters()) values.emplace(parameter.name, session.parameter(parameter.name));
+    return values;
+  };
+  const auto before = parameters(model);
+  const auto after = parameters(saved);
+  CHECK(before.size() == 4);
+  for (const auto& [name, value] : before) {
+    CAPTURE(name);
+    CHECK((after.at(name) == value) == name.starts_with("layer1"));
+  }
+}

@@ -1,0 +1,372 @@
+#include <doctest/doctest.h>
+
+#include "api/reference_evaluator.h"
+#include "compiler/ir/verify.h"
+#include "tests/unit/onnx_support.h"
+
+// import(): shapes, parameters and constants, folding, names, and what is refused.
+
+namespace mpc::test {
+namespace {
+
+using onnx_io::ImportOptions;
+
+const char* const kTwoInputs =
+    "(float[batch, 4] a, float[batch, 4] b, float[time, 4] c) => (float[batch, 4] y) { d = Add(a, b) y = Identity(d) }";
+
+Shape input_shape(const Graph& graph, size_t i) {
+  return graph.value(graph.inputs[i]).shape;
+}
+
+const Value& value_named(const Graph& graph, std::string_view name) {
+  for (const Value& value : graph.values()) {
+    if (value.name == name) return value;
+  }
+  throw std::runtime_error("no value of that name");
+}
+
+}  // namespace
+
+TEST_CASE("import: a symbol that is not bound is named with the flag that binds it, M043") {
+  const auto error = error_of([] { import(parse_graph(kTwoInputs)); });
+  REQUIRE(error);
+  CHECK(error->id() == ErrorId::M043);
+  CHECK(std::string(error->what()).find("--dim batch=N") != std::string::npos);
+}
+
+TEST_CASE("import: symbols are bound by --dim, by given shapes, and by the batch") {
+  ImportOptions options;
+  options.dims = {{"batch", 2}, {"time", 3}};
+  Graph graph = import(parse_graph(kTwoInputs), options);
+  CHECK(input_shape(graph, 0) == Shape{2, 4});
+  CHECK(input_shape(graph, 2) == Shape{3, 4});
+
+  options = {};
+  options.input_shapes = {{"a", {5, 4}}, {"c", {6, 4}}};
+  graph = import(parse_graph(kTwoInputs), options);
+  CHECK(input_shape(graph, 1) == Shape{5, 4});  // the symbol is the same
+  CHECK(input_shape(graph, 2) == Shape{6, 4});
+
+  options = {};
+  options.dims = {{"time", 3}};
+  options.batch = 7;
+  graph = import(parse_graph(kTwoInputs), options);
+  CHECK(input_shape(graph, 0) == Shape{7, 4});
+  CHECK(input_shape(graph, 1) == Shape{7, 4});
+  CHECK(input_shape(graph, 2) == Shape{3, 4});
+}
+
+TEST_CASE("import: the batch replaces a number too, in every input that has it in front") {
+  ImportOptions options;
+  options.batch = 2;
+  const Graph graph =
+      import(parse_graph(
+                 "(float[8, 4] a, float[8, 4] b, float[4, 8] c) => (float[8, 8] y) { d = Add(a, b) y = MatMul(d, c) }"),
+             options);
+  CHECK(input_shape(graph, 0) == Shape{2, 4});
+  CHECK(input_shape(graph, 1) == Shape{2, 4});
+  CHECK(input_shape(graph, 2) == Shape{4, 8});
+  CHECK(graph.value(graph.outputs[0].value).shape == Shape{2, 8});
+}
+
+TEST_CASE("import: shapes that contradict the model or each other are refused with M004") {
+  ImportOptions options;
+  options.dims = {{"time", 3}};
+  options.input_shapes = {{"a", {5, 4}}, {"b", {6, 4}}};
+  CHECK(import_error(parse_graph(kTwoInputs), options) == "M004");
+  options.input_shapes = {{"a", {5, 3}}};
+  CHECK(import_error(parse_graph(kTwoInputs), options) == "M004");
+  options.input_shapes = {{"a", {5}}};
+  CHECK(import_error(parse_graph(kTwoInputs), options) == "M004");
+  options.input_shapes = {{"nobody", {5, 4}}};
+  CHECK(import_error(parse_graph(kTwoInputs), options) == "M004");
+  options = {};
+  options.dims = {{"batch", -1}};
+  CHECK(import_error(parse_graph(kTwoInputs), options) == "M003");
+}
+
+TEST_CASE("import: an input without a shape needs one, of a rank that mpc has") {
+  pb::ModelProto proto = parse_graph("(float[2] x) => (float[2] y) { y = Relu(x) }");
+  proto.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->clear_shape();
+  CHECK(import_error(proto) == "M043");
+  ImportOptions options;
+  options.input_shapes = {{"x", {2, 3}}};
+  CHECK(input_shape(import(proto, options), 0) == Shape{2, 3});
+  options.input_shapes = {{"x", std::vector<int64_t>(8, 1)}};
+  CHECK(import_error(proto, options) == "none");
+  options.input_shapes = {{"x", std::vector<int64_t>(9, 1)}};
+  CHECK(import_error(proto, options) == "M046");
+  CHECK(import_error(parse_graph("(string[2] x) => (string[2] y) { y = Identity(x) }")) == "M041");
+}
+
+TEST_CASE("import: known inputs are constants and decide shapes") {
+  const pb::ModelProto proto =
+      parse_graph("(float[2, 3] x, int64[N] shape) => (float[a, b] y) { y = Reshape(x, shape) }");
+  ImportOptions options;
+  options.dims = {{"N", 2}};
+  CHECK(import_error(proto, options) == "M043");
+  options.dims.clear();
+  options.known_inputs.emplace("shape", Literal::integers({3, -1}));
+  const Graph graph = import(proto, options);
+  CHECK(graph.inputs.size() == 1);
+  CHECK(graph.value(graph.outputs[0].value).shape == Shape{3, 2});
+  options.known_inputs.insert_or_assign("shape", floats({2}, {3, 2}));
+  CHECK(import_error(proto, options) == "M004");
+}
+
+TEST_CASE("import: float initializers are trainable parameters, small integer ones and scalars constants") {
+  const Graph graph = import(parse_graph(R"((int64[2] i) => (float[2, 2] y)
+    <float[3, 2] table = {1, 2, 3, 4, 5, 6}, float two = {2}, int64[1] axes = {0}>
+    { j = Unsqueeze(i, axes) k = Squeeze(j, axes) g = Gather(table, k) y = Mul(g, two) })"));
+  CHECK(value_named(graph, "table").kind == ValueKind::parameter);
+  CHECK(value_named(graph, "table").trainable);
+  CHECK(value_named(graph, "table").source == "table");
+  CHECK(value_named(graph, "two").kind == ValueKind::constant);
+  for (const Value& value : graph.values()) CHECK(value.name != "axes");  // an attribute
+}
+
+TEST_CASE("import: large integer initializers are parameters that nothing trains") {
+  pb::ModelProto proto = parse_graph("(int64[8193] x) => (int64[8193] y) { y = Add(x, table) }");
+  auto& tensor = *proto.mutable_graph()->add_initializer();
+  tensor.set_name("table");
+  tensor.set_data_type(pb::TensorProto::INT64);
+  tensor.add_dims(8193);  // one element past 64 KiB
+  tensor.set_raw_data(std::string(8193 * 8, '\0'));
+  const Graph graph = import(proto);
+  CHECK(value_named(graph, "table").kind == ValueKind::parameter);
+  CHECK_FALSE(value_named(graph, "table").trainable);
+}
+
+TEST_CASE("import: weights written as ConstantOfShape are parameters, wherever they are read as weights") {
+  const onnx_io::Model model = load(parse_graph(R"((float[2, 8] x) => (float[2, 4] y) {
+    s = Constant<value_ints = [8, 4]>()
+    w = ConstantOfShape<value = float[1] {0.5}>(s)
+    t = Constant<value_ints = [4]>()
+    b = ConstantOfShape<value = float[1] {3}>(t)
+    m = MatMul(x, w)
+    n = Add(m, b)
+    z = ConstantOfShape(t)
+    c = Less(n, z)
+    y = Where(c, n, m) })"));
+  CHECK(model.generated_parameters() == std::vector<std::string>{"w", "b"});
+  const Graph graph = import(model);
+  CHECK(value_named(graph, "w").kind == ValueKind::parameter);
+  CHECK(value_named(graph, "w").trainable);
+  CHECK(value_named(graph, "b").kind == ValueKind::parameter);
+  CHECK(value_named(graph, "z").kind == ValueKind::constant);
+  float last = 0;
+  model.weights().read("w", 31 * 4, std::as_writable_bytes(std::span(&last, 1)));
+  CHECK(last == 0.5F);
+}
+
+TEST_CASE("import: a fill of one element is a weight as the bias of a layer and a number in a sum") {
+  const onnx_io::Model model = load(parse_graph(R"((float[2, 3] x) => (float[2, 1] y) {
+    s = Constant<value_ints = [3, 1]>()
+    w = ConstantOfShape<value = float[1] {2}>(s)
+    t = Constant<value_ints = [1]>()
+    b = ConstantOfShape<value = float[1] {3}>(t)
+    one = ConstantOfShape<value = float[1] {1}>(t)
+    g = Gemm(x, w, b)
+    y = Add(g, one) })"));
+  CHECK(model.generated_parameters() == std::vector<std::string>{"w", "b"});
+}
+
+TEST_CASE("import: one tied weight is one parameter with two readers") {
+  const Graph graph = import(parse_graph(R"((int64[2] i) => (float[2, 3] y)
+    <float[3, 2] table = {1, 2, 3, 4, 5, 6}>
+    { h = Gather(table, i) t = Transpose<perm = [1, 0]>(table) y = MatMul(h, t) })"));
+  int parameters = 0;
+  for (const Value& value : graph.values()) parameters += value.kind == ValueKind::parameter;
+  CHECK(parameters == 1);
+}
+
+TEST_CASE("import: shape arithmetic is folded") {
+  const Graph graph = import(parse_graph(R"((float[2, 3, 4] x) => (float[2, 12] y)
+    <int64[1] zero = {0}, int64[1] one = {1}, int64[1] minus = {-1}>
+    { s = Shape(x) b = Slice(s, zero, one) t = Concat<axis = 0>(b, minus) y = Reshape(x, t) })"));
+  CHECK(op_names(graph) == "Reshape");
+  CHECK(graph.value(graph.outputs[0].value).shape == Shape{2, 12});
+}
+
+TEST_CASE("import: a large constant result is computed by the step, not stored") {
+  const Graph graph = import(parse_graph(R"((float[256, 256] x) => (float[256, 256] y)
+    { s = Constant<value_ints = [256, 256]>() m = ConstantOfShape<value = float[1] {1}>(s) t = Trilu<upper = 0>(m) y = Where(b, x, x) b = Cast<to = 9>(t) })"));
+  CHECK(op_names(graph) == "Trilu Cast Where");
+  CHECK(graph.nodes()[0].rate == Rate::per_step);
+}
+
+TEST_CASE("import: outputs that are inputs, constants or the same value keep their names") {
+  const Graph graph = import(
+      parse_graph("(float[2] x) => (float[2] a, float[2] b, int64[1] s) { a = Relu(x) b = Identity(a) s = Shape(x) }"));
+  REQUIRE(graph.outputs.size() == 3);
+  CHECK(graph.outputs[0].name == "a");
+  CHECK(graph.outputs[1].name == "b");
+  CHECK(graph.outputs[0].value == graph.outputs[1].value);
+  CHECK(graph.value(graph.outputs[2].value).literal.to_integers() == std::vector<int64_t>{2});
+}
+
+TEST_CASE("import: nodes without a name are named after their output, duplicates too") {
+  pb::ModelProto proto = parse_graph("(float[2] x) => (float[2] c) { a = Relu(x) b = Abs(a) c = Neg(b) }");
+  proto.mutable_graph()->mutable_node(1)->set_name("same");
+  proto.mutable_graph()->mutable_node(2)->set_name("same");
+  const Graph graph = import(proto);
+  CHECK(graph.nodes()[0].name == "a");
+  CHECK(graph.nodes()[0].origin == "a (Relu)");
+  CHECK(graph.nodes()[1].name == "b");
+  CHECK(graph.nodes()[2].name == "c");
+}
+
+TEST_CASE("import: local functions are inlined, names start with the call's") {
+  const pb::ModelProto proto = parse_model(R"(<ir_version: 10, opset_import: ["" : 21, "f" : 1]>
+    g (float[2] x) => (float[2] y) { h = f.Twice<k = 3.0>(x) y = f.Twice(h) }
+    <opset_import: ["" : 21], domain: "f"> Twice <k: float = 2.0> (a) => (c) { n = Constant<value_float: float = @k>() c = Mul(a, n) })");
+  const Graph graph = import(proto);
+  REQUIRE(graph.node_count() == 2);
+  CHECK(graph.nodes()[0].name == "h/c");
+  CHECK(graph.nodes()[0].origin == "h (Twice)");
+  CHECK(run(proto, {{"x", floats({2}, {1, 2})}}) == std::vector<double>{6, 12});  // 3 given, 2 by default
+}
+
+TEST_CASE("import: an operator without a definition is expanded by the body that ONNX gives") {
+  const pb::ModelProto proto = parse_graph(
+      "(float[1, 4, 2] x) => (float[1, 4, 2] y) <float[4] s = {1, 1, 1, 1}, float[4] b = {0, 0, 0, 0}> { y = "
+      "GroupNormalization<num_groups = 2>(x, s, b) }");
+  const Graph graph = import(proto);
+  CHECK(graph.node_count() > 1);
+  for (const Node& node : graph.nodes()) {
+    CHECK(node.name.starts_with("y/"));
+    CHECK(node.origin == "y (GroupNormalization)");
+  }
+  // groups (0 1 2 3) and (4 5 6 7): deviations from the mean +-1.5, +-0.5 over sqrt(1.25 + 1e-5)
+  const std::vector<double> result = run(proto, {{"x", counting({1, 4, 2})}});
+  CHECK(result[0] == doctest::Approx(-1.341635).epsilon(1e-5));
+  CHECK(result[7] == doctest::Approx(1.341635).epsilon(1e-5));
+}
+
+TEST_CASE("import: a branch whose condition is known is inlined, one that is not is refused") {
+  const auto model = [](const std::string& condition) {
+    return parse_graph(
+        "(float[2] x, bool c) => (float[2] y) { k = Constant<value = bool {1}>() y = If (" + condition +
+        ") <then_branch = t () => (float[2] a) { a = Neg(x) }, else_branch = e () => (float[2] a) { a = Abs(x) }> }");
+  };
+  const Graph graph = import(model("k"));
+  CHECK(op_names(graph) == "Neg");
+  CHECK(import_error(model("c")) == "M040");
+}
+
+TEST_CASE("import: every unsupported node is named at once, M040") {
+  const pb::ModelProto proto =
+      parse_graph("(float[2] x) => (float[2] y) { a = Det(x) b = Relu(a) c = Unheard(b) y = Gellu(x) }");
+  const auto error = error_of([&] { import(proto); });
+  REQUIRE(error);
+  CHECK(error->id() == ErrorId::M040);
+  const std::string text = error->what();
+  CHECK(text.find("3 nodes are not supported") != std::string::npos);
+  CHECK(text.find("\"a\" (Det)") != std::string::npos);
+  CHECK(text.find("\"c\" (Unheard)") != std::string::npos);
+  CHECK(text.find("did you mean Gelu?") != std::string::npos);
+  const auto nodes = load(proto).unsupported({}, ReferenceEvaluator());
+  REQUIRE(nodes.size() == 3);
+  CHECK(nodes[0].op == "Det");
+}
+
+TEST_CASE("import: operators of later opsets and other domains are refused with the reason") {
+  CHECK(import_message(parse_graph("(float[2] x) => (float[2] y) { y = Gelu(x) }", 19))
+            .find("Gelu exists from opset 20 on") != std::string::npos);
+  const pb::ModelProto other = parse_model(
+      "<ir_version: 10, opset_import: [\"\" : 21, \"my.ops\" : 1]> g (float[2] x) => (float[2] y) { y = my.ops.Relu(x) "
+      "}");
+  CHECK(import_message(other).find("domain 'my.ops'") != std::string::npos);
+  // names of the IR's own ops are no ONNX operators
+  CHECK(import_error(parse_graph("(float[2] x) => (float[2] y) { y = Transfer(x) }")) == "M040");
+}
+
+TEST_CASE("import: types that mpc has not are refused where they are met, M041") {
+  CHECK(import_error(parse_graph("(float[2] x) => (float8e4m3fn[2] y) { y = Cast<to = 17>(x) }")) == "M041");
+  CHECK(import_error(parse_graph(
+            "(float[2] x) => (float[2] y) { s = Constant<value_string = \"a\">() y = Relu(x) }")) == "M041");
+}
+
+TEST_CASE("import: values declared with another type are refused with M034") {
+  CHECK(import_error(parse_graph("(float[2] x) => (int8[2] y) { y = Relu(x) }")) == "M034");
+  pb::ModelProto proto = parse_graph("(float[2] x) => (float[2] y) { a = Abs(x) y = Relu(a) }");
+  auto& info = *proto.mutable_graph()->add_value_info();
+  info.set_name("a");
+  info.mutable_type()->mutable_tensor_type()->set_elem_type(pb::TensorProto::INT8);
+  CHECK(import_error(proto) == "M034");
+}
+
+TEST_CASE("import: operands that do not fit are refused with the node's name") {
+  CHECK(import_error(parse_graph("(float[2, 8] a, float[7] b) => (float[2, 8] y) { y = Add(a, b) }")) == "M032");
+  CHECK(import_error(parse_graph("(float[2] a, int64[2] b) => (float[2] y) { y = Add(a, b) }")) == "M030");
+  CHECK(import_error(parse_graph("(float[2, 3] a) => (float[3, 2] y) { y = Transpose<perm = [0, 0]>(a) }")) == "M031");
+  CHECK(import_message(parse_graph("(float[2, 8] a, float[7] b) => (float[2, 8] y) { y = Add(a, b) }"))
+            .find("node \"y\" (Add)") != std::string::npos);
+}
+
+TEST_CASE("import: constant indices and labels out of range are refused with M033") {
+  const auto gather = [](int index) {
+    return import_error(parse_graph("(float[5] x) => (float[1] y) <int64[1] i = {" + std::to_string(index) +
+                                    "}> { y = Gather(x, i) }"));
+  };
+  CHECK(gather(4) == "none");
+  CHECK(gather(-5) == "none");
+  CHECK(gather(5) == "M033");
+  CHECK(gather(-6) == "M033");
+  const auto loss = [](int label) {
+    return import_error(parse_graph("(float[1, 3] x) => (float y) <int64[1] l = {" + std::to_string(label) +
+                                    "}> { y = SoftmaxCrossEntropyLoss<ignore_index = 9>(x, l) }"));
+  };
+  CHECK(loss(2) == "none");
+  CHECK(loss(3) == "M033");
+  CHECK(loss(-1) == "M033");
+  CHECK(loss(9) == "none");
+  CHECK(import_error(parse_graph("(float[2, 3] x) => (float[1] y) <int64[1, 2] i = {1, 3}> { y = GatherND(x, i) }")) ==
+        "M033");
+}
+
+TEST_CASE("import: dropout is nothing in inference and an op with its own number in training") {
+  const pb::ModelProto proto =
+      parse_graph("(float[2] x) => (float[2] y) <float r = {0.25}> { a = Dropout(x, r) y = Dropout(a) }");
+  CHECK(import(proto).node_count() == 0);
+  ImportOptions options;
+  options.mode = ImportOptions::Mode::training;
+  const Graph graph = import(proto, options);
+  REQUIRE(op_names(graph) == "Dropout Dropout");
+  CHECK(graph.nodes()[0].attributes.number("ratio") == 0.25);
+  CHECK(graph.nodes()[1].attributes.number("ratio") == 0.5);
+  CHECK(graph.nodes()[0].attributes.integer("rng") != graph.nodes()[1].attributes.integer("rng"));
+  CHECK(import_error(parse_graph("(float[2] x) => (float[2] y, bool[2] m) { y, m = Dropout(x) }"), options) == "M046");
+}
+
+TEST_CASE("import: batch normalization updates its running averages in training") {
+  const pb::ModelProto proto = parse_graph(R"((float[2, 3, 4] x) => (float[2, 3, 4] y)
+    <float[3] s = {1, 1, 1}, float[3] b = {0, 0, 0}, float[3] mean = {0, 0, 0}, float[3] var = {1, 1, 1}>
+    { y = BatchNormalization(x, s, b, mean, var) })");
+  const Graph inference = import(proto);
+  CHECK(op_names(inference) == "BatchNormalization");
+  CHECK(inference.updates.empty());
+  CHECK(value_named(inference, "s").trainable);
+  CHECK_FALSE(value_named(inference, "mean").trainable);
+  ImportOptions options;
+  options.mode = ImportOptions::Mode::training;
+  const Graph training = import(proto, options);
+  CHECK(op_names(training) == "BatchNormalizationTraining");
+  REQUIRE(training.updates.size() == 2);
+  CHECK(training.value(training.updates[0].persistent).name == "mean");
+  CHECK(training.value(training.updates[1].persistent).name == "var");
+  CHECK_FALSE(value_named(training, "var").trainable);
+  CHECK_FALSE(find_violation(training));
+}
+
+TEST_CASE("import: the same model gives the same graph each time") {
+  const onnx_io::Model model =
+      load(parse_graph("(float[2, 4] x) => (float[2, 4] y) { a = Softmax(x) b = Gelu(a) y = LayerNormalization(b, s) s "
+                       "= Constant<value_floats = [1.0, 1.0, 1.0, 1.0]>() }"));
+  const Graph first = import(model);
+  const Graph second = import(model);
+  REQUIRE(first.value_count() == second.value_count());
+  for (int i = 0; i < first.value_count(); ++i) CHECK(first.value(ValueId(i)).name == second.value(ValueId(i)).name);
+}
+
+}  // namespace mpc::test

@@ -1,0 +1,110 @@
+#include <algorithm>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "api/table.h"
+#include "compiler/base/error.h"
+#include "compiler/base/text.h"
+#include "tools/command.h"
+#include "tools/console.h"
+#include "tools/dataset.h"
+#include "tools/options.h"
+#include "tools/results.h"
+
+namespace mpc::tools {
+namespace {
+
+struct Flags {
+  std::string model;
+  int warmup = 3;
+  int repetitions = 20;
+  bool train = false;
+  uint64_t seed = 0;
+  DeviceFlags devices;
+  ModelFlags reading;
+  ShapeFlags shapes;
+  SplitFlags split;
+  TrainingFlags training;
+};
+
+/// The value below which `share` of the sorted values lie (nearest rank).
+double percentile(const std::vector<double>& sorted, double share) {
+  const size_t rank = static_cast<size_t>(share * static_cast<double>(sorted.size() - 1) + 0.5);
+  return sorted[std::min(rank, sorted.size() - 1)];
+}
+
+std::string op_table(const std::vector<OpTime>& times) {
+  double all = 0;
+  for (const OpTime& time : times) all += time.seconds;
+  api::Table table({"op", "calls", "time", "share"});
+  for (const OpTime& time : times) {
+    table.add({time.op, count_text(time.calls), seconds_text(time.seconds), fmt::format("{:.1f} %", all > 0 ? 100 * time.seconds / all : 0)});
+  }
+  return table.text();
+}
+
+int bench(const Flags& flags, Console& console) {
+  require_other_file(console.json_path, flags.model);
+  const Cluster cluster = flags.devices.for_running(console);
+  const Model model = flags.reading.load(flags.model);
+  CompileOptions options;
+  options.bindings = flags.shapes.bindings();
+  flags.split.apply(cluster, options);
+  if (flags.train) options.training = flags.training.options();
+  const std::optional<Plan> plan = compile_or_report(console, model, cluster, options);
+  if (!plan) return exit_code(ErrorId::M050);
+  SessionOptions session_options;
+  session_options.record_trace = true;
+  Session session(*plan, model, session_options);
+  for (const TensorInfo& input : plan->inputs()) session.bind(input.name, random_input(input, flags.seed));
+  std::vector<double> seconds;
+  {
+    Progress progress(console, "measuring", flags.warmup + flags.repetitions, "steps");
+    for (int i = 0; i < flags.warmup + flags.repetitions; ++i) {
+      const StepResult result = session.step();
+      if (i >= flags.warmup) seconds.push_back(result.seconds);
+      progress.update(i + 1);
+    }
+  }
+  std::ranges::sort(seconds);
+  const double median = percentile(seconds, 0.5);
+  const double p90 = percentile(seconds, 0.9);
+  const double p99 = percentile(seconds, 0.99);
+  const double rows = static_cast<double>(std::max<int64_t>(1, plan->batch()));
+  const std::vector<OpTime> times = session.op_times();
+  console.say(execution_text(*plan, session, median) + "\n" + op_table(times) +
+              fmt::format("\n{} steps: median {}, p90 {}, p99 {}; {:.4g} rows/s\n", flags.repetitions, seconds_text(median), seconds_text(p90),
+                          seconds_text(p99), median > 0 ? rows / median : 0));
+  Json answer = execution_json(*plan, session, median);
+  answer["repetitions"] = flags.repetitions;
+  answer["median_seconds"] = median;
+  answer["p90_seconds"] = p90;
+  answer["p99_seconds"] = p99;
+  answer["rows_per_second"] = median > 0 ? rows / median : 0;
+  Json& ops = answer["ops"] = Json::array();
+  for (const OpTime& time : times) ops.push_back({{"op", time.op}, {"calls", time.calls}, {"seconds", time.seconds}});
+  console.json(answer);
+  return 0;
+}
+
+}  // namespace
+
+Body add_bench(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  app.add_option("model", flags->model, "the ONNX file")->required()->type_name("MODEL");
+  app.add_option("--warmup", flags->warmup, "steps before measuring")->check(CLI::Range(0, 1 << 20));
+  app.add_option("--repetitions", flags->repetitions, "steps that are measured")->check(CLI::Range(1, 1 << 20));
+  app.add_flag("--train", flags->train, "measure training steps")->group("Training");
+  app.add_option("--seed", flags->seed, "of the random inputs");
+  flags->training.add(app);
+  flags->devices.add(app);
+  flags->reading.add(app);
+  flags->shapes.add(app);
+  flags->split.add(app);
+  return [flags](Console& console) { return bench(*flags, console); };
+}
+
+}  // namespace mpc::tools

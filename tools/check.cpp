@@ -1,0 +1,75 @@
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "compiler/base/error.h"
+#include "compiler/base/file.h"
+#include "compiler/base/text.h"
+#include "tools/command.h"
+#include "tools/console.h"
+#include "tools/options.h"
+
+namespace mpc::tools {
+namespace {
+
+struct Flags {
+  std::string file;
+  ModelFlags reading;
+  ShapeFlags shapes;
+};
+
+/// A plan is JSON, and its first byte is a brace; no ONNX file of any meaning begins with one (field 15, group).
+bool is_plan(const std::string& path) {
+  const InputFile file(path);
+  std::byte first{};
+  if (file.bytes() == 0) return false;
+  file.read(0, std::span(&first, 1));
+  return first == std::byte{'{'};
+}
+
+int check_plan_file(const Flags& flags, const Console& console) {
+  const Plan plan = Plan::load(flags.file);
+  std::string text = fmt::format("{}: the plan is sound: {} devices, {} transfers, {} micro-batches\n", escaped(flags.file),
+                                 plan.devices().size(), plan.transfers().size(), plan.microbatches());
+  for (const std::string& warning : plan.warnings()) text += "warning: " + escaped(warning) + "\n";
+  console.say(text);
+  console.json({{"file", flags.file}, {"kind", "plan"}, {"ok", true}, {"complete", true}, {"warnings", plan.warnings()}});
+  return 0;
+}
+
+int check_model_file(const Flags& flags, const Console& console) {
+  const Model model = flags.reading.load(flags.file);
+  model.annotation();  // throws when the annotations are inconsistent
+  Json warnings = Json::array();
+  try {
+    model.check(flags.shapes.bindings());
+  } catch (const Error& error) {
+    // A shape that is open is not wrong: what depends on it is checked when a flag binds it.
+    if (error.id() != ErrorId::M043) throw;
+    warnings.push_back(error.what());
+  }
+  const ModelReport report = model.inspect(flags.shapes.bindings());
+  std::string text = fmt::format("{}: nothing wrong was found: opset {}, {} parameters", escaped(flags.file), report.opset, count_text(report.parameters));
+  text += report.is_complete ? fmt::format(", {} nodes\n", count_text(report.nodes)) : "\n";
+  for (const Json& warning : warnings) text += fmt::format("not checked to the end: {}\n", warning.get<std::string>());
+  console.say(text);
+  console.json({{"file", flags.file}, {"kind", "model"}, {"ok", true}, {"complete", report.is_complete}, {"warnings", warnings}});
+  return 0;
+}
+
+}  // namespace
+
+Body add_check(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  app.add_option("file", flags->file, "an ONNX file or a plan")->required()->type_name("MODEL|PLAN");
+  flags->reading.add(app);
+  flags->shapes.add(app);
+  return [flags](Console& console) {
+    require_other_file(console.json_path, flags->file);
+    return is_plan(flags->file) ? check_plan_file(*flags, console) : check_model_file(*flags, console);
+  };
+}
+
+}  // namespace mpc::tools

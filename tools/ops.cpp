@@ -1,0 +1,56 @@
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "api/table.h"
+#include "compiler/base/op_kind.h"
+#include "compiler/ops/op_def.h"
+#include "executor/cpu/cpu_kernels.h"
+#include "tools/command.h"
+#include "tools/console.h"
+
+namespace mpc::tools {
+namespace {
+
+std::string_view backward_text(OpKind op) {
+  switch (op_def(op).differentiable) {
+    case Differentiable::yes:
+      return "yes";
+    case Differentiable::constant:
+      return "zero";
+    case Differentiable::no:
+      return "no";
+  }
+  return "no";
+}
+
+int list_ops(bool as_markdown, const Console& console) {
+  api::Table table({"op", "forward", "backward", "reference", "cpu", "cuda"}, {1, 2, 3, 4, 5});
+  std::string markdown = "| op | forward | backward | reference | cpu | cuda |\n|---|---|---|---|---|---|\n";
+  Json ops = Json::array();
+  for (int i = 0; i < kOpCount; ++i) {
+    const OpKind op = static_cast<OpKind>(i);
+    const std::string name(op_name(op));
+    const std::string backward(backward_text(op));
+    const bool has_fast = cpu::has_fast_kernel(op);
+    const std::string cpu = has_fast ? "fast" : "reference";
+    table.add({name, "yes", backward, "yes", cpu, "no"});
+    markdown += fmt::format("| {} | yes | {} | yes | {} | no |\n", name, backward, cpu);
+    ops.push_back({{"op", name}, {"forward", true}, {"backward", backward}, {"reference", true}, {"cpu", cpu}, {"cuda", false}});
+  }
+  console.say(as_markdown ? markdown : table.text());
+  console.json({{"ops", ops}});
+  return 0;
+}
+
+}  // namespace
+
+Body add_ops(CLI::App& app) {
+  auto as_markdown = std::make_shared<bool>(false);
+  app.add_flag("--markdown", *as_markdown, "print a Markdown table");
+  return [as_markdown](Console& console) { return list_ops(*as_markdown, console); };
+}
+
+}  // namespace mpc::tools

@@ -1,0 +1,225 @@
+#include "tools/options.h"
+
+#include <array>
+#include <functional>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "compiler/base/error.h"
+#include "compiler/base/text.h"
+#include "tools/console.h"
+
+namespace mpc::tools {
+namespace {
+
+struct LimitRow {
+  const char* name;
+  void (*set)(Limits&, int64_t);
+};
+
+constexpr LimitRow kLimits[] = {
+    {"model-bytes", [](Limits& l, int64_t v) { l.model_bytes = v; }},
+    {"subgraph-depth", [](Limits& l, int64_t v) { l.subgraph_depth = static_cast<int>(v); }},
+    {"call-depth", [](Limits& l, int64_t v) { l.function_call_depth = static_cast<int>(v); }},
+    {"functions", [](Limits& l, int64_t v) { l.functions = v; }},
+    {"nodes", [](Limits& l, int64_t v) { l.nodes = v; }},
+    {"attributes", [](Limits& l, int64_t v) { l.attributes_per_node = v; }},
+    {"values", [](Limits& l, int64_t v) { l.values_per_node = v; }},
+    {"name-bytes", [](Limits& l, int64_t v) { l.name_bytes = v; }},
+    {"constant-bytes", [](Limits& l, int64_t v) { l.folded_constant_bytes = v; }},
+    {"all-constant-bytes", [](Limits& l, int64_t v) { l.folded_bytes_total = v; }},
+};
+
+std::vector<std::string> limit_names() {
+  std::vector<std::string> names;
+  for (const LimitRow& row : kLimits) names.emplace_back(row.name);
+  return names;
+}
+
+void set_limit(Limits& limits, const std::string& text) {
+  const auto [name, value] = name_and_value("--limit", text);
+  const std::optional<int64_t> number = parse_bytes(value);
+  // Depths are ints, and a walk as deep as an int allows would not end in memory anyway.
+  constexpr int64_t kMost = int64_t{1} << 40;
+  if (!number || *number < 0 || *number > kMost) {
+    throw Error(ErrorId::M003, "--limit " + text, fmt::format("'{}' is not a count or size", value));
+  }
+  for (const LimitRow& row : kLimits) {
+    if (name == row.name) return row.set(limits, *number);
+  }
+  std::string all;
+  for (const std::string& known : limit_names()) all += (all.empty() ? "" : ", ") + known;
+  const std::optional<std::string> near = nearest(name, limit_names());
+  throw Error(ErrorId::M002, "--limit " + text, fmt::format("there is no limit '{}'", name),
+              near ? fmt::format("did you mean {}?", *near) : "use one of " + all);
+}
+
+}  // namespace
+
+std::pair<std::string, std::string> name_and_value(const std::string& flag, const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    throw Error(ErrorId::M003, fmt::format("{} {}", flag, text), "is not of the form NAME=VALUE");
+  }
+  return {text.substr(0, equals), text.substr(equals + 1)};
+}
+
+void DeviceFlags::add(CLI::App& app) {
+  CLI::Option* count = app.add_option("--gpus", gpus, "this many GPUs")->type_name("N")->group("Devices");
+  app.add_option("--gpu-type", gpu_type, "kind of GPU (h200, a100-80g, rtx4090, ...), or a JSON file that describes one")
+      ->type_name("KIND|FILE")->group("Devices");
+  CLI::Option* list = app.add_option("--devices", devices, "cpu:2 | cuda:0,cuda:1 | cuda:0*2 | cpu,cuda:0")->group("Devices");
+  CLI::Option* file = app.add_option("--cluster", cluster, "a JSON file with devices and links")->type_name("FILE")->group("Devices");
+  app.add_option("--memory", memory, "the most each device may use: 16GiB, or 20GiB,10GiB")->type_name("SIZE[,SIZE...]")->group("Devices");
+  count->excludes(list)->excludes(file);
+  list->excludes(file);
+  // An empty list is a mistake, not a list that was not given.
+  list->check([](const std::string& text) { return text.empty() ? std::string("names no device") : std::string(); });
+}
+
+Cluster DeviceFlags::for_planning(const Console& console) const {
+  if (!is_given()) {
+    throw Error(ErrorId::M001, "", "nothing says which devices to plan for", "give --gpus N, --devices cpu:N or --cluster FILE");
+  }
+  const std::string kind = gpu_type.empty() ? std::string(assumed_gpu_kind()) : gpu_type;
+  const Cluster chosen = gpus              ? Cluster::gpus(*gpus, kind)
+                         : cluster.empty() ? Cluster::devices(devices, kind)
+                                           : Cluster::load(cluster);
+  bool has_gpu = false;
+  for (int d = 0; d < chosen.device_count(); ++d) has_gpu = has_gpu || chosen.backend(d) == "cuda";
+  if (has_gpu && gpu_type.empty() && cluster.empty()) {
+    console.note(fmt::format("no GPU is at hand: planning for {} (--gpu-type chooses another kind)", kind));
+  }
+  for (const std::string& text : chosen.notes()) console.note(text);
+  return memory.empty() ? chosen : chosen.with_memory(memory);
+}
+
+Cluster DeviceFlags::for_running(const Console& console) const {
+  if (gpus) {
+    Cluster::gpus(*gpus, std::string(assumed_gpu_kind()));  // for its check of the number
+    throw Error(ErrorId::M080, fmt::format("--gpus {}", *gpus), "this machine has 0 GPUs that mpc can use",
+                fmt::format("--devices cuda:0*{0} puts {0} logical devices on one GPU, --devices cpu:{0} runs on the CPU", *gpus));
+  }
+  const Cluster chosen = !cluster.empty() ? Cluster::load(cluster) : Cluster::devices(devices.empty() ? "cpu:1" : devices);
+  for (int d = 0; d < chosen.device_count(); ++d) {
+    if (chosen.backend(d) == "cpu") continue;
+    throw Error(ErrorId::M080, fmt::format("device {}", chosen.device_name(d)), "this machine has no GPU that mpc can use",
+                fmt::format("--devices cpu:{} runs on the CPU", chosen.device_count()));
+  }
+  for (const std::string& text : chosen.notes()) console.note(text);
+  return memory.empty() ? chosen : chosen.with_memory(memory);
+}
+
+void ModelFlags::add(CLI::App& app) {
+  app.add_option("--limit", limits, "raise or lower a limit on what a model file may ask for, for example nodes=2000000")
+      ->type_name("NAME=VALUE")->group("Model")->expected(1)->take_all();
+  app.add_option("--external-root", external_root, "external data may be reached through links that stay below this folder")
+      ->type_name("DIR")->group("Model");
+}
+
+Model ModelFlags::load(const std::string& path) const {
+  Limits bounds;
+  for (const std::string& limit : limits) set_limit(bounds, limit);
+  bounds.external_root = external_root;
+  return Model::load(path, bounds);
+}
+
+void ShapeFlags::add(CLI::App& app) {
+  app.add_option("--dim", dims, "the value of a symbolic dimension")->type_name("NAME=N")->group("Model")->expected(1)->take_all();
+  app.add_option("--batch", batch, "rows of a step")->type_name("N")->group("Model")->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+}
+
+Bindings ShapeFlags::bindings() const {
+  Bindings result;
+  for (const std::string& dim : dims) {
+    const auto [name, value] = name_and_value("--dim", dim);
+    const std::optional<int64_t> number = parse_integer(value);
+    if (!number || *number < 0) throw Error(ErrorId::M003, "--dim " + dim, fmt::format("'{}' is not a dimension", value));
+    if (!result.dims.emplace(name, *number).second) throw Error(ErrorId::M003, "--dim " + dim, "is given twice");
+  }
+  result.batch = batch;
+  return result;
+}
+
+void SplitFlags::add(CLI::App& app) {
+  app.add_option("--microbatches", microbatches, "micro-batches that a step is cut into")->type_name("M")->group("Split")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_option("--schedule", schedule, "sequential | gpipe | 1f1b | auto")->group("Split");
+  app.add_option("--objective", objective, "throughput | latency | devices")->group("Split");
+  app.add_option("--pin", pins, "nodes in whose name REGEX is found run on DEVICE (a number or a name)")->type_name("REGEX=DEVICE")
+      ->group("Split")->expected(1)->take_all();
+}
+
+void SplitFlags::apply(const Cluster& cluster, CompileOptions& options) const {
+  options.microbatches = microbatches;
+  options.schedule = schedule;
+  options.objective = objective;
+  for (const std::string& pin : pins) {
+    const size_t equals = pin.rfind('=');
+    if (equals == std::string::npos || equals == 0) {
+      throw Error(ErrorId::M003, "--pin " + pin, "is not of the form REGEX=DEVICE", "for example --pin encoder/=0");
+    }
+    const std::string target = pin.substr(equals + 1);
+    std::optional<int64_t> device = parse_integer(target);
+    for (int d = 0; d < cluster.device_count() && !device; ++d) {
+      if (cluster.device_name(d) == target) device = d;
+    }
+    if (!device || *device < 0 || *device >= cluster.device_count()) {
+      throw Error(ErrorId::M003, "--pin " + pin, fmt::format("there is no device '{}'", target),
+                  fmt::format("devices are 0 to {}", cluster.device_count() - 1));
+    }
+    options.pins.push_back({pin.substr(0, equals), static_cast<int>(*device)});
+  }
+}
+
+void TrainingFlags::add(CLI::App& app) {
+  app.add_option("--loss", loss, "cross-entropy | nll | mse | l1 | bce-with-logits | none")->group("Training");
+  app.add_option("--loss-input", loss_input, "the output that the loss is taken of")->type_name("OUTPUT")->group("Training");
+  app.add_option("--optimizer", optimizer, "sgd | momentum | adam | adamw, with settings: adam,lr=0.001")->group("Training");
+  app.add_option("--group", groups, "parameters whose whole name matches REGEX have their own optimizer")
+      ->type_name("REGEX=OPTIMIZER")->group("Training")->expected(1)->take_all();
+  app.add_option("--clip-norm", clip_norm, "scale gradients so that their norm is at most this")->type_name("NORM")->group("Training")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--freeze", freeze, "parameters whose whole name matches are not trained")->type_name("REGEX")->group("Training");
+  app.add_option("--precision", precision, "f32")->group("Training");
+}
+
+TrainingOptions TrainingFlags::options() const {
+  if (precision == "tf32" || precision == "bf16") {
+    throw Error(ErrorId::M046, "--precision " + precision, "is not supported by the CPU backend", "use --precision f32");
+  }
+  if (precision != "f32") throw Error(ErrorId::M002, "--precision " + precision, "is not a precision", "use f32");
+  TrainingOptions result;
+  result.loss = loss;
+  result.loss_output = loss_input;
+  result.optimizer = optimizer;
+  for (const std::string& group : groups) result.groups.push_back(name_and_value("--group", group));
+  result.clip_norm = clip_norm;
+  result.frozen = freeze;
+  return result;
+}
+
+std::optional<Plan> compile_or_report(Console& console, const Model& model, const Cluster& cluster, CompileOptions options) {
+  CompileResult result;
+  {
+    constexpr int64_t kParts = 1000;
+    Progress progress(console, "planning", kParts, "parts");
+    options.progress = [&](std::string_view stage, double share) { progress.update(static_cast<int64_t>(share * kParts), stage); };
+    result = compile(model, cluster, options);
+  }
+  if (result) return result.plan;
+  console.json_text(result.report_json());
+  console.say(result.report_text());
+  std::string needs;
+  for (const DeviceNeed& need : result.reasons.needs) {
+    needs += fmt::format("{}{} needs {} and may use {}", needs.empty() ? "" : ", ", need.name, bytes_text(need.bytes), bytes_text(need.capacity_bytes));
+  }
+  Console errors = console;
+  errors.json_path.clear();  // the answer is there already
+  errors.report(Error(ErrorId::M050, model.path(), needs.empty() ? "no plan fits" : "no plan fits: " + needs,
+                      result.reasons.suggestions.empty() ? "" : result.reasons.suggestions.front()));
+  return std::nullopt;
+}
+
+}  // namespace mpc::tools

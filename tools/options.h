@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mpc/mpc.h"
+
+namespace CLI {
+class App;
+}
+
+namespace mpc::tools {
+
+class Console;
+
+// Groups of flags that several commands share. Each is a struct that CLI11 writes into; it must outlive parsing, so
+// commands hold them behind a shared_ptr that their body owns too.
+
+/// Which devices: --gpus, --gpu-type, --devices, --cluster, --memory.
+struct DeviceFlags {
+  std::optional<int> gpus;
+  std::string gpu_type;
+  std::string devices;
+  std::string cluster;
+  std::string memory;
+
+  void add(CLI::App& app);
+  bool is_given() const { return gpus || !devices.empty() || !cluster.empty(); }
+  /// For planning: no GPU needs to be at hand. @throws Error(M001) when nothing says how many.
+  Cluster for_planning(const Console& console) const;
+  /// For running: `cpu:1` when nothing is said. @throws Error(M080) for GPUs that are not there.
+  Cluster for_running(const Console& console) const;
+};
+
+/// How a model is read: --limit, --external-root.
+struct ModelFlags {
+  std::vector<std::string> limits;
+  std::string external_root;
+
+  void add(CLI::App& app);
+  /// @throws Error(M002, M003) and those of Model::load.
+  Model load(const std::string& path) const;
+};
+
+/// Shapes: --dim, --batch.
+struct ShapeFlags {
+  std::vector<std::string> dims;
+  std::optional<int64_t> batch;
+
+  void add(CLI::App& app);
+  /// @throws Error(M003).
+  Bindings bindings() const;
+};
+
+/// How a step is split: --microbatches, --schedule, --objective, --pin.
+struct SplitFlags {
+  int microbatches = 1;
+  std::string schedule = "auto";
+  std::string objective = "throughput";
+  std::vector<std::string> pins;
+
+  void add(CLI::App& app);
+  /// @throws Error(M003) for a pin without a device.
+  void apply(const Cluster& cluster, CompileOptions& options) const;
+};
+
+/// What is trained: --loss, --loss-input, --optimizer, --group, --clip-norm, --freeze, --precision.
+struct TrainingFlags {
+  std::string loss = "cross-entropy";
+  std::string loss_input;
+  std::string optimizer = "sgd,lr=0.01";
+  std::vector<std::string> groups;
+  double clip_norm = 0;
+  std::string freeze;
+  std::string precision = "f32";
+
+  void add(CLI::App& app);
+  /// @throws Error(M003), Error(M046) for a precision that is not supported.
+  TrainingOptions options() const;
+};
+
+/// "NAME=VALUE" split at the first "=". @throws Error(M003) when there is none or the name is empty.
+std::pair<std::string, std::string> name_and_value(const std::string& flag, const std::string& text);
+
+/// Compiles with a progress line. A model that fits nowhere is reported (text and JSON) and gives no plan; the command
+/// then ends with code 5.
+std::optional<Plan> compile_or_report(Console& console, const Model& model, const Cluster& cluster, CompileOptions options);
+
+}  // namespace mpc::tools

@@ -1,0 +1,140 @@
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "compiler/base/error.h"
+#include "compiler/base/file.h"
+#include "compiler/base/text.h"
+#include "tools/command.h"
+#include "tools/console.h"
+#include "tools/options.h"
+
+namespace mpc::tools {
+namespace {
+
+struct Flags {
+  std::string model;
+  std::string output;
+  std::string dot;
+  std::string dot_level = "block";
+  int dot_blocks = DotOptions().most_blocks;
+  bool dot_backward = false;
+  std::string onnx;
+  std::string trace;
+  std::string report;
+  std::string profile;
+  std::string cost_graph;
+  bool train = false;
+  bool explain = false;
+  bool ignore_annotations = false;
+  DeviceFlags devices;
+  ModelFlags reading;
+  ShapeFlags shapes;
+  SplitFlags split;
+  TrainingFlags training;
+};
+
+/// Flags that are words of the command line but that this version does not carry out. @throws Error(M046).
+void refuse_unsupported(const Flags& flags) {
+  const auto refuse = [](const std::string& value, const char* flag) {
+    if (!value.empty()) throw Error(ErrorId::M046, fmt::format("{} {}", flag, value), "is not supported by this version of mpc");
+  };
+  refuse(flags.cost_graph, "--cost-graph");
+  refuse(flags.profile, "--profile");
+  refuse(flags.report, "--report");
+}
+
+DotOptions dot_options(const Flags& flags) {
+  DotOptions options;
+  options.with_backward = flags.dot_backward;
+  options.most_blocks = flags.dot_blocks;
+  if (flags.dot_level == "op") options.level = DotOptions::Level::op;
+  if (flags.dot_level == "device") options.level = DotOptions::Level::device;
+  return options;
+}
+
+/// A model that carries the standard annotations keeps the placement that stands in it, unless other flags decide.
+void keep_annotations(const Flags& flags, const Model& model, const Cluster& cluster, const Console& console, CompileOptions& options) {
+  const std::optional<Model::Annotation> annotation = model.annotation();
+  if (!annotation || flags.ignore_annotations || !flags.split.pins.empty()) return;
+  int stages = 0;
+  for (const auto& [node, stage] : annotation->stage_of_node) stages = std::max(stages, stage + 1);
+  if (stages > cluster.device_count()) {
+    console.note(fmt::format("the placement \"{}\" in the model has {} devices and is not used", annotation->configuration, stages));
+    return;
+  }
+  console.note(fmt::format("the placement \"{}\" in the model is kept (--ignore-annotations searches another)", annotation->configuration));
+  options.assignment = annotation->stage_of_node;
+}
+
+void write_outputs(const Flags& flags, const Model& model, const Plan& plan, const Console& console) {
+  if (!flags.output.empty()) plan.save(flags.output);
+  if (flags.dot == "-") {
+    console.data(plan.dot(dot_options(flags)));
+  } else if (!flags.dot.empty()) {
+    write_file_atomic(flags.dot, plan.dot(dot_options(flags)));
+  }
+  if (!flags.trace.empty()) write_file_atomic(flags.trace, plan.trace_json());
+  if (!flags.onnx.empty()) plan.save_annotated(model, flags.onnx);
+}
+
+std::string explanation(const Plan& plan) {
+  const std::vector<DevicePlan> devices = plan.devices();
+  std::string text = "\nplacement:\n";
+  for (const auto& [node, device] : plan.assignment()) {
+    text += fmt::format("  {:<10} {}\n", devices[static_cast<size_t>(device)].name, escaped(node, 200));
+  }
+  return text;
+}
+
+int partition(const Flags& flags, Console& console) {
+  refuse_unsupported(flags);
+  if (flags.model.empty()) throw Error(ErrorId::M001, "mpc partition", "no model is given");
+  const std::string outputs[] = {flags.output, flags.dot, flags.trace, flags.onnx, console.json_path};
+  for (const std::string& output : outputs) require_other_file(output, flags.model);
+  if (flags.dot == "-") console.keep_stdout_for_data();
+  const Cluster cluster = flags.devices.for_planning(console);
+  CompileOptions options;
+  options.bindings = flags.shapes.bindings();
+  flags.split.apply(cluster, options);
+  if (flags.train) options.training = flags.training.options();
+  const Model model = flags.reading.load(flags.model);
+  keep_annotations(flags, model, cluster, console, options);
+  const std::optional<Plan> plan = compile_or_report(console, model, cluster, options);
+  if (!plan) return exit_code(ErrorId::M050);
+  write_outputs(flags, model, *plan, console);
+  console.say(plan->report_text());
+  if (flags.explain) console.say(explanation(*plan));
+  console.json_text(plan->report_json());
+  return 0;
+}
+
+}  // namespace
+
+Body add_partition(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  app.add_option("model", flags->model, "the ONNX file")->type_name("MODEL");
+  flags->devices.add(app);
+  flags->reading.add(app);
+  flags->shapes.add(app);
+  flags->split.add(app);
+  app.add_flag("--train", flags->train, "plan a training step: forward, backward and update")->group("Training");
+  flags->training.add(app);
+  app.add_option("-o,--output", flags->output, "write the plan")->type_name("PLAN.json")->group("Results");
+  app.add_option("--dot", flags->dot, "write a picture of the plan in the DOT language (- for stdout)")->type_name("FILE")->group("Results");
+  app.add_option("--dot-level", flags->dot_level, "op | block | device")->check(CLI::IsMember({"op", "block", "device"}))->group("Results");
+  app.add_option("--dot-blocks", flags->dot_blocks, "at level block: about this many boxes")->type_name("N")->check(CLI::Range(1, 100000))->group("Results");
+  app.add_flag("--dot-backward", flags->dot_backward, "draw gradients and updates too")->group("Results");
+  app.add_option("--onnx", flags->onnx, "write the model with ONNX's standard multi-device annotations")->type_name("FILE")->group("Results");
+  app.add_option("--trace", flags->trace, "write the predicted step as a trace for Perfetto")->type_name("FILE")->group("Results");
+  app.add_flag("--explain", flags->explain, "print where every node runs")->group("Results");
+  app.add_flag("--ignore-annotations", flags->ignore_annotations, "search a placement even if the model carries one");
+  app.add_option("--report", flags->report, "not supported by this version")->type_name("FILE.html")->group("");
+  app.add_option("--profile", flags->profile, "not supported by this version")->type_name("FILE")->group("");
+  app.add_option("--cost-graph", flags->cost_graph, "not supported by this version")->type_name("GRAPH.json")->group("");
+  return [flags](Console& console) { return partition(*flags, console); };
+}
+
+}  // namespace mpc::tools

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "mpc/mpc.h"
+#include "tools/console.h"
+
+namespace mpc::tools {
+
+/// `devices`, `transfers`, `predicted` and `measured` of the JSON of run, train, verify and bench.
+Json execution_json(const Plan& plan, const Session& session, double measured_step_seconds);
+/// The same for people: per device predicted and used bytes and the kernels that carry the work; predicted and measured time.
+std::string execution_text(const Plan& plan, const Session& session, double measured_step_seconds);
+
+/// Makes `data` what `input` takes: u8 images become f32 in [0, 1], integers and floats are converted, and rows with as
+/// many elements are reshaped. The number of rows stays. @throws Error(M004) when rows do not fit.
+Tensor fit_rows(Tensor data, const TensorInfo& input);
+
+/// Content for an input that no file gives: floats uniform in [-1, 1), integers below what their readers allow.
+Tensor random_input(const TensorInfo& input, uint64_t seed);
+
+}  // namespace mpc::tools
