@@ -34,6 +34,12 @@ std::vector<int> levels_of(const Graph& graph) {
       const Made& source = made[input.index()];
       level = std::max(level, source.level + (source.device != node.device || source.group != group ? 1 : 0));
     }
+    // A gradient that needs no activation (of a constant factor, say) still comes after the node it belongs to.
+    if (node.anchor.is_valid()) {
+      const Node& anchor = graph.node(node.anchor);
+      const bool changes = anchor.device != node.device || phase_group(anchor.phase) != group;
+      level = std::max(level, levels[node.anchor.index()] + (changes ? 1 : 0));
+    }
     levels[static_cast<size_t>(i)] = level;
     for (const ValueId output : node.outputs) {
       if (output.is_valid()) made[output.index()] = {level, node.device, group};

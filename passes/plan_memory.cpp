@@ -64,6 +64,8 @@ class MemoryPlanner {
     const PlanIndex value = plan_.slices[slice].value;
     if (value == kNone) return false;
     const PlanValueKind kind = plan_.values[value].kind;
+    // An update on its own (Session::update) reads the step's inputs without being fed again.
+    if (kind == PlanValueKind::input) return plan_.values[value].per_step;
     return kind == PlanValueKind::parameter || kind == PlanValueKind::state || kind == PlanValueKind::constant;
   }
 
@@ -322,6 +324,7 @@ class MemoryPlanner {
   int64_t& persistent_use(MemoryUse& memory, const PlanSlice& slice) {
     const PlanValue& value = plan_.values[slice.value];
     if (value.is_gradient) return memory.gradient_bytes;
+    if (value.kind == PlanValueKind::input) return memory.activation_bytes;
     return value.kind == PlanValueKind::state ? memory.optimizer_bytes : memory.parameter_bytes;
   }
 

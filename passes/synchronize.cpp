@@ -134,13 +134,13 @@ class Synchronizer {
     snapshot_[i] = clock_[queue];
   }
 
-  // Both sides are done when the bytes have arrived: each knows all that the other knew.
+  // The recv is done when the bytes have arrived, so the receiver knows what the sender knew. A send may be done before
+  // (compiler/plan/plan.h): the sender learns nothing.
   void execute_pair(size_t i) {
     const PlanIndex sender = plan_.instructions[i].queue;
     const PlanIndex receiver = plan_.instructions[i + 1].queue;
     tick_[i] = ++clock_[sender][sender];
     tick_[i + 1] = ++clock_[receiver][receiver];
-    join(sender, clock_[receiver]);
     join(receiver, clock_[sender]);
     snapshot_[i] = clock_[sender];
     snapshot_[i + 1] = clock_[receiver];

@@ -93,11 +93,17 @@ class Instructions {
     const PlanNode& node = plan_.nodes[instruction.index];
     check_queue(i, QueueKind::compute, node.device, DeviceId{});
     check_rate(i, node.per_step);
-    check_slices(i, instruction.reads, node.inputs, node.device);
+    // In the first micro-batch GradAccumulate stores: it has no sum to read.
+    const bool is_store = node.op == OpKind::GradAccumulate && instruction.microbatch == 0 && instruction.reads.size() == 2 &&
+                          instruction.reads[1] == kNone;
+    std::vector<PlanIndex> inputs = node.inputs;
+    if (is_store) inputs[1] = kNone;
+    check_slices(i, instruction.reads, inputs, node.device);
     check_slices(i, instruction.writes, node.outputs, node.device);
     for (size_t output = 0; output < node.outputs.size(); ++output) {
       const auto aliased = aliased_input(node.op, static_cast<int>(output));
       if (!aliased || node.outputs[output] == kNone) continue;
+      if (is_store && *aliased == 1) continue;
       const PlanSlice& old = plan_.slices[instruction.reads[static_cast<size_t>(*aliased)]];
       const PlanSlice& next = plan_.slices[instruction.writes[output]];
       if (old.offset != next.offset || old.bytes != next.bytes) {

@@ -52,7 +52,8 @@ TEST_CASE("acceptance S-B: one device under the cap is refused with needs and su
   const json reasons = json::parse(refused.out);
   CHECK(reasons["feasible"] == false);
   REQUIRE(reasons["needs"].size() == 1);
-  CHECK(reasons["needs"][0]["bytes"].get<int64_t>() >= 2612000);
+  // Parameters, x and the hidden values: y may lie where x was.
+  CHECK(reasons["needs"][0]["bytes"].get<int64_t>() >= 2202400 + 256000 + 128000);
   CHECK(reasons["needs"][0]["capacity_bytes"] == 2516582);
   CHECK(reasons["suggestions"].size() > 0);
   CHECK(refused.err.find("error[M050]") != std::string::npos);
