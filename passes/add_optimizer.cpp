@@ -43,17 +43,18 @@ void apply_setting(OptimizerSpec& spec, std::string_view text, const std::string
   const std::string where = fmt::format("--optimizer {}", text);
   const size_t equals = item.find('=');
   const std::string name = item.substr(0, equals);
-  const auto value = equals == std::string::npos ? std::nullopt : parse_number(item.substr(equals + 1));
+  constexpr double kNoNumber = -1;  // below every setting's range
+  const double number = equals == std::string::npos ? kNoNumber : parse_number(item.substr(equals + 1)).value_or(kNoNumber);
   if (name == "nesterov") {
-    spec.nesterov = equals == std::string::npos || value.value_or(0) != 0;
+    spec.nesterov = equals == std::string::npos || number > 0;
     return;
   }
   for (const Setting& setting : kSettings) {
     if (setting.name != name) continue;
-    if (!value || !(*value >= setting.low && *value <= setting.high)) {
+    if (!(number >= setting.low && number <= setting.high)) {
       throw Error(ErrorId::M003, where, fmt::format("'{}' needs a number from {} to {}", item, setting.low, setting.high));
     }
-    spec.*setting.field = *value;
+    spec.*setting.field = number;
     return;
   }
   throw Error(ErrorId::M002, where, fmt::format("'{}' is not a setting", name), "use lr, momentum, dampening, nesterov, beta1, beta2, eps or weight_decay");

@@ -7,14 +7,13 @@
 
 #include "compiler/base/error.h"
 #include "compiler/ops/builder.h"
-#include "compiler/ops/gradient.h"
 
 namespace mpc {
 namespace {
 
 class Differentiator {
  public:
-  explicit Differentiator(Graph graph) : graph_(std::move(graph)), forward_count_(graph_.node_count()) {}
+  Differentiator(Graph graph, ShapeChoices* choices) : graph_(std::move(graph)), choices_(choices), forward_count_(graph_.node_count()) {}
 
   Graph run() {
     find_first_readers();
@@ -133,7 +132,7 @@ class Differentiator {
       any = any || output_grads.back().is_valid();
     }
     if (!any) return;
-    GradientContext context(graph_, id, std::move(output_grads), needs);
+    GradientContext context(graph_, id, std::move(output_grads), needs, choices_);
     op_def(graph_.node(id).op).gradient(context);
     for (size_t k = 0; k < inputs.size(); ++k) {
       if (!needs[k]) continue;
@@ -183,6 +182,7 @@ class Differentiator {
   }
 
   Graph graph_;
+  ShapeChoices* choices_;
   int forward_count_;
   std::vector<bool> needs_;
   IdMap<ValueId, NodeId> first_reader_;
@@ -205,9 +205,9 @@ Graph freeze(Graph graph, const std::string& pattern) {
 
 }  // namespace
 
-Graph differentiate(const Graph& graph, const DifferentiateOptions& options) {
+Graph differentiate(const Graph& graph, const DifferentiateOptions& options, ShapeChoices* choices) {
   MPC_CHECK(graph.loss.is_valid(), "differentiate needs a loss");
-  return Differentiator(freeze(graph, options.frozen)).run();
+  return Differentiator(freeze(graph, options.frozen), choices).run();
 }
 
 }  // namespace mpc

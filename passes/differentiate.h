@@ -3,6 +3,7 @@
 #include <string>
 
 #include "compiler/ir/graph.h"
+#include "compiler/ops/gradient.h"
 
 namespace mpc {
 
@@ -22,6 +23,7 @@ struct DifferentiateOptions {
 /// input_grad or weight_grad, the differentiated node as anchor, and its origin. Fills graph.gradients.
 /// @pre graph.loss is valid.   @post stage training. Complexity O(N + E).
 /// @throws Error(M044) naming every node on the way that has no gradient; Error(M046) when no parameter is trainable.
-Graph differentiate(const Graph& graph, const DifferentiateOptions& options);
+/// `choices`: what depended on shapes is recorded there, or replayed (compiler/ops/gradient.h).
+Graph differentiate(const Graph& graph, const DifferentiateOptions& options, ShapeChoices* choices = nullptr);
 
 }  // namespace mpc

@@ -123,7 +123,6 @@ class Lowering {
       row.seconds.push_back(node_seconds(*graph, id, cluster_.device(node.device)));
       row.workspace_bytes = std::max(row.workspace_bytes, quantities.workspace_bytes);
     }
-    if (row.attributes.size() == 2 && row.attributes[0] == row.attributes[1]) row.attributes.pop_back();
     index_of_node_[id.index()] = static_cast<PlanIndex>(plan_.nodes.size());
     plan_.nodes.push_back(std::move(row));
   }
@@ -215,9 +214,9 @@ class Lowering {
     return it->second;
   }
 
-  // A constant whose content differs in the last micro-batch has one slice for it and one (kPerStep) for all others.
+  // A constant whose content differs in the last micro-batch has one slice for it and one (of micro-batch 0) for all others.
   int32_t variant_slot(int32_t microbatch) const {
-    return microbatch != kPerStep && plan_.variant_of(microbatch) == 1 ? microbatch : kPerStep;
+    return microbatch != kPerStep && plan_.variant_of(microbatch) == 1 ? microbatch : 0;
   }
 
   Instruction& emit(Action action, PlanIndex queue, PlanIndex index, int32_t microbatch) {

@@ -65,6 +65,28 @@ onnx_io::DeclaredDim batch_dim(const onnx_io::ModelInfo& info) {
   return {};
 }
 
+/// Nodes of parameters and constants only are executed once per step, unless their results depend on the number of rows.
+void align_rates(Graph& main, Graph& tail) {
+  for (int i = 0; i < main.node_count(); ++i) {
+    Node& node = main.node(NodeId(i));
+    if (node.rate == Rate::per_microbatch) continue;
+    bool depends_on_rows = false;
+    for (const ValueId input : node.inputs) {
+      depends_on_rows = depends_on_rows || (input.is_valid() && main.value(input).rate == Rate::per_microbatch);
+    }
+    for (const ValueId output : node.outputs) {
+      depends_on_rows = depends_on_rows || (output.is_valid() && main.value(output).shape != tail.value(output).shape);
+    }
+    if (!depends_on_rows) continue;
+    for (Graph* graph : {&main, &tail}) {
+      graph->node(NodeId(i)).rate = Rate::per_microbatch;
+      for (const ValueId output : node.outputs) {
+        if (output.is_valid()) graph->value(output).rate = Rate::per_microbatch;
+      }
+    }
+  }
+}
+
 /// Symbols that nobody bound get the default the model's metadata gives them.
 std::map<std::string, int64_t> bound_dims(const onnx_io::ModelInfo& info, const PlanOptions& options) {
   constexpr std::string_view kPrefix = "mpc.default_";
@@ -125,31 +147,39 @@ class FrontHalf {
     graphs.batch = division.batch;
     graphs.microbatch_rows = division.rows;
     graphs.microbatches = division.microbatches;
-    graphs.main = build(division, division.rows, true);
-    if (division.batch == 0 || division.tail_rows() == division.rows) return graphs;
-    graphs.tail = build(division, division.tail_rows(), true);
-    if (have_same_structure(graphs.main, *graphs.tail)) return graphs;
-    // Simplification may depend on the shapes: without it the two graphs follow the model node by node.
-    graphs.main = build(division, division.rows, false);
-    graphs.tail = build(division, division.tail_rows(), false);
-    if (have_same_structure(graphs.main, *graphs.tail)) return graphs;
+    const bool has_tail = division.batch > 0 && division.tail_rows() != division.rows;
+    // Simplification may depend on the shapes: where that gives two graphs, they follow the model node by node.
+    for (const bool simplify : {true, false}) {
+      graphs.main = import(division.rows, simplify);
+      if (has_tail) {
+        graphs.tail = import(division.tail_rows(), simplify);
+        if (!have_same_structure(graphs.main, *graphs.tail)) continue;
+        align_rates(graphs.main, *graphs.tail);
+      }
+      if (options_.train) {
+        ShapeChoices choices;
+        graphs.main = train(std::move(graphs.main), division, division.rows, choices);
+        choices.is_replay = true;
+        if (has_tail) graphs.tail = train(std::move(*graphs.tail), division, division.tail_rows(), choices);
+      }
+      if (!has_tail || have_same_structure(graphs.main, *graphs.tail)) return graphs;
+    }
     throw Error(ErrorId::M045, where, fmt::format("the model is another graph for the last micro-batch of {} rows than for {}", division.tail_rows(), division.rows),
                 "choose a batch that the micro-batches divide evenly");
   }
 
  private:
-  Graph build(const Division& division, int64_t rows, bool simplify) const {
+  Graph import(int64_t rows, bool simplify) const {
     Graph graph = observed_.after("import", graph_of_(rows));
-    if (simplify) graph = observed_.after("canonicalize", canonicalize(graph));
-    return options_.train ? train(std::move(graph), division, rows) : graph;
+    return simplify ? observed_.after("canonicalize", canonicalize(graph)) : graph;
   }
 
-  Graph train(Graph graph, const Division& division, int64_t rows) const {
+  Graph train(Graph graph, const Division& division, int64_t rows, ShapeChoices& choices) const {
     const double weight = division.batch > 0 ? static_cast<double>(rows) / static_cast<double>(division.batch) : 1;
     graph = add_loss(graph, {options_.loss, options_.loss_output, weight});
     if (!options_.keep_outputs) std::erase_if(graph.outputs, [&](const NamedValue& output) { return output.value != graph.loss; });
     graph = remove_dead_nodes(observed_.after("add_loss", std::move(graph)));
-    graph = observed_.after("differentiate", differentiate(graph, {options_.frozen}));
+    graph = observed_.after("differentiate", differentiate(graph, {options_.frozen}, &choices));
     return observed_.after("add_optimizer", add_optimizer(graph, options_.optimizer));
   }
 

@@ -27,6 +27,7 @@ struct Flags {
   uint64_t seed = 0;
   bool use_reference = false;
   bool check_finite = false;
+  double watchdog_seconds = SessionOptions().watchdog_seconds;
   std::string trace;
   DeviceFlags devices;
   ModelFlags reading;
@@ -136,6 +137,7 @@ int run(const Flags& flags, Console& console) {
   options.use_reference = flags.use_reference;
   options.record_trace = !flags.trace.empty();
   options.check_finite = flags.check_finite;
+  options.watchdog_seconds = flags.watchdog_seconds;
   options.seed = flags.seed;
   Session session(*plan, *model, options);
   bind_inputs(given, *plan, flags.seed, session);
@@ -187,6 +189,7 @@ Body add_run(CLI::App& app) {
   app.add_option("--atol", flags->atol, "absolute tolerance of --compare")->check(CLI::NonNegativeNumber);
   app.add_option("--seed", flags->seed, "of random inputs");
   app.add_flag("--reference", flags->use_reference, "one thread and plain kernels: slow, the oracle");
+  app.add_option("--watchdog", flags->watchdog_seconds, "a step without progress for this long has failed")->type_name("SECONDS")->check(CLI::PositiveNumber);
   app.add_flag("--check-finite", flags->check_finite, "stop at the first NaN or infinity and name its node");
   app.add_option("--trace", flags->trace, "write the measured step as a trace for Perfetto")->type_name("FILE");
   flags->devices.add(app);

@@ -33,6 +33,7 @@ struct Flags {
   uint64_t seed = 0;
   bool keeps_order = false;
   bool check_finite = false;
+  double watchdog_seconds = SessionOptions().watchdog_seconds;
   std::string save;
   std::string trace;
   std::string checkpoint;
@@ -229,6 +230,7 @@ int train(const Flags& flags, Console& console) {
   options.seed = flags.seed;
   options.record_trace = !flags.trace.empty();
   options.check_finite = flags.check_finite;
+  options.watchdog_seconds = flags.watchdog_seconds;
   Session session(*plan, model, options);
   const Run run = Trainer(flags, console, *plan, data, session).train();
   if (!flags.trace.empty() && !run.losses.empty()) write_file_atomic(flags.trace, session.trace_json());
@@ -270,6 +272,7 @@ Body add_train(CLI::App& app) {
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);
+  app.add_option("--watchdog", flags->watchdog_seconds, "a step without progress for this long has failed")->type_name("SECONDS")->check(CLI::PositiveNumber);
   app.add_flag("--check-finite", flags->check_finite, "stop at the first NaN or infinity and name its node");
   app.add_option("--save", flags->save, "write the trained model; after Ctrl-C too")->type_name("OUT.onnx")->group("Results");
   app.add_option("--trace", flags->trace, "write the last step as a trace for Perfetto")->type_name("FILE")->group("Results");

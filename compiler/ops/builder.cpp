@@ -33,6 +33,11 @@ NodeId append(Graph& graph, OpKind op, std::vector<ValueId> inputs, Attributes a
   for (const ValueId input : inputs) {
     if (input.is_valid() && graph.value(input).rate == Rate::per_microbatch) node.rate = Rate::per_microbatch;
   }
+  // A gradient is computed as often as what it differentiates, even where it is made of constants only.
+  const bool is_gradient = node.phase == Phase::input_grad || node.phase == Phase::weight_grad;
+  if (is_gradient && node.anchor.is_valid() && graph.node(node.anchor).rate == Rate::per_microbatch) {
+    node.rate = Rate::per_microbatch;
+  }
   const int output_count = static_cast<int>(info.output_names.size());
   const auto types = infer_types(op, describe(node), attributes, types_of(graph, inputs), output_count);
 

@@ -6,8 +6,14 @@
 
 namespace mpc {
 
-GradientContext::GradientContext(Graph& graph, NodeId node, std::vector<ValueId> output_grads, std::vector<bool> needs)
-    : graph_(graph), node_(node), output_grads_(std::move(output_grads)), needs_(std::move(needs)), input_grads_(needs_.size()) {}
+GradientContext::GradientContext(Graph& graph, NodeId node, std::vector<ValueId> output_grads, std::vector<bool> needs,
+                                 ShapeChoices* choices)
+    : graph_(graph),
+      node_(node),
+      choices_(choices),
+      output_grads_(std::move(output_grads)),
+      needs_(std::move(needs)),
+      input_grads_(needs_.size()) {}
 
 ValueId GradientContext::input(int i) const {
   const auto& inputs = graph_.node(node_).inputs;
@@ -67,21 +73,35 @@ ValueId GradientContext::constant(std::string_view what, Literal literal) {
   return graph_.add_constant(std::string(what), std::move(literal));
 }
 
+std::vector<int64_t> GradientContext::choose(std::vector<int64_t> by_shape) {
+  if (choices_ == nullptr) return by_shape;
+  if (!choices_->is_replay) {
+    choices_->made.push_back(std::move(by_shape));
+    return choices_->made.back();
+  }
+  return choices_->next < choices_->made.size() ? choices_->made[choices_->next++] : by_shape;
+}
+
 ValueId GradientContext::reduce_to(ValueId gradient, const Shape& to) {
   const Shape from = shape(gradient);
-  if (from == to) return gradient;
   std::vector<int64_t> axes;
   const int extra = from.rank() - to.rank();
   for (int i = 0; i < from.rank(); ++i) {
     if (i < extra || (to[i - extra] == 1 && from[i] != 1)) axes.push_back(i);
   }
+  axes = choose(std::move(axes));
   if (!axes.empty()) gradient = emit(OpKind::ReduceSum, {gradient}, {{"axes", axes}, {"keepdims", int64_t{1}}});
   return reshape(gradient, to);
 }
 
 ValueId GradientContext::reshape(ValueId value, const Shape& to) {
-  if (shape(value) == to) return value;
+  if (choose({shape(value) == to ? 0 : 1})[0] == 0) return value;
   return emit(OpKind::Reshape, {value}, {{"shape", to.to_vector()}, {"allowzero", int64_t{1}}});
+}
+
+ValueId GradientContext::expand(ValueId value, const Shape& to) {
+  if (choose({shape(value) == to ? 0 : 1})[0] == 0) return value;
+  return emit(OpKind::Expand, {value}, {{"shape", to.to_vector()}});
 }
 
 }  // namespace mpc

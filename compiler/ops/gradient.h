@@ -9,13 +9,23 @@
 
 namespace mpc {
 
+/// The choices of gradient rules that depend on shapes (is a Reshape needed, which dimensions were broadcast), in the
+/// order they are made. Recorded for the graph of a full micro-batch and replayed for that of the last, smaller one: both then get
+/// the same nodes, even where a single row looks like a broadcast dimension.
+struct ShapeChoices {
+  std::vector<std::vector<int64_t>> made;
+  size_t next = 0;
+  bool is_replay = false;
+};
+
 /// What a gradient rule sees and writes: given d(loss)/d(outputs) of one forward node, it appends nodes that compute
 /// d(loss)/d(input i) for the inputs that need it. Input and weight gradients are separate nodes.
 /// The driver (passes/differentiate) sets phases, sums several uses, and gives every appended node the forward node as
 /// its anchor and origin.
 class GradientContext {
  public:
-  GradientContext(Graph& graph, NodeId node, std::vector<ValueId> output_grads, std::vector<bool> needs);
+  GradientContext(Graph& graph, NodeId node, std::vector<ValueId> output_grads, std::vector<bool> needs,
+                  ShapeChoices* choices = nullptr);
 
   const Attributes& attributes() const { return graph_.node(node_).attributes; }
   int input_count() const { return static_cast<int>(graph_.node(node_).inputs.size()); }
@@ -47,6 +57,8 @@ class GradientContext {
   /// Sums `gradient` over the dimensions that broadcasting `to` had added or stretched. No node when the shapes agree.
   ValueId reduce_to(ValueId gradient, const Shape& to);
   ValueId reshape(ValueId value, const Shape& to);
+  /// Broadcasts to a shape. No node when the shapes agree.
+  ValueId expand(ValueId value, const Shape& to);
   // Short forms of common ops.
   ValueId add(ValueId a, ValueId b) { return emit(OpKind::Add, {a, b}); }
   ValueId sub(ValueId a, ValueId b) { return emit(OpKind::Sub, {a, b}); }
@@ -55,8 +67,11 @@ class GradientContext {
   ValueId neg(ValueId a) { return emit(OpKind::Neg, {a}); }
 
  private:
+  std::vector<int64_t> choose(std::vector<int64_t> by_shape);
+
   Graph& graph_;
   NodeId node_;
+  ShapeChoices* choices_;
   std::vector<ValueId> output_grads_;
   std::vector<bool> needs_;
   std::vector<ValueId> input_grads_;

@@ -84,9 +84,7 @@ ValueId kept_y(GradientContext& context) {
 }
 
 ValueId expand_to_input(GradientContext& context, ValueId value) {
-  const Shape shape = context.shape(context.input(0));
-  if (context.shape(value) == shape) return value;
-  return context.emit(OpKind::Expand, {value}, {{"shape", shape.to_vector()}});
+  return context.expand(value, context.shape(context.input(0)));
 }
 
 ValueId reduce_again(GradientContext& context, OpKind op, ValueId value) {

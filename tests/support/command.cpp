@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,6 +43,11 @@ struct Pipe {
     dup2(out, STDOUT_FILENO);
   }
   if (!options.folder.empty() && chdir(options.folder.c_str()) != 0) _exit(126);
+  if (options.removes_folder && rmdir(options.folder.c_str()) != 0 && access(options.folder.c_str(), F_OK) == 0) _exit(126);
+  if (options.address_space_bytes > 0) {
+    const rlimit limit = {static_cast<rlim_t>(options.address_space_bytes), static_cast<rlim_t>(options.address_space_bytes)};
+    setrlimit(RLIMIT_AS, &limit);
+  }
   std::vector<char*> argv = {const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);

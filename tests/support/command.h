@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@ struct CommandResult {
 
 struct CommandOptions {
   std::string folder;            // the working folder; empty: this process's
+  bool removes_folder = false;   // once the program's process stands in it
+  int64_t address_space_bytes = 0;  // the most it may map; 0: any
   bool closes_stdout = false;    // the program starts without one
   std::string stdout_path;       // stdout goes there instead of into `out` (/dev/full, say)
   std::string signal_after;      // when this text stands in stdout, `signal_number` is sent once

@@ -1,0 +1,182 @@
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <map>
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include "compiler/base/file.h"
+#include "tests/support/command.h"
+#include "tests/unit/helpers.h"
+
+// Command lines that are wrong: the code, and nothing created or changed.
+
+namespace mpc::test {
+namespace {
+
+using Arguments = std::vector<std::string>;
+
+/// A folder with a model in it, and its content to compare with.
+class Workplace {
+ public:
+  Workplace() {
+    REQUIRE(run_mpc({"zoo", "two-linear", "-o", model(), "--quiet"}).exit_code == 0);
+    before_ = content();
+  }
+  std::string model() const { return folder_ / "m.onnx"; }
+  const TemporaryFolder& folder() const { return folder_; }
+  /// Runs a command that must end with `code`, and checks that it left everything as it was.
+  void refuses(const Arguments& arguments, int code, const CommandOptions& options = {}) {
+    CAPTURE(fmt::format("{}", fmt::join(arguments, " ")));
+    const CommandResult result = run_mpc(arguments, options);
+    CAPTURE(result.err);
+    CHECK(result.exit_code == code);
+    if (result.exit_code != 0) CHECK(result.err.find("mpc: error[M") != std::string::npos);
+    CHECK(content() == before_);
+  }
+  /// What stands in the folder belongs there from here on.
+  void accept() { before_ = content(); }
+
+ private:
+  std::map<std::string, std::string> content() const {
+    std::map<std::string, std::string> files;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_.path())) {
+      constexpr int64_t kMost = int64_t{64} << 20;
+      files[entry.path().string()] = entry.is_regular_file() && !entry.is_symlink() ? read_text_file(entry.path().string(), kMost) : "";
+    }
+    return files;
+  }
+
+  TemporaryFolder folder_;
+  std::map<std::string, std::string> before_;
+};
+
+}  // namespace
+
+TEST_CASE("misuse: wrong words on the command line end with code 2") {
+  Workplace place;
+  place.refuses({}, 2);
+  place.refuses({"teleport"}, 2);
+  place.refuses({"--teleport"}, 2);
+  place.refuses({"partition", place.model(), "--teleport"}, 2);
+  place.refuses({"partition", place.model(), "--gpus"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--gpus", "3"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--quiet", "--quiet"}, 2);
+  place.refuses({"partition", place.model(), "another", "--gpus", "2"}, 2);
+  place.refuses({"partition", place.model()}, 2);
+  place.refuses({"partition", "--gpus", "2"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--devices", "cpu:2"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--dot-level", "galaxy", "--dot", place.folder() / "x.dot"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--schedule", "1f2b"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--objective", "beauty"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--gpu-type", "h300"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--limit", "nods=2"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--dim", "batch"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--dim", "batch=-1"}, 2);
+  place.refuses({"train", place.model(), "--data", "synthetic", "--epochs", "1", "--steps", "1"}, 2);
+  place.refuses({"train", place.model(), "--data", "synthetic", "--optimizer", "adamm"}, 2);
+  place.refuses({"train", place.model(), "--data", "synthetic", "--loss", "hope"}, 2);
+  place.refuses({"zoo", "two-linear"}, 2);
+  place.refuses({"zoo", "two-linear", "-o", place.folder() / "x.onnx", "--size", "width=2"}, 2);
+}
+
+TEST_CASE("misuse: device counts, memories and pins that cannot be end with code 2") {
+  Workplace place;
+  for (const char* devices : {"0", "-1", "9999999999", "2.5", "", "cpu:0", "cpu:-1", "cpu:2.5", "cpu:9999999999", "tpu:1", "cuda:0,cuda:0", "cpu,,cpu"}) {
+    place.refuses({"partition", place.model(), "--devices", devices}, 2);
+  }
+  for (const char* gpus : {"0", "-1", "9999999999", "2.5", ""}) place.refuses({"partition", place.model(), "--gpus", gpus}, 2);
+  for (const char* memory : {"12Q", "0", "-1GiB", "", "16 GB ", "1GiB,1GiB,1GiB", "1e999"}) {
+    place.refuses({"partition", place.model(), "--devices", "cpu:2", "--memory", memory}, 2);
+  }
+  for (const char* pin : {"layer1", "=0", "layer1=", "layer1=2", "layer1=-1", "layer1=cpu:7", "([=0", "nobody=0"}) {
+    place.refuses({"partition", place.model(), "--devices", "cpu:2", "--pin", pin}, 2);
+  }
+  for (const char* batch : {"0", "-4", "1.5", "x"}) place.refuses({"partition", place.model(), "--devices", "cpu:2", "--batch", batch}, 2);
+}
+
+TEST_CASE("misuse: files that cannot be read end with code 6") {
+  Workplace place;
+  const TemporaryFolder& folder = place.folder();
+  place.refuses({"partition", folder / "absent.onnx", "--gpus", "2"}, 6);
+  place.refuses({"partition", folder.path(), "--gpus", "2"}, 6);
+  place.refuses({"partition", "", "--gpus", "2"}, 6);
+  place.refuses({"partition", "/dev/zero", "--gpus", "2"}, 6);
+  place.refuses({"partition", std::string(4096, 'a'), "--gpus", "2"}, 6);
+  place.refuses({"partition", folder / "line\nbreak", "--gpus", "2"}, 6);
+  place.refuses({"partition", folder / "bytes\xff\xfe", "--gpus", "2"}, 6);
+  place.refuses({"run", place.model(), "--input", "x=" + (folder / "absent.npy")}, 6);
+  place.refuses({"run", "--plan", folder / "absent.json"}, 6);
+  place.refuses({"partition", place.model(), "--cluster", folder / "absent.json"}, 6);
+  REQUIRE(mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  place.accept();
+  place.refuses({"check", folder / "pipe"}, 6);
+}
+
+TEST_CASE("misuse: outputs that cannot be written end with code 6 and leave what was there") {
+  Workplace place;
+  const TemporaryFolder& folder = place.folder();
+  const auto partition = [&](const std::string& flag, const std::string& path) {
+    return Arguments{"partition", place.model(), "--devices", "cpu:2", "--quiet", flag, path};
+  };
+  for (const char* flag : {"-o", "--dot", "--trace", "--onnx", "--json"}) {
+    place.refuses(partition(flag, folder / "absent/out"), 6);
+    place.refuses(partition(flag, place.model()), 6);
+    place.refuses(partition(flag, folder.path()), 6);
+    place.refuses(partition(flag, "/dev/full"), 6);
+  }
+  std::filesystem::create_symlink(place.model(), folder / "link");
+  place.accept();
+  for (const char* flag : {"-o", "--dot", "--trace", "--onnx", "--json"}) place.refuses(partition(flag, folder / "link"), 6);
+  place.refuses({"zoo", "tiny-linear", "-o", folder / "link"}, 6);
+  place.refuses({"train", place.model(), "--data", "synthetic", "--loss", "mse", "--save", folder / "absent/out.onnx"}, 6);
+}
+
+TEST_CASE("misuse: stdout that is closed, full or read by nobody ends with code 6, never by a signal") {
+  Workplace place;
+  const Arguments partition = {"partition", place.model(), "--devices", "cpu:2"};
+  place.refuses(partition, 6, {.folder = "", .closes_stdout = true});
+  place.refuses(partition, 6, {.folder = "", .stdout_path = "/dev/full"});
+  CommandOptions unread;
+  unread.reads_nothing = true;
+  place.refuses(partition, 6, unread);
+  Arguments with_json = partition;
+  with_json.insert(with_json.end(), {"--json", "-"});
+  place.refuses(with_json, 6, {.folder = "", .stdout_path = "/dev/full"});
+}
+
+TEST_CASE("misuse: a model whose name begins with a dash is read after --") {
+  const TemporaryFolder folder;
+  REQUIRE(run_mpc({"zoo", "two-linear", "-o", folder / "-x", "--quiet"}).exit_code == 0);
+  CommandOptions options;
+  options.folder = folder.path();
+  CHECK(run_mpc({"check", "--", "-x"}, options).exit_code == 0);
+  CHECK(run_mpc({"check", "-x"}, options).exit_code == 2);
+}
+
+TEST_CASE("misuse: a working folder that is gone is an error of files") {
+  const TemporaryFolder folder;
+  std::filesystem::create_directory(folder / "gone");
+  CommandOptions options;
+  options.folder = folder / "gone";
+  options.removes_folder = true;
+  CHECK(run_mpc({"check", "m.onnx"}, options).exit_code == 6);
+  std::filesystem::create_directory(folder / "gone");
+  CHECK(run_mpc({"zoo", "tiny-linear", "-o", "m.onnx"}, options).exit_code == 6);
+}
+
+TEST_CASE("misuse: what this version does not do is refused by name with code 4") {
+  Workplace place;
+  place.refuses({"partition", "--cost-graph", "g.json"}, 4);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--profile", "p.json"}, 4);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--report", "r.html"}, 4);
+  place.refuses({"train", place.model(), "--data", "synthetic", "--checkpoint", "c"}, 4);
+  place.refuses({"train", place.model(), "--data", "synthetic", "--resume"}, 4);
+  place.refuses({"train", place.model(), "--data", "synthetic", "--precision", "tf32"}, 4);
+  place.refuses({"split", "--plan", "p.json"}, 4);
+  place.refuses({"profile"}, 4);
+}
+
+}  // namespace mpc::test
