@@ -80,7 +80,7 @@ std::string flag_hint(const CLI::App& app, const std::string& word) {
 
 Error usage_error(const CLI::App& command, const CLI::ParseError& error) {
   const std::string where = "mpc " + command.get_name();
-  if (error.get_name() == "ExtrasError") {
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
     for (const std::string& word : command.remaining()) {
       if (word.starts_with("-")) return Error(ErrorId::M001, where, fmt::format("unknown flag {}", word), flag_hint(command, word));
     }

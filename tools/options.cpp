@@ -92,7 +92,7 @@ Cluster DeviceFlags::for_planning(const Console& console) const {
     console.note(fmt::format("no GPU is at hand: planning for {} (--gpu-type chooses another kind)", kind));
   }
   for (const std::string& text : chosen.notes()) console.note(text);
-  return memory.empty() ? chosen : chosen.with_memory(memory);
+  return memory ? chosen.with_memory(*memory) : chosen;
 }
 
 Cluster DeviceFlags::for_running(const Console& console) const {
@@ -108,7 +108,7 @@ Cluster DeviceFlags::for_running(const Console& console) const {
                 fmt::format("--devices cpu:{} runs on the CPU", chosen.device_count()));
   }
   for (const std::string& text : chosen.notes()) console.note(text);
-  return memory.empty() ? chosen : chosen.with_memory(memory);
+  return memory ? chosen.with_memory(*memory) : chosen;
 }
 
 void ModelFlags::add(CLI::App& app) {

@@ -24,7 +24,7 @@ struct DeviceFlags {
   std::string gpu_type;
   std::string devices;
   std::string cluster;
-  std::string memory;
+  std::optional<std::string> memory;
 
   void add(CLI::App& app);
   bool is_given() const { return gpus || !devices.empty() || !cluster.empty(); }

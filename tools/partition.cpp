@@ -1,4 +1,5 @@
 #include <memory>
+#include <optional>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -15,7 +16,7 @@ namespace mpc::tools {
 namespace {
 
 struct Flags {
-  std::string model;
+  std::optional<std::string> model;
   std::string output;
   std::string dot;
   std::string dot_level = "block";
@@ -91,16 +92,16 @@ std::string explanation(const Plan& plan) {
 
 int partition(const Flags& flags, Console& console) {
   refuse_unsupported(flags);
-  if (flags.model.empty()) throw Error(ErrorId::M001, "mpc partition", "no model is given");
+  if (!flags.model) throw Error(ErrorId::M001, "mpc partition", "no model is given");
   const std::string outputs[] = {flags.output, flags.dot, flags.trace, flags.onnx, console.json_path};
-  for (const std::string& output : outputs) require_other_file(output, flags.model);
+  for (const std::string& output : outputs) require_other_file(output, *flags.model);
   if (flags.dot == "-") console.keep_stdout_for_data();
   const Cluster cluster = flags.devices.for_planning(console);
   CompileOptions options;
   options.bindings = flags.shapes.bindings();
   flags.split.apply(cluster, options);
   if (flags.train) options.training = flags.training.options();
-  const Model model = flags.reading.load(flags.model);
+  const Model model = flags.reading.load(*flags.model);
   keep_annotations(flags, model, cluster, console, options);
   const std::optional<Plan> plan = compile_or_report(console, model, cluster, options);
   if (!plan) return exit_code(ErrorId::M050);

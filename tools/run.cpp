@@ -1,5 +1,6 @@
 #include <map>
 #include <memory>
+#include <optional>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -17,7 +18,7 @@ namespace mpc::tools {
 namespace {
 
 struct Flags {
-  std::string model;
+  std::optional<std::string> model;
   std::string plan;
   std::vector<std::string> inputs;
   std::vector<std::string> outputs;
@@ -107,12 +108,12 @@ std::optional<Plan> find_plan(const Flags& flags, const GivenInputs& given, std:
   if (!flags.plan.empty()) {
     if (flags.devices.is_given()) throw Error(ErrorId::M001, "mpc run", "--plan says which devices are used", "leave out --devices");
     Plan plan = Plan::load(flags.plan);
-    model = flags.reading.load(flags.model.empty() ? plan.model_path() : flags.model);
+    model = flags.reading.load(flags.model.value_or(plan.model_path()));
     return plan;
   }
-  if (flags.model.empty()) throw Error(ErrorId::M001, "mpc run", "no model and no --plan is given");
+  if (!flags.model) throw Error(ErrorId::M001, "mpc run", "no model and no --plan is given");
   const Cluster cluster = flags.devices.for_running(console);
-  model = flags.reading.load(flags.model);
+  model = flags.reading.load(*flags.model);
   CompileOptions options;
   options.bindings = flags.shapes.bindings();
   flags.split.apply(cluster, options);
@@ -121,12 +122,11 @@ std::optional<Plan> find_plan(const Flags& flags, const GivenInputs& given, std:
 }
 
 int run(const Flags& flags, Console& console) {
-  require_other_file(console.json_path, flags.model);
-  require_other_file(flags.trace, flags.model);
   const GivenInputs given = read_inputs(flags);
   std::optional<Model> model;
   const std::optional<Plan> plan = find_plan(flags, given, model, console);
   if (!plan) return exit_code(ErrorId::M050);
+  for (const std::string& path : {flags.trace, console.json_path}) require_other_file(path, model->path());
   const auto outputs = output_pairs("--output", flags.outputs, *plan);
   for (const auto& [name, path] : outputs) require_other_file(path, model->path());
   const auto compares = output_pairs("--compare", flags.compares, *plan);

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <numeric>
 
 #include <CLI/CLI.hpp>
@@ -23,7 +24,7 @@ namespace {
 constexpr const char* kSynthetic = "synthetic";
 
 struct Flags {
-  std::string model;
+  std::optional<std::string> model;
   std::string plan;
   std::vector<std::string> data;
   std::string labels;
@@ -207,7 +208,7 @@ std::optional<Plan> find_plan(const Flags& flags, const Model& model, const std:
 }
 
 std::string model_path(const Flags& flags) {
-  if (!flags.model.empty()) return flags.model;
+  if (flags.model) return *flags.model;
   if (flags.plan.empty()) throw Error(ErrorId::M001, "mpc train", "no model and no --plan is given");
   return Plan::load(flags.plan).model_path();
 }

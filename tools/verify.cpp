@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <regex>
 
 #include <CLI/CLI.hpp>
@@ -21,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Flags {
-  std::string model;
+  std::optional<std::string> model;
   std::string test_data;
   std::string suite;
   std::string filter;
@@ -45,13 +46,13 @@ VerifyOptions verify_options(const Flags& flags, const Cluster& cluster) {
 }
 
 int verify_model(const Flags& flags, Console& console) {
-  if (flags.model.empty() || flags.test_data.empty()) {
+  if (!flags.model || flags.test_data.empty()) {
     throw Error(ErrorId::M001, "mpc verify", "a model and its test data are needed", "mpc verify MODEL --test-data DIR, or mpc verify --suite DIR");
   }
-  require_other_file(console.json_path, flags.model);
+  require_other_file(console.json_path, *flags.model);
   const Cluster cluster = flags.devices.for_running(console);
   const VerifyOptions options = verify_options(flags, cluster);
-  const Model model = flags.reading.load(flags.model);
+  const Model model = flags.reading.load(*flags.model);
   const std::vector<std::string> sets = data_sets(flags.test_data);
   Json answer;
   std::string text;
@@ -77,7 +78,7 @@ int verify_model(const Flags& flags, Console& console) {
   if (worst.passed) return 0;
   Console errors = console;
   errors.json_path.clear();  // the answer is there already
-  errors.report(Error(ErrorId::M090, flags.model, worst.first_mismatch));
+  errors.report(Error(ErrorId::M090, *flags.model, worst.first_mismatch));
   return exit_code(ErrorId::M090);
 }
 

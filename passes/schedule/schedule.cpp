@@ -235,11 +235,12 @@ std::string_view schedule_name(ScheduleKind kind) { return kNames[static_cast<si
 
 Schedule make_schedule(const Segments& segments, int microbatches, bool has_tail, ScheduleKind kind) {
   if (kind != ScheduleKind::automatic) return Player(segments, microbatches, has_tail, kind).run();
-  // The order of the candidates breaks ties: 1F1B holds the fewest activations of the overlapping ones.
+  // 1F1B comes first and stays unless another is clearly faster: of the overlapping ones it holds the fewest activations.
+  constexpr double kClearly = 0.98;
   std::optional<Schedule> best;
   for (const ScheduleKind candidate : {ScheduleKind::one_f_one_b, ScheduleKind::gpipe, ScheduleKind::sequential}) {
     Schedule schedule = Player(segments, microbatches, has_tail, candidate).run();
-    if (!best || schedule.step_seconds < best->step_seconds) best = std::move(schedule);
+    if (!best || schedule.step_seconds < kClearly * best->step_seconds) best = std::move(schedule);
   }
   return *best;
 }

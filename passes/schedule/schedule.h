@@ -43,7 +43,7 @@ struct Schedule {
 // Source of 1F1B: PipeDream (SOSP 2019), section 3.3; Megatron-LM (SC 2021), figure 4.
 
 /// @param microbatches of a step; `tail` the index of the variant of the last one (segments.h).
-/// `automatic` tries the named ones and takes the shortest step (fewest micro-batches in flight when equal).
+/// `automatic` tries the named ones and takes 1F1B unless another is more than 2 % faster.
 /// O(T log T) in tasks T.
 Schedule make_schedule(const Segments& segments, int microbatches, bool has_tail, ScheduleKind kind);
 

@@ -137,14 +137,18 @@ TEST_CASE("misuse: outputs that cannot be written end with code 6 and leave what
 TEST_CASE("misuse: stdout that is closed, full or read by nobody ends with code 6, never by a signal") {
   Workplace place;
   const Arguments partition = {"partition", place.model(), "--devices", "cpu:2"};
-  place.refuses(partition, 6, {.folder = "", .closes_stdout = true});
-  place.refuses(partition, 6, {.folder = "", .stdout_path = "/dev/full"});
+  CommandOptions closed;
+  closed.closes_stdout = true;
+  place.refuses(partition, 6, closed);
+  CommandOptions full;
+  full.stdout_path = "/dev/full";
+  place.refuses(partition, 6, full);
   CommandOptions unread;
   unread.reads_nothing = true;
   place.refuses(partition, 6, unread);
   Arguments with_json = partition;
   with_json.insert(with_json.end(), {"--json", "-"});
-  place.refuses(with_json, 6, {.folder = "", .stdout_path = "/dev/full"});
+  place.refuses(with_json, 6, full);
 }
 
 TEST_CASE("misuse: a model whose name begins with a dash is read after --") {

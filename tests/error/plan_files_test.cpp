@@ -54,10 +54,11 @@ TEST_CASE("plan files: an untouched plan is accepted") {
 
 TEST_CASE("plan files: tables with a row missing, twice or out of place are refused with code 3") {
   const PlanFile file;
-  for (const char* table : {"devices", "links", "values", "nodes", "transfers", "slices", "queues", "instructions", "inputs", "outputs"}) {
+  for (const std::string table : {"devices", "links", "values", "nodes", "transfers", "slices", "queues", "instructions", "inputs", "outputs"}) {
     CAPTURE(table);
     REQUIRE(file.plan().at(table).size() > 0);
-    CHECK(file.code_after([&](json& plan) { plan[table].erase(plan[table].size() - 1); }) == 3);
+    // The last link is that from the second device to the first, which this plan does not use.
+    CHECK(file.code_after([&](json& plan) { plan[table].erase(plan[table].size() - 1); }) == (table == "links" ? 0 : 3));
     CHECK(file.code_after([&](json& plan) { plan[table].push_back(plan[table].back()); }) == 3);
     CHECK(file.code_after([&](json& plan) { plan[table] = 7; }) == 3);
     CHECK(file.code_after([&](json& plan) { plan.erase(table); }) == 3);

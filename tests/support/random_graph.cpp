@@ -25,12 +25,19 @@ class Generator {
 
 class GraphMaker {
  public:
-  GraphMaker(uint64_t seed, int64_t rows, const RandomGraphOptions& options) : random_(seed), rows_(rows), options_(options) { graph_.name = "random"; }
+  GraphMaker(uint64_t seed, int64_t rows, const RandomGraphOptions& options)
+      : seed_(seed), random_(seed), rows_(rows), options_(options) {
+    graph_.name = "random";
+  }
 
   Graph run() {
     values_.push_back(graph_.add_input("x", DType::f32, Shape{rows_, 3 + random_.below(6)}));
     if (random_.below(3) == 0) values_.push_back(graph_.add_input("x2", DType::f32, Shape{rows_, 3 + random_.below(6)}));
-    while (graph_.node_count() < options_.nodes) add_random_node();
+    for (int step = 0; step < options_.steps; ++step) {
+      if (options_.dropped.contains(step)) continue;
+      random_ = Generator(mix_bits(mix_bits(seed_) + static_cast<uint64_t>(step)));
+      add_random_node();
+    }
     finish();
     return std::move(graph_);
   }
@@ -126,6 +133,7 @@ class GraphMaker {
     graph_.outputs.push_back({"y", y});
   }
 
+  uint64_t seed_;
   Generator random_;
   int64_t rows_;
   const RandomGraphOptions& options_;
@@ -138,7 +146,25 @@ class GraphMaker {
 
 }  // namespace
 
-Graph random_graph(uint64_t seed, int64_t rows, const RandomGraphOptions& options) { return GraphMaker(seed, rows, options).run(); }
+Graph random_graph(uint64_t seed, int64_t rows, const RandomGraphOptions& options) {
+  return GraphMaker(seed, rows, options).run();
+}
+
+RandomGraphOptions shrink(RandomGraphOptions options, const std::function<bool(const RandomGraphOptions&)>& fails) {
+  for (bool changed = true; changed;) {
+    changed = false;
+    // From the last: later steps are the most likely to depend on others, and no other depends on them.
+    for (int step = options.steps - 1; step >= 0; --step) {
+      if (!options.dropped.insert(step).second) continue;
+      if (fails(options)) {
+        changed = true;
+      } else {
+        options.dropped.erase(step);
+      }
+    }
+  }
+  return options;
+}
 
 void SeededWeights::read(const std::string& name, int64_t offset, std::span<std::byte> out) const {
   uint64_t key = seed_;
