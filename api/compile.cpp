@@ -2,12 +2,16 @@
 
 #include <fmt/format.h>
 
+#include "api/dot.h"
 #include "api/impl.h"
 #include "api/reference_evaluator.h"
 #include "api/report.h"
 #include "compiler/base/error.h"
+#include "compiler/base/file.h"
 #include "compiler/base/text.h"
+#include "compiler/ir/print.h"
 #include "compiler/plan/check.h"
+#include "compiler/plan/text.h"
 
 namespace mpc {
 namespace {
@@ -62,6 +66,25 @@ void require_sound(const Plan& plan) {
   }
 }
 
+/// Writes what the passes make into a folder, in the order in which they make it.
+class Dump {
+ public:
+  explicit Dump(std::string folder) : folder_(std::move(folder)) {}
+  bool is_wanted() const { return !folder_.empty(); }
+
+  void graph(std::string_view pass, const Graph& graph) {
+    write_file_atomic(fmt::format("{}/{:02}-{}.mpc", folder_, count_++, pass), print(graph));
+  }
+  void plan(const Plan& plan) const {
+    write_file_atomic(folder_ + "/plan.json", print_plan(plan));
+    write_file_atomic(folder_ + "/plan.dot", api::plan_dot(plan, {}));
+  }
+
+ private:
+  std::string folder_;
+  int count_ = 0;
+};
+
 v1::NoPlan make_public(const Infeasible& infeasible, const Cluster& cluster) {
   v1::NoPlan reasons;
   for (const Infeasible::Need& need : infeasible.needs) {
@@ -94,10 +117,14 @@ CompileResult compile(const Model& model, const Cluster& cluster, const CompileO
   const ReferenceEvaluator evaluator;
   PipelineHooks hooks;
   hooks.progress = options.progress;
+  hooks.verifies = options.verify_passes;
+  Dump dump(options.dump_folder);
+  if (dump.is_wanted()) hooks.graph = [&](std::string_view pass, const Graph& graph) { dump.graph(pass, graph); };
   std::variant<mpc::Plan, Infeasible> outcome =
       make_plan(model.impl().model, cluster.impl().cluster, plan_options, evaluator, hooks);
   CompileResult result;
   if (mpc::Plan* plan = std::get_if<mpc::Plan>(&outcome)) {
+    if (dump.is_wanted()) dump.plan(*plan);
     require_sound(*plan);
     result.plan = api::make_public(std::move(*plan));
   } else {

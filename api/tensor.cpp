@@ -1,6 +1,7 @@
 #include "mpc/tensor.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <numeric>
@@ -14,6 +15,7 @@
 #include "compiler/base/idx.h"
 #include "compiler/base/npy.h"
 #include "compiler/base/random.h"
+#include "compiler/base/safetensors.h"
 #include "compiler/base/text.h"
 
 namespace mpc {
@@ -162,6 +164,8 @@ Tensor load_tensor(const std::string& path) {
   if (is_idx) return api::to_tensor(read_idx(path));
   return api::to_tensor(onnx_io::read_tensor_file(path));
 }
+
+size_t count_safetensors(const std::string& path) { return SafetensorsFile(path).entries().size(); }
 
 void save_tensor(const std::string& path, const Tensor& tensor) {
   write_npy(path, api::to_literal(tensor, path));

@@ -25,6 +25,8 @@ struct LossOptions {
 
 /// The name of the input that add_loss adds.
 inline constexpr std::string_view kLabelsInput = "labels";
+/// What the names of its nodes begin with.
+inline constexpr std::string_view kLossScope = "loss/";
 
 /// Adds an input `labels` and nodes `loss/...` that compute the mean loss of the micro-batch times `weight`:
 ///  cross_entropy    -log softmax(y)[label], mean over labels; y (n, C) or (n, C, d...), or (n, s, C) of rank 3 with the classes last

@@ -18,7 +18,14 @@ constexpr int64_t kSmallBytes = 64 << 10;
 
 class TransferInserter {
  public:
-  explicit TransferInserter(const Graph& graph) : graph_(graph), rewriter_(graph), levels_(levels_of(graph)), owner_(static_cast<size_t>(graph.value_count())) {}
+  TransferInserter(const Graph& graph, const Graph& sizes)
+      : graph_(graph),
+        sizes_(sizes),
+        rewriter_(graph),
+        levels_(levels_of(graph)),
+        owner_(static_cast<size_t>(graph.value_count())) {
+    MPC_CHECK(sizes.value_count() == graph.value_count(), "the graph that says the sizes has another structure");
+  }
 
   Graph run() {
     find_owners();
@@ -75,7 +82,7 @@ class TransferInserter {
     const int group = is_made ? phase_group(graph_.node(value.producer).phase) : 0;
     const bool per_step = value.rate == Rate::per_step;
     // A large value is a group of its own: it must not wait for others, nor they for it.
-    const int alone = value.bytes() < kSmallBytes ? -1 : static_cast<int>(id.index());
+    const int alone = sizes_.value(id).bytes() < kSmallBytes ? -1 : static_cast<int>(id.index());
     groups_[level][{owner_[id], to, group, per_step, alone}].push_back(id);
   }
 
@@ -122,6 +129,7 @@ class TransferInserter {
   }
 
   const Graph& graph_;
+  const Graph& sizes_;
   Rewriter rewriter_;
   std::vector<int> levels_;
   IdMap<ValueId, DeviceId> owner_;
@@ -132,6 +140,12 @@ class TransferInserter {
 
 }  // namespace
 
-Graph insert_transfers(const Graph& graph) { return TransferInserter(graph).run(); }
+Graph insert_transfers(const Graph& graph) {
+  return insert_transfers(graph, graph);
+}
+
+Graph insert_transfers(const Graph& graph, const Graph& sizes) {
+  return TransferInserter(graph, sizes).run();
+}
 
 }  // namespace mpc

@@ -11,5 +11,8 @@ namespace mpc {
 /// first reader and is sent once per step to others.
 /// @pre stage placed.   @post stage local. O((N + E) log N). @throws Error(M700) if a node has no device.
 Graph insert_transfers(const Graph& graph);
+/// The same, where the values of `sizes`, a graph of the same structure, say what is small: the graphs of both sizes of
+/// micro-batch must get the same transfers.
+Graph insert_transfers(const Graph& graph, const Graph& sizes);
 
 }  // namespace mpc

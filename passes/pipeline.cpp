@@ -261,7 +261,10 @@ class BackHalf {
   void lower_attempt(Attempt& attempt) const {
     const Graph main = localize(graphs_.main, attempt.placement);
     std::optional<Graph> tail;
-    if (graphs_.tail) tail = localize(*graphs_.tail, attempt.placement);
+    if (graphs_.tail) {
+      tail = localize(*graphs_.tail, attempt.placement);
+      MPC_CHECK(have_same_structure(main, *tail), "the last micro-batch has another graph than the others");
+    }
     std::vector<const Graph*> variants = {&main};
     if (tail) variants.push_back(&*tail);
     observed_.stage("schedule", 0.6);
@@ -277,7 +280,7 @@ class BackHalf {
 
   Graph localize(const Graph& graph, const Placement& placement) const {
     const Graph placed = observed_.after("place", apply_placement(graph, placement.device_of_node));
-    return observed_.after("insert_transfers", insert_transfers(placed));
+    return observed_.after("insert_transfers", insert_transfers(placed, graphs_.main));
   }
 
   static int64_t excess_bytes(const Plan& plan) {
@@ -335,6 +338,25 @@ void add_predictions(Plan& plan, const Placement& placement, const PlanOptions& 
   plan.step_seconds = timeline.step_seconds;
   plan.bubble = timeline.bubble;
   for (const TimelineEntry& entry : timeline.entries) plan.instructions[entry.instruction].start_s = entry.start_s;
+}
+
+/// Which device a stream of micro-batches waits for, and the node that it spends most time on.
+void add_bottleneck(Plan& plan) {
+  size_t slowest = 0;
+  size_t busy_devices = 0;
+  for (size_t d = 0; d < plan.devices.size(); ++d) {
+    busy_devices += plan.devices[d].seconds > 0 ? 1 : 0;
+    if (plan.devices[d].seconds > plan.devices[slowest].seconds) slowest = d;
+  }
+  if (busy_devices < 2) return;
+  std::map<std::string, double> seconds_of;  // forward and backward of one ONNX node, per micro-batch
+  for (const PlanNode& node : plan.nodes) {
+    if (node.device == DeviceId(slowest) && !node.per_step) seconds_of[node.origin] += node.seconds.front();
+  }
+  if (seconds_of.empty()) return;
+  const auto& [node, seconds] = *std::ranges::max_element(seconds_of, {}, [](const auto& entry) { return entry.second; });
+  const PlanDevice& device = plan.devices[slowest];
+  plan.notes.push_back(fmt::format("{} is the bottleneck: it works {} per step, {} of it on {}", device.name, seconds_text(device.seconds), seconds_text(seconds * plan.microbatches), node));
 }
 
 void add_warnings(Plan& plan) {
@@ -407,6 +429,7 @@ std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluste
   describe_inputs(plan, graphs);
   describe_outputs(plan, graphs);
   add_predictions(plan, attempt.placement, options);
+  add_bottleneck(plan);
   add_warnings(plan);
   observed.stage("done", 1);
   return std::move(plan);

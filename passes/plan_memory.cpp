@@ -324,7 +324,7 @@ class MemoryPlanner {
   int64_t& persistent_use(MemoryUse& memory, const PlanSlice& slice) {
     const PlanValue& value = plan_.values[slice.value];
     if (value.is_gradient) return memory.gradient_bytes;
-    if (value.kind == PlanValueKind::input) return memory.activation_bytes;
+    if (value.kind == PlanValueKind::input || value.kind == PlanValueKind::constant) return memory.activation_bytes;
     return value.kind == PlanValueKind::state ? memory.optimizer_bytes : memory.parameter_bytes;
   }
 

@@ -20,13 +20,32 @@ struct Flags {
   ShapeFlags shapes;
 };
 
-/// A plan is JSON, and its first byte is a brace; no ONNX file of any meaning begins with one (field 15, group).
-bool is_plan(const std::string& path) {
+enum class Kind : uint8_t { plan, safetensors, tensor, model };
+
+/// What a file is, by its name and its first bytes. A plan is JSON, and its first byte is a brace; no ONNX file of any
+/// meaning begins with one (field 15, group).
+Kind kind_of(const std::string& path) {
+  if (path.ends_with(".safetensors")) return Kind::safetensors;
+  if (path.ends_with(".npy") || path.ends_with(".pb")) return Kind::tensor;
   const InputFile file(path);
   std::byte first{};
-  if (file.bytes() == 0) return false;
+  if (file.bytes() == 0) return Kind::model;
   file.read(0, std::span(&first, 1));
-  return first == std::byte{'{'};
+  return first == std::byte{'{'} ? Kind::plan : Kind::model;
+}
+
+int check_safetensors_file(const Flags& flags, const Console& console) {
+  const size_t tensors = count_safetensors(flags.file);
+  console.say(fmt::format("{}: nothing wrong was found: {} tensors\n", escaped(flags.file), tensors));
+  console.json({{"file", flags.file}, {"kind", "safetensors"}, {"ok", true}, {"complete", true}, {"warnings", Json::array()}});
+  return 0;
+}
+
+int check_tensor_file(const Flags& flags, const Console& console) {
+  const Tensor tensor = load_tensor(flags.file);
+  console.say(fmt::format("{}: nothing wrong was found: {}\n", escaped(flags.file), std::string(to_string(tensor.dtype)) + shape_text(tensor.shape)));
+  console.json({{"file", flags.file}, {"kind", "tensor"}, {"ok", true}, {"complete", true}, {"warnings", Json::array()}});
+  return 0;
 }
 
 int check_plan_file(const Flags& flags, const Console& console) {
@@ -63,12 +82,22 @@ int check_model_file(const Flags& flags, const Console& console) {
 
 Body add_check(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("file", flags->file, "an ONNX file or a plan")->required()->type_name("MODEL|PLAN");
+  app.add_option("file", flags->file, "an ONNX file, a plan, or a tensor file (.npy, .pb, .safetensors)")->required()->type_name("FILE");
   flags->reading.add(app);
   flags->shapes.add(app);
   return [flags](Console& console) {
     require_other_file(console.json_path, flags->file);
-    return is_plan(flags->file) ? check_plan_file(*flags, console) : check_model_file(*flags, console);
+    switch (kind_of(flags->file)) {
+      case Kind::plan:
+        return check_plan_file(*flags, console);
+      case Kind::safetensors:
+        return check_safetensors_file(*flags, console);
+      case Kind::tensor:
+        return check_tensor_file(*flags, console);
+      case Kind::model:
+        break;
+    }
+    return check_model_file(*flags, console);
   };
 }
 

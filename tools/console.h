@@ -7,6 +7,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "compiler/base/env.h"
 #include "mpc/error.h"
 
 namespace mpc::tools {
@@ -20,6 +21,7 @@ class Console {
   std::string json_path;  // of --json; "-": stdout; empty: none
   bool is_quiet = false;
   bool is_verbose = false;
+  Environment environment;  // docs/env.md
 
   /// Another option made stdout carry data (a DOT picture, say).
   void keep_stdout_for_data() { has_data_on_stdout_ = true; }

@@ -1,3 +1,5 @@
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <optional>
@@ -7,7 +9,9 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "compiler/base/env.h"
 #include "compiler/base/error.h"
+#include "compiler/base/log.h"
 #include "compiler/base/text.h"
 #include "tools/command.h"
 #include "tools/console.h"
@@ -140,12 +144,20 @@ Parsed parse(int argc, char** argv, Console& console) {
   return {};
 }
 
+/// MPC_LOG and the others (docs/env.md). @throws Error(M003) for a value that a variable cannot have.
+void read_debugging_aids(Console& console) {
+  console.environment = read_environment([](const char* name) -> const char* { return std::getenv(name); });
+  set_log_sink(static_cast<LogLevel>(console.environment.log_level), [](LogLevel, std::string_view message) {
+    std::fprintf(stderr, "mpc: %s\n", escaped(message).c_str());
+  });
+}
+
 int run(int argc, char** argv) {
   install_signal_handlers();
   Console console;
   read_json_flag(argc, argv, console);
   try {
-    console.is_quiet = false;
+    read_debugging_aids(console);
     const Parsed parsed = parse(argc, argv, console);
     return parsed.body ? parsed.body(console) : parsed.exit_code;
   } catch (const Error& error) {

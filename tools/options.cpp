@@ -1,6 +1,6 @@
 #include "tools/options.h"
 
-#include <array>
+#include <chrono>
 #include <functional>
 
 #include <CLI/CLI.hpp>
@@ -200,13 +200,47 @@ TrainingOptions TrainingFlags::options() const {
   return result;
 }
 
+namespace {
+
+/// How long each stage of the compiler takes (MPC_TIME_PASSES).
+class StageTimes {
+ public:
+  void begin(std::string_view stage) {
+    end();
+    stages_.emplace_back(stage, 0);
+    start_ = Clock::now();
+  }
+  void end() {
+    if (!stages_.empty()) stages_.back().second = std::chrono::duration<double>(Clock::now() - start_).count();
+  }
+  void print(const Console& console) const {
+    for (const auto& [stage, seconds] : stages_) console.note(fmt::format("{:<20} {}", stage, seconds_text(seconds)));
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point start_;
+  std::vector<std::pair<std::string, double>> stages_;
+};
+
+}  // namespace
+
 std::optional<Plan> compile_or_report(Console& console, const Model& model, const Cluster& cluster, CompileOptions options) {
   CompileResult result;
   {
     constexpr int64_t kParts = 1000;
     Progress progress(console, "planning", kParts, "parts");
-    options.progress = [&](std::string_view stage, double share) { progress.update(static_cast<int64_t>(share * kParts), stage); };
+    StageTimes times;
+    options.progress = [&](std::string_view stage, double share) {
+      progress.update(static_cast<int64_t>(share * kParts), stage);
+      times.begin(stage);
+    };
+    options.dump_folder = console.environment.dump_dir;
+    options.verify_passes = console.environment.verifies_passes;
     result = compile(model, cluster, options);
+    times.end();
+    progress.clear();
+    if (console.environment.times_passes) times.print(console);
   }
   if (result) return result.plan;
   console.json_text(result.report_json());

@@ -196,7 +196,10 @@ Body add_run(CLI::App& app) {
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);
-  return [flags](Console& console) { return run(*flags, console); };
+  return [flags](Console& console) {
+    if (flags->trace.empty()) flags->trace = console.environment.trace_path;
+    return run(*flags, console);
+  };
 }
 
 }  // namespace mpc::tools

@@ -279,7 +279,10 @@ Body add_train(CLI::App& app) {
   app.add_option("--trace", flags->trace, "write the last step as a trace for Perfetto")->type_name("FILE")->group("Results");
   app.add_option("--checkpoint", flags->checkpoint, "not supported by this version")->type_name("DIR")->group("");
   app.add_flag("--resume", flags->resume, "not supported by this version")->group("");
-  return [flags](Console& console) { return train(*flags, console); };
+  return [flags](Console& console) {
+    if (flags->trace.empty()) flags->trace = console.environment.trace_path;
+    return train(*flags, console);
+  };
 }
 
 }  // namespace mpc::tools

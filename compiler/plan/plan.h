@@ -52,7 +52,7 @@ struct MemoryUse {
   int64_t parameter_bytes = 0;
   int64_t gradient_bytes = 0;    // accumulated gradients
   int64_t optimizer_bytes = 0;   // states
-  int64_t activation_bytes = 0;  // inputs and everything nodes make, at the fullest moment
+  int64_t activation_bytes = 0;  // inputs, constants and everything nodes make, at the fullest moment
   int64_t workspace_bytes = 0;
   int64_t staging_bytes = 0;  // copies received from other devices, at the fullest moment
   bool operator==(const MemoryUse&) const = default;

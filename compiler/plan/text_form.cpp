@@ -170,7 +170,10 @@ std::string literal_json(const Literal& literal) {
   if (count > kMostInlineElements || !reads_back(literal))
     return out + fmt::format("\"base64\":\"{}\"}}", base64(literal.stored()));
   out += "\"values\":[";
-  for (size_t i = 0; i < count; ++i) out += (i == 0 ? "" : ",") + element_json(literal, i);
+  for (size_t i = 0; i < count; ++i) {
+    if (i > 0) out += ',';
+    out += element_json(literal, i);
+  }
   return out + "]}";
 }
 

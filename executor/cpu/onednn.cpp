@@ -3,6 +3,11 @@
 #include "compiler/base/checked.h"
 
 namespace mpc::cpu {
+namespace {
+
+constexpr int64_t kCacheLine = 64;
+
+}  // namespace
 
 const dnnl::engine& cpu_engine() {
   static const dnnl::engine kEngine(dnnl::engine::kind::cpu, 0);
@@ -27,30 +32,54 @@ KernelOrReason try_onednn(const std::function<std::unique_ptr<Kernel>()>& make) 
   }
 }
 
+dnnl::primitive_attr caller_scratch() {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attributes;
+}
+
+ScratchMemory::ScratchMemory(const dnnl::memory::desc& desc) {
+  const auto needed = static_cast<int64_t>(desc.get_size());
+  if (needed == 0) return;
+  bytes_ = align_up(needed, kCacheLine);
+  memory_ = unbound(desc);
+}
+
+void ScratchMemory::add_to(std::unordered_map<int, dnnl::memory>& arguments) const {
+  if (bytes_ > 0) arguments.insert({DNNL_ARG_SCRATCHPAD, memory_});
+}
+
+void ScratchMemory::bind(std::byte* scratch) {
+  if (bytes_ > 0) memory_.set_data_handle(scratch);
+}
+
 Operand::Operand(const dnnl::memory::desc& wanted, const dnnl::memory::desc& plain, Direction direction)
-    : is_reordered_(wanted != plain), outer_(unbound(plain)), direction_(direction) {
+    : is_reordered_(wanted != plain), outer_(unbound(plain)) {
   if (!is_reordered_) return;
   inner_ = unbound(wanted);
-  reorder_ = direction == Direction::in ? dnnl::reorder(outer_, inner_) : dnnl::reorder(inner_, outer_);
+  const dnnl::memory& from = direction == Direction::in ? outer_ : inner_;
+  const dnnl::memory& to = direction == Direction::in ? inner_ : outer_;
+  const dnnl::reorder::primitive_desc desc(from, to, caller_scratch());
+  reorder_ = dnnl::reorder(desc);
+  reorder_scratch_ = ScratchMemory(desc.scratchpad_desc());
+  arguments_ = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
+  reorder_scratch_.add_to(arguments_);
 }
 
 int64_t Operand::scratch_bytes() const {
-  constexpr int64_t kCacheLine = 64;
-  return is_reordered_ ? align_up(static_cast<int64_t>(inner_.get_desc().get_size()), kCacheLine) : 0;
+  if (!is_reordered_) return 0;
+  return reorder_scratch_.bytes() + align_up(static_cast<int64_t>(inner_.get_desc().get_size()), kCacheLine);
 }
 
 void Operand::bind(std::byte* data, std::byte* scratch) {
   outer_.set_data_handle(data);
-  if (is_reordered_) inner_.set_data_handle(scratch);
+  if (!is_reordered_) return;
+  reorder_scratch_.bind(scratch);
+  inner_.set_data_handle(scratch + reorder_scratch_.bytes());
 }
 
 void Operand::reorder(dnnl::stream& stream) {
-  if (!is_reordered_) return;
-  if (direction_ == Direction::in) {
-    reorder_.execute(stream, outer_, inner_);
-  } else {
-    reorder_.execute(stream, inner_, outer_);
-  }
+  if (is_reordered_) reorder_.execute(stream, arguments_);
 }
 
 }  // namespace mpc::cpu

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <unordered_map>
 #include <vector>
 
 #include <oneapi/dnnl/dnnl.hpp>
@@ -10,6 +11,10 @@
 
 // What the kernels on oneDNN share. Primitives are made when the kernel is; a run only sets addresses and executes.
 // oneDNN takes as many threads as OpenMP has on the thread that makes (and runs) the primitive.
+//
+// Scratch memory. oneDNN's own belongs to the thread that makes a primitive: on another thread it is absent or too small.
+// A session makes its kernels on the caller's thread and runs them on the devices' threads, so every primitive is made
+// with caller_scratch() and given a part of the running thread's scratch memory.
 
 namespace mpc::cpu {
 
@@ -25,6 +30,26 @@ inline dnnl::memory::desc any_desc(const std::vector<int64_t>& dims) {
 /// Memory of which only the address is missing.
 dnnl::memory unbound(const dnnl::memory::desc& desc);
 
+/// Attributes of a primitive that is given its scratch memory with every run.
+dnnl::primitive_attr caller_scratch();
+
+/// The scratch memory of a primitive: a part of the running thread's.
+class ScratchMemory {
+ public:
+  ScratchMemory() = default;
+  /// @param desc the primitive's scratchpad_desc().
+  explicit ScratchMemory(const dnnl::memory::desc& desc);
+  int64_t bytes() const { return bytes_; }
+  /// Adds itself to the arguments of the primitive, if that needs any.
+  void add_to(std::unordered_map<int, dnnl::memory>& arguments) const;
+  /// @param scratch bytes() bytes, at a multiple of 64.
+  void bind(std::byte* scratch);
+
+ private:
+  int64_t bytes_ = 0;
+  dnnl::memory memory_;
+};
+
 /// Calls `make`; what oneDNN throws becomes the reason why there is no kernel.
 KernelOrReason try_onednn(const std::function<std::unique_ptr<Kernel>()>& make);
 
@@ -36,6 +61,7 @@ class Operand {
   /// @param wanted the primitive's layout; @param plain the caller's.
   Operand(const dnnl::memory::desc& wanted, const dnnl::memory::desc& plain, Direction direction);
   bool is_reordered() const { return is_reordered_; }
+  /// For the reordered data and the reorder itself.
   int64_t scratch_bytes() const;
   /// Binds to the caller's data and, if it is reordered, to `scratch`.
   void bind(std::byte* data, std::byte* scratch);
@@ -47,7 +73,8 @@ class Operand {
   dnnl::memory outer_;
   dnnl::memory inner_;
   dnnl::reorder reorder_;
-  Direction direction_;
+  ScratchMemory reorder_scratch_;
+  std::unordered_map<int, dnnl::memory> arguments_;
 };
 
 }  // namespace mpc::cpu

@@ -42,10 +42,12 @@ dnnl::convolution_forward::primitive_desc forward_desc(const Geometry& g, bool h
   if (!has_bias) {
     return {{kind, algorithm, any_desc(g.x), any_desc(g.w), any_desc(g.y), g.strides, g.dilations, g.pads_begin,
              g.pads_end},
+            caller_scratch(),
             cpu_engine()};
   }
   return {{kind, algorithm, any_desc(g.x), any_desc(g.w), plain_desc({g.y[1]}), any_desc(g.y), g.strides, g.dilations,
            g.pads_begin, g.pads_end},
+          caller_scratch(),
           cpu_engine()};
 }
 
@@ -68,9 +70,10 @@ class Convolution final : public Kernel {
     memory::desc wanted;
     memory::desc plain;
   };
-  Convolution(dnnl::primitive primitive, std::string_view name, const Argument& first, const Argument& second,
-              const Argument& result, std::optional<memory::desc> bias, bool is_second_constant)
+  Convolution(dnnl::primitive primitive, const memory::desc& scratch, std::string_view name, const Argument& first,
+              const Argument& second, const Argument& result, std::optional<memory::desc> bias, bool is_second_constant)
       : primitive_(std::move(primitive)),
+        scratch_(scratch),
         name_(name),
         stream_(cpu_engine()),
         first_(first.wanted, first.plain, Operand::Direction::in),
@@ -79,6 +82,7 @@ class Convolution final : public Kernel {
     keeps_second_ = is_second_constant && second_.is_reordered();
     if (keeps_second_) kept_.resize(static_cast<size_t>(second_.scratch_bytes()) + kAlignment);
     arguments_ = {{first.id, first_.memory()}, {second.id, second_.memory()}, {result.id, result_.memory()}};
+    scratch_.add_to(arguments_);
     if (bias) {
       bias_ = unbound(*bias);
       arguments_.insert({DNNL_ARG_BIAS, bias_});
@@ -87,10 +91,12 @@ class Convolution final : public Kernel {
 
   void run(const KernelCall& call) override {
     const int64_t second_scratch = keeps_second_ ? 0 : second_.scratch_bytes();
-    std::byte* scratch = thread_scratch(first_.scratch_bytes() + second_scratch + result_.scratch_bytes()).data();
+    const int64_t operands = first_.scratch_bytes() + second_scratch + result_.scratch_bytes();
+    std::byte* scratch = thread_scratch(operands + scratch_.bytes()).data();
     first_.bind(call.inputs[0].data, scratch);
     second_.bind(call.inputs[1].data, keeps_second_ ? kept() : scratch + first_.scratch_bytes());
     result_.bind(call.outputs[0].data, scratch + first_.scratch_bytes() + second_scratch);
+    scratch_.bind(scratch + operands);
     if (bias_) bias_.set_data_handle(call.inputs[2].data);
     first_.reorder(stream_);
     if (!keeps_second_ || !is_second_ready_) second_.reorder(stream_);
@@ -110,6 +116,7 @@ class Convolution final : public Kernel {
   }
 
   dnnl::primitive primitive_;
+  ScratchMemory scratch_;
   std::string_view name_;
   dnnl::stream stream_;
   Operand first_, second_, result_;
@@ -130,11 +137,11 @@ KernelOrReason onednn_conv(const NodeSpec& node) {
     const auto desc = forward_desc(g, has_bias, prop_kind::forward_inference);
     std::optional<memory::desc> bias;
     if (has_bias) bias = desc.bias_desc();
-    return std::make_unique<Convolution>(dnnl::convolution_forward(desc), "cpu:onednn convolution",
-                                         Convolution::Argument{DNNL_ARG_SRC, desc.src_desc(), plain_desc(g.x)},
-                                         Convolution::Argument{DNNL_ARG_WEIGHTS, desc.weights_desc(), plain_desc(g.w)},
-                                         Convolution::Argument{DNNL_ARG_DST, desc.dst_desc(), plain_desc(g.y)}, bias,
-                                         node.inputs[1].is_constant);
+    return std::make_unique<Convolution>(
+        dnnl::convolution_forward(desc), desc.scratchpad_desc(), "cpu:onednn convolution",
+        Convolution::Argument{DNNL_ARG_SRC, desc.src_desc(), plain_desc(g.x)},
+        Convolution::Argument{DNNL_ARG_WEIGHTS, desc.weights_desc(), plain_desc(g.w)},
+        Convolution::Argument{DNNL_ARG_DST, desc.dst_desc(), plain_desc(g.y)}, bias, node.inputs[1].is_constant);
   });
 }
 
@@ -146,9 +153,9 @@ KernelOrReason onednn_conv_input_grad(const NodeSpec& node) {
     const dnnl::convolution_backward_data::primitive_desc desc(
         {dnnl::algorithm::convolution_direct, any_desc(g.x), any_desc(g.w), any_desc(g.y), g.strides, g.dilations,
          g.pads_begin, g.pads_end},
-        cpu_engine(), hint);
+        caller_scratch(), cpu_engine(), hint);
     return std::make_unique<Convolution>(
-        dnnl::convolution_backward_data(desc), "cpu:onednn convolution backward data",
+        dnnl::convolution_backward_data(desc), desc.scratchpad_desc(), "cpu:onednn convolution backward data",
         Convolution::Argument{DNNL_ARG_DIFF_DST, desc.diff_dst_desc(), plain_desc(g.y)},
         Convolution::Argument{DNNL_ARG_WEIGHTS, desc.weights_desc(), plain_desc(g.w)},
         Convolution::Argument{DNNL_ARG_DIFF_SRC, desc.diff_src_desc(), plain_desc(g.x)}, std::nullopt,
@@ -164,9 +171,9 @@ KernelOrReason onednn_conv_weight_grad(const NodeSpec& node) {
     const dnnl::convolution_backward_weights::primitive_desc desc(
         {dnnl::algorithm::convolution_direct, any_desc(g.x), any_desc(g.w), any_desc(g.y), g.strides, g.dilations,
          g.pads_begin, g.pads_end},
-        cpu_engine(), hint);
+        caller_scratch(), cpu_engine(), hint);
     return std::make_unique<Convolution>(
-        dnnl::convolution_backward_weights(desc), "cpu:onednn convolution backward weights",
+        dnnl::convolution_backward_weights(desc), desc.scratchpad_desc(), "cpu:onednn convolution backward weights",
         Convolution::Argument{DNNL_ARG_DIFF_DST, desc.diff_dst_desc(), plain_desc(g.y)},
         Convolution::Argument{DNNL_ARG_SRC, desc.src_desc(), plain_desc(g.x)},
         Convolution::Argument{DNNL_ARG_DIFF_WEIGHTS, desc.diff_weights_desc(), plain_desc(g.w)}, std::nullopt, false);

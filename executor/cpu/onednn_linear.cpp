@@ -26,21 +26,23 @@ class Product final : public Kernel {
 
   explicit Product(const Spec& spec)
       : spec_(spec), stream_(cpu_engine()), a_(unbound(spec.a)), b_(unbound(spec.b)), y_(unbound(spec.y)) {
-    dnnl::primitive_attr attributes;
+    dnnl::primitive_attr attributes = caller_scratch();
     if (spec.alpha != 1) attributes.set_output_scales(0, {static_cast<float>(spec.alpha)});
     if (spec.beta != 0) {
       dnnl::post_ops post;
       post.append_sum(static_cast<float>(spec.beta));
       attributes.set_post_ops(post);
     }
-    if (spec.has_row_bias) {
-      bias_ = unbound(spec.bias);
-      product_ = dnnl::matmul({{spec.a, spec.b, spec.bias, spec.y}, attributes, cpu_engine()});
-    } else {
-      product_ = dnnl::matmul({{spec.a, spec.b, spec.y}, attributes, cpu_engine()});
-    }
+    const auto operation = spec.has_row_bias ? dnnl::matmul::desc(spec.a, spec.b, spec.bias, spec.y)
+                                             : dnnl::matmul::desc(spec.a, spec.b, spec.y);
+    const dnnl::matmul::primitive_desc desc(operation, attributes, cpu_engine());
+    product_ = dnnl::matmul(desc);
+    scratch_ = ScratchMemory(desc.scratchpad_desc());
     arguments_ = {{DNNL_ARG_SRC, a_}, {DNNL_ARG_WEIGHTS, b_}, {DNNL_ARG_DST, y_}};
-    if (spec.has_row_bias) arguments_.insert({DNNL_ARG_BIAS, bias_});
+    scratch_.add_to(arguments_);
+    if (!spec.has_row_bias) return;
+    bias_ = unbound(spec.bias);
+    arguments_.insert({DNNL_ARG_BIAS, bias_});
   }
 
   void run(const KernelCall& call) override {
@@ -49,6 +51,7 @@ class Product final : public Kernel {
     b_.set_data_handle(call.inputs[1].data);
     y_.set_data_handle(call.outputs[0].data);
     if (spec_.has_row_bias) bias_.set_data_handle(call.inputs[2].data);
+    scratch_.bind(thread_scratch(scratch_.bytes()).data());
     product_.execute(stream_, arguments_);
     stream_.wait();
   }
@@ -77,6 +80,7 @@ class Product final : public Kernel {
   dnnl::stream stream_;
   memory a_, b_, bias_, y_;
   dnnl::matmul product_;
+  ScratchMemory scratch_;
   std::unordered_map<int, memory> arguments_;
 };
 

@@ -83,6 +83,8 @@ struct Tensor {
 /// Reads a tensor file: NumPy .npy, a serialized ONNX TensorProto (.pb), or IDX as MNIST uses it; told apart by content.
 /// @throws Error(M010, M065) and Error(M041, M046) for what mpc has no tensors of.
 Tensor load_tensor(const std::string& path);
+/// Reads the header of a safetensors file, strictly. @return how many tensors it holds. @throws Error(M010, M065, M051).
+size_t count_safetensors(const std::string& path);
 /// Writes a .npy file; it appears whole or not at all. @throws Error(M011, M012).
 void save_tensor(const std::string& path, const Tensor& tensor);
 

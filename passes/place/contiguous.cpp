@@ -18,6 +18,10 @@ class Splitter {
       for (const int consumer : problem.tensors[t].consumers) last = std::max(last, position_[static_cast<size_t>(consumer)]);
       last_use_[t] = last;
     }
+    tensor_seconds_.resize(static_cast<size_t>(problem.device_count));
+    for (int d = 0; d < problem.device_count; ++d) {
+      for (const Tensor& tensor : problem.tensors) tensor_seconds_[static_cast<size_t>(d)].push_back(tensor_seconds(tensor, d));
+    }
   }
 
   std::optional<std::vector<int>> run() {
@@ -83,7 +87,7 @@ class Splitter {
     if (i == j - 1) received_bytes_ = 0;
     for (const int t : problem_.tensors_of[block]) {
       const Tensor& tensor = problem_.tensors[static_cast<size_t>(t)];
-      const double seconds = tensor_seconds(tensor, d);
+      const double seconds = tensor_seconds_[static_cast<size_t>(d)][static_cast<size_t>(t)];
       if (static_cast<size_t>(tensor.producer) == block) {
         const bool is_read_inside = first_use_from(tensor, i + 1) < j;
         if (is_read_inside) {
@@ -113,6 +117,7 @@ class Splitter {
   const std::vector<int>& order_;
   std::vector<int> position_;
   std::vector<int> last_use_;
+  std::vector<std::vector<double>> tensor_seconds_;  // [device][tensor]; looked up once per run of blocks tried
   std::vector<std::vector<double>> best_;
   std::vector<std::vector<int>> from_;
   int64_t received_bytes_ = 0;

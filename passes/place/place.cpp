@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include <fmt/format.h>
+
 #include "compiler/base/error.h"
 #include "passes/place/contiguous.h"
 
@@ -14,6 +16,8 @@ using place::Problem;
 
 constexpr std::array<std::string_view, 3> kObjectives = {"throughput", "latency", "devices"};
 constexpr int kRefineEvaluations = 20'000;
+// The analytic model's seconds are off by more than this.
+constexpr double kSecondsSlack = 0.1;
 
 // Blocks that fit no other start: pinned blocks where they are pinned, the others on the device of the nearest pinned one before them.
 std::vector<int> start_from_pins(const Problem& problem) {
@@ -100,6 +104,10 @@ Candidate search(const Problem& problem, Objective objective) {
     const place::Score value = place::score(problem, refined, objective);
     if (best.device_of_block.empty() || value < best.score) best = {std::move(refined), value};
   }
+  if (objective == Objective::throughput) {
+    best.device_of_block = place::save_traffic(problem, std::move(best.device_of_block), objective, kSecondsSlack, std::max(each, 200));
+    best.score = place::score(problem, best.device_of_block, objective);
+  }
   return best;
 }
 
@@ -113,6 +121,59 @@ Candidate search_fewest_devices(Problem problem) {
     if (best.score.overflow_bytes == 0) break;
   }
   return best;
+}
+
+// Names the places where a cut lies behind a block that makes much less than it reads, with both numbers.
+std::vector<std::string> notes_on_cuts(const Problem& problem, const std::vector<int>& device_of_block, const Graph& graph) {
+  constexpr int64_t kWorthTelling = 4;
+  std::vector<std::string> notes;
+  for (const place::Tensor& sent : problem.tensors) {
+    const auto producer = static_cast<size_t>(sent.producer);
+    const int device = device_of_block[producer];
+    const bool crosses = std::ranges::any_of(sent.consumers, [&](int b) { return device_of_block[static_cast<size_t>(b)] != device; });
+    if (!crosses || sent.forward_bytes == 0) continue;
+    int64_t read_bytes = 0;
+    for (const int t : problem.tensors_of[producer]) {
+      const place::Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
+      const bool is_local_operand = tensor.producer != sent.producer && device_of_block[static_cast<size_t>(tensor.producer)] == device;
+      if (is_local_operand) read_bytes = std::max(read_bytes, tensor.forward_bytes);
+    }
+    if (read_bytes < kWorthTelling * sent.forward_bytes) continue;
+    notes.push_back(fmt::format("{} runs before the cut: {} bytes are sent instead of {} ({:.0f}x less)", graph.node(problem.nodes[producer]).name, sent.forward_bytes,
+                                read_bytes, static_cast<double>(read_bytes) / static_cast<double>(sent.forward_bytes)));
+  }
+  return notes;
+}
+
+// Is the tensor received by `device`, or made there?
+bool is_on(const place::Tensor& tensor, int device, const std::vector<int>& device_of_block, int except_block) {
+  if (device_of_block[static_cast<size_t>(tensor.producer)] == device) return true;
+  return std::ranges::any_of(tensor.consumers, [&](int b) { return b != except_block && device_of_block[static_cast<size_t>(b)] == device; });
+}
+
+// Names pinned elementwise blocks whose result is all that another device wants of them, and whose operands are there
+// anyway: it could compute the result for itself. Blocks without a pin were tried there by the search.
+std::vector<std::string> notes_on_cheap_blocks(const Problem& problem, const std::vector<int>& device_of_block, const Graph& graph) {
+  std::vector<std::string> notes;
+  for (const place::Tensor& sent : problem.tensors) {
+    const auto block = static_cast<size_t>(sent.producer);
+    const Node& node = graph.node(problem.nodes[block]);
+    if (problem.pinned[block] < 0 || op_share(node.op) != Share::kElementwise || sent.forward_bytes == 0) continue;
+    const int to = device_of_block[static_cast<size_t>(sent.consumers.front())];
+    if (to == device_of_block[block]) continue;
+    const bool is_wanted_elsewhere = std::ranges::any_of(sent.consumers, [&](int b) { return device_of_block[static_cast<size_t>(b)] != to; });
+    if (is_wanted_elsewhere) continue;
+    std::vector<const place::Tensor*> operands;
+    for (const int t : problem.tensors_of[block]) {
+      const place::Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
+      if (tensor.producer != sent.producer && tensor.forward_bytes > 0) operands.push_back(&tensor);
+    }
+    const bool has_operands = std::ranges::all_of(operands, [&](const place::Tensor* operand) { return is_on(*operand, to, device_of_block, sent.producer); });
+    if (operands.empty() || !has_operands) continue;
+    const std::string& name = problem.cluster->devices[static_cast<size_t>(to)].name;
+    notes.push_back(fmt::format("{} could run on {}, which has its operands: {} bytes less would be sent (--pin '^{}$={}' before the other pins)", node.name, name, sent.forward_bytes, node.name, to));
+  }
+  return notes;
 }
 
 double total_seconds(const Problem& problem, int device) {
@@ -170,6 +231,8 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
   placement.estimated_bytes = value.memory_bytes;
   placement.objective_value = options.objective == Objective::throughput ? value.largest_load_s : place::critical_path_s(problem, best.device_of_block);
   placement.lower_bound = lower_bound(problem);
+  placement.notes = notes_on_cuts(problem, best.device_of_block, graph);
+  for (std::string& note : notes_on_cheap_blocks(problem, best.device_of_block, graph)) placement.notes.push_back(std::move(note));
   placement.one_device_s = total_seconds(problem, 0);
   for (int d = 1; d < problem.device_count; ++d) placement.one_device_s = std::min(placement.one_device_s, total_seconds(problem, d));
   return placement;

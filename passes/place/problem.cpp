@@ -8,6 +8,7 @@
 #include "compiler/base/error.h"
 #include "compiler/base/text.h"
 #include "compiler/cost/estimate.h"
+#include "passes/add_loss.h"
 
 namespace mpc::place {
 namespace {
@@ -48,6 +49,7 @@ class ProblemBuilder {
     problem_.input_bytes.assign(count, 0);
     problem_.tensors_of.resize(count);
     problem_.pinned.assign(count, -1);
+    problem_.follows.assign(count, -1);
     for (const Device& device : cluster_.devices) problem_.capacity_bytes.push_back(device.memory_bytes);
     for (int d = 0; d < cluster_.count(); ++d) {
       // Under 1F1B stage d of p holds p - d micro-batches; inference and sequential plans hold one.
@@ -140,10 +142,23 @@ class ProblemBuilder {
       for (const ValueId id : node.inputs) count(id);
       // What an accumulation adds goes straight into the accumulator in the first micro-batch.
       if (node.op == OpKind::GradAccumulate && microbatches_ == 1) continue;
-      for (const ValueId id : node.outputs) count(id);
+      if (!writes_over_operand(node, users)) {
+        for (const ValueId id : node.outputs) count(id);
+      }
       auto& largest = problem_.working_bytes[static_cast<size_t>(block_of_node_[static_cast<size_t>(i)])];
       if (node.phase == Phase::forward || !problem_.is_training) largest = std::max(largest, bytes);
     }
+  }
+
+  // An elementwise result takes the bytes of an operand of its type that nobody else reads.
+  bool writes_over_operand(const Node& node, const std::vector<std::vector<NodeId>>& users) const {
+    if (op_share(node.op) != Share::kElementwise || !node.outputs.front().is_valid()) return false;
+    const Value& output = graph_.value(node.outputs.front());
+    return std::ranges::any_of(node.inputs, [&](ValueId id) {
+      if (!id.is_valid() || users[id.index()].size() != 1) return false;
+      const Value& value = graph_.value(id);
+      return value.kind == ValueKind::node && value.dtype == output.dtype && value.shape == output.shape;
+    });
   }
 
   const Graph& graph_;
@@ -181,7 +196,31 @@ void apply_pins(const Graph& graph, const std::vector<Pin>& pins, Problem& probl
   }
 }
 
+// The blocks of the loss, each behind the block that makes its first computed operand.
+void attach_loss(const Graph& graph, Problem& problem) {
+  std::vector<int> block_of_value(static_cast<size_t>(graph.value_count()), -1);
+  for (int b = 0; b < problem.block_count; ++b) {
+    const Node& node = graph.node(problem.nodes[static_cast<size_t>(b)]);
+    for (const ValueId output : node.outputs) {
+      if (output.is_valid()) block_of_value[output.index()] = b;
+    }
+    if (!node.name.starts_with(kLossScope) || problem.pinned[static_cast<size_t>(b)] >= 0) continue;
+    for (const ValueId input : node.inputs) {
+      if (!input.is_valid() || block_of_value[input.index()] < 0) continue;
+      problem.follows[static_cast<size_t>(b)] = block_of_value[input.index()];
+      break;
+    }
+  }
+}
+
 }  // namespace
+
+std::vector<int> with_followers(const Problem& problem, std::vector<int> device_of_block) {
+  for (size_t b = 0; b < device_of_block.size(); ++b) {
+    if (problem.follows[b] >= 0) device_of_block[b] = device_of_block[static_cast<size_t>(problem.follows[b])];
+  }
+  return device_of_block;
+}
 
 double Problem::move_seconds(const Tensor& tensor, int from, int to) const {
   const Link& there = cluster->link(DeviceId(from), DeviceId(to));
@@ -194,6 +233,7 @@ double Problem::move_seconds(const Tensor& tensor, int from, int to) const {
 Problem make_problem(const Graph& graph, const Cluster& cluster, const std::vector<Pin>& pins, int microbatches) {
   Problem problem = ProblemBuilder(graph, cluster, microbatches).run();
   apply_pins(graph, pins, problem);
+  attach_loss(graph, problem);
   return problem;
 }
 
@@ -225,6 +265,7 @@ Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_bl
       const double seconds = problem.move_seconds(tensor, from, to);
       result.load_s[static_cast<size_t>(from)] += seconds;
       result.load_s[static_cast<size_t>(to)] += seconds;
+      result.sent_bytes += tensor.forward_bytes + tensor.backward_bytes;
       kept[static_cast<size_t>(to)] += problem.is_training ? tensor.forward_bytes : 0;
     }
   }

@@ -32,6 +32,9 @@ struct Problem {
   std::vector<Tensor> tensors;
   std::vector<std::vector<int>> tensors_of;  // [block]: tensors it makes or reads
   std::vector<int> pinned;                   // [block]: device, or -1
+  /// [block]: the earlier block whose device it shares, or -1. The loss follows the layer that it judges unless it is
+  /// pinned: a device that has nothing but the loss would do next to nothing and look busy.
+  std::vector<int> follows;
   std::vector<int64_t> capacity_bytes;       // [device]
   std::vector<int> in_flight;                // [device]: micro-batches whose activations are held at once
   const Cluster* cluster = nullptr;
@@ -41,6 +44,9 @@ struct Problem {
   /// Seconds that moving `tensor` once between two devices takes, both ways.
   double move_seconds(const Tensor& tensor, int from, int to) const;
 };
+
+/// The assignment with every block that follows another one beside it.
+std::vector<int> with_followers(const Problem& problem, std::vector<int> device_of_block);
 
 struct Pin {
   std::string pattern;  // ECMAScript regex, searched in the node's name
@@ -57,6 +63,7 @@ struct Evaluation {
   std::vector<int64_t> memory_bytes;  // [device]: estimate
   double largest_load_s = 0;
   int64_t overflow_bytes = 0;  // sum over devices of what exceeds the capacity
+  int64_t sent_bytes = 0;      // between devices, per micro-batch
   int devices_used = 0;
 };
 Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_block);

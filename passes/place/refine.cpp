@@ -1,6 +1,7 @@
 #include "passes/place/refine.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace mpc::place {
 namespace {
@@ -8,7 +9,11 @@ namespace {
 class Refiner {
  public:
   Refiner(const Problem& problem, std::vector<int> start, Objective objective, int most_evaluations)
-      : problem_(problem), device_(std::move(start)), objective_(objective), left_(most_evaluations), best_(score(problem, device_, objective)) {}
+      : problem_(problem), device_(with_followers(problem, std::move(start))), objective_(objective), left_(most_evaluations), best_(score(problem, device_, objective)) {}
+
+  /// From now on: fewer bytes between devices, within `seconds_limit`.
+  void save_traffic_within(double seconds_limit) { seconds_limit_ = seconds_limit; }
+  double best_seconds() const { return best_.seconds; }
 
   std::vector<int> run() {
     bool improved = true;
@@ -39,6 +44,7 @@ class Refiner {
 
   bool try_assignment(std::vector<int> candidate) {
     if (left_-- <= 0) return false;
+    candidate = with_followers(problem_, std::move(candidate));
     const Score value = score(problem_, candidate, objective_);
     if (!is_worth_it(value)) return false;
     best_ = value;
@@ -51,13 +57,14 @@ class Refiner {
     constexpr double kLeastGain = 0.005;
     if (value.overflow_bytes != best_.overflow_bytes) return value.overflow_bytes < best_.overflow_bytes;
     if (value.unused_devices != best_.unused_devices) return value.unused_devices < best_.unused_devices;
+    if (seconds_limit_) return value.sent_bytes < best_.sent_bytes && value.seconds <= *seconds_limit_;
     return value.seconds < (1 - kLeastGain) * best_.seconds;
   }
 
   bool sweep_single_blocks() {
     bool improved = false;
     for (size_t b = 0; b < device_.size() && left_ > 0; ++b) {
-      if (problem_.pinned[b] >= 0) continue;
+      if (problem_.pinned[b] >= 0 || problem_.follows[b] >= 0) continue;
       for (const int device : candidate_devices(b)) {
         std::vector<int> candidate = device_;
         candidate[b] = device;
@@ -96,6 +103,7 @@ class Refiner {
   Objective objective_;
   int left_;
   Score best_;
+  std::optional<double> seconds_limit_;
 };
 
 }  // namespace
@@ -104,7 +112,8 @@ Score score(const Problem& problem, const std::vector<int>& device_of_block, Obj
   const Evaluation value = evaluate(problem, device_of_block);
   Score result;
   result.overflow_bytes = value.overflow_bytes;
-  if (objective == Objective::throughput) result.unused_devices = std::max(0, std::min(problem.device_count, problem.block_count) - value.devices_used);
+  result.sent_bytes = value.sent_bytes;
+  if (objective == Objective::throughput) result.unused_devices = std::max(0, std::min(problem.device_count, static_cast<int>(std::ranges::count(problem.follows, -1))) - value.devices_used);
   // A stream of micro-batches takes the largest load for each, after one has passed through all devices: a placement
   // that goes to and fro between devices pays for it there.
   constexpr double kStream = 8;
@@ -115,6 +124,12 @@ Score score(const Problem& problem, const std::vector<int>& device_of_block, Obj
 
 std::vector<int> refine(const Problem& problem, std::vector<int> device_of_block, Objective objective, int most_evaluations) {
   return Refiner(problem, std::move(device_of_block), objective, most_evaluations).run();
+}
+
+std::vector<int> save_traffic(const Problem& problem, std::vector<int> device_of_block, Objective objective, double slack, int most_evaluations) {
+  Refiner refiner(problem, std::move(device_of_block), objective, most_evaluations);
+  refiner.save_traffic_within((1 + slack) * refiner.best_seconds());
+  return refiner.run();
 }
 
 }  // namespace mpc::place

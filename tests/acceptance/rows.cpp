@@ -27,7 +27,8 @@ uint64_t hash_of(std::string_view text) {
 }
 
 /// [start, end) of every node that a device runs, ascending: one compute queue runs one node at a time.
-std::vector<std::pair<double, double>> node_times(const Plan& plan, const std::vector<TimelineEntry>& entries, int device) {
+std::vector<std::pair<double, double>> node_times(const Plan& plan, const std::vector<TimelineEntry>& entries,
+                                                  int device) {
   std::vector<std::pair<double, double>> times;
   for (const TimelineEntry& entry : entries) {
     const Instruction& instruction = plan.instructions[entry.instruction];
@@ -91,7 +92,8 @@ std::vector<Sent> sent_in_a_step(const Plan& plan) {
     Sent sent{static_cast<int>(transfer.from.index()), static_cast<int>(transfer.to.index()), 0,
               transfer.phase != PlanPhase::forward};
     const int times = transfer.per_step ? 1 : plan.microbatches;
-    for (int m = 0; m < times; ++m) sent.bytes += plan.transfer_bytes(transfer, plan.variant_of(transfer.per_step ? kPerStep : m));
+    for (int m = 0; m < times; ++m)
+      sent.bytes += plan.transfer_bytes(transfer, plan.variant_of(transfer.per_step ? kPerStep : m));
     result.push_back(sent);
   }
   return result;
@@ -124,13 +126,15 @@ int device_of(const Plan& plan, std::string_view node) {
 }
 
 bool has_node(const Plan& plan, std::string_view part) {
-  return std::ranges::any_of(plan.nodes, [&](const PlanNode& node) { return node.name.find(part) != std::string::npos; });
+  return std::ranges::any_of(plan.nodes,
+                             [&](const PlanNode& node) { return node.name.find(part) != std::string::npos; });
 }
 
 std::vector<int> devices_holding(const Plan& plan, std::string_view value) {
   std::set<int> devices;
   for (const PlanSlice& slice : plan.slices) {
-    if (slice.value != kNone && plan.values[slice.value].name == value) devices.insert(static_cast<int>(slice.device.index()));
+    if (slice.value != kNone && plan.values[slice.value].name == value)
+      devices.insert(static_cast<int>(slice.device.index()));
   }
   return {devices.begin(), devices.end()};
 }
@@ -197,7 +201,8 @@ void check_same_bits(const Outcome& expected, const Outcome& actual) {
   }
 }
 
-Plan check_same_as_one_device(const ZooModel& model, int devices, const PlanOptions& options, int steps, int64_t label_bound) {
+Plan check_same_as_one_device(const ZooModel& model, int devices, const PlanOptions& options, int steps,
+                              int64_t label_bound) {
   const Plan alone = plan_of(model, 1, on_one_device(options));
   const Plan plan = plan_of(model, devices, options);
   check_same_bits(run(model, alone, steps, label_bound), run(model, plan, steps, label_bound));
@@ -208,7 +213,8 @@ double overlap_s(const Plan& plan, const std::vector<TimelineEntry>& entries, in
   double overlap = 0;
   const auto times_b = node_times(plan, entries, b);
   for (const auto& [start, end] : node_times(plan, entries, a)) {
-    for (const auto& [start_b, end_b] : times_b) overlap += std::max(0.0, std::min(end, end_b) - std::max(start, start_b));
+    for (const auto& [start_b, end_b] : times_b)
+      overlap += std::max(0.0, std::min(end, end_b) - std::max(start, start_b));
   }
   return overlap;
 }
@@ -221,7 +227,8 @@ double busy_s(const Plan& plan, const std::vector<TimelineEntry>& entries, int d
 
 std::vector<TimelineEntry> measured_entries(const executor::Session& session) {
   std::vector<TimelineEntry> entries;
-  for (const executor::MeasuredEntry& entry : session.measured()) entries.push_back({entry.instruction, entry.start_s, entry.end_s});
+  for (const executor::MeasuredEntry& entry : session.measured())
+    entries.push_back({entry.instruction, entry.start_s, entry.end_s});
   return entries;
 }
 

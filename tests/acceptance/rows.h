@@ -94,7 +94,8 @@ Outcome run(const ZooModel& model, const Plan& plan, int steps, int64_t label_bo
 /// CHECKs that two runs left the same bits, tensor by tensor.
 void check_same_bits(const Outcome& expected, const Outcome& actual);
 /// Plans `options` for `devices` devices and for one, runs both for `steps` steps and compares. @return the plan.
-Plan check_same_as_one_device(const ZooModel& model, int devices, const PlanOptions& options, int steps, int64_t label_bound = 10);
+Plan check_same_as_one_device(const ZooModel& model, int devices, const PlanOptions& options, int steps,
+                              int64_t label_bound = 10);
 
 /// Seconds in which nodes run on both devices at once, out of `entries` (predicted or measured).
 double overlap_s(const Plan& plan, const std::vector<TimelineEntry>& entries, int a, int b);

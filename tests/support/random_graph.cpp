@@ -32,7 +32,8 @@ class GraphMaker {
 
   Graph run() {
     values_.push_back(graph_.add_input("x", DType::f32, Shape{rows_, 3 + random_.below(6)}));
-    if (random_.below(3) == 0) values_.push_back(graph_.add_input("x2", DType::f32, Shape{rows_, 3 + random_.below(6)}));
+    if (random_.below(3) == 0)
+      values_.push_back(graph_.add_input("x2", DType::f32, Shape{rows_, 3 + random_.below(6)}));
     for (int step = 0; step < options_.steps; ++step) {
       if (options_.dropped.contains(step)) continue;
       random_ = Generator(mix_bits(mix_bits(seed_) + static_cast<uint64_t>(step)));
@@ -84,10 +85,18 @@ class GraphMaker {
     switch (random_.below(14)) {
       case 0:
       case 1:
-      case 2: values_.push_back(linear(x, 2 + random_.below(8))); break;
-      case 3: values_.push_back(emit(OpKind::Tanh, {x})); break;
-      case 4: values_.push_back(emit(OpKind::Sigmoid, {x})); break;
-      case 5: values_.push_back(emit(OpKind::Relu, {x})); break;
+      case 2:
+        values_.push_back(linear(x, 2 + random_.below(8)));
+        break;
+      case 3:
+        values_.push_back(emit(OpKind::Tanh, {x}));
+        break;
+      case 4:
+        values_.push_back(emit(OpKind::Sigmoid, {x}));
+        break;
+      case 5:
+        values_.push_back(emit(OpKind::Relu, {x}));
+        break;
       case 6: {
         const ValueId other = pick();
         values_.push_back(emit(OpKind::Add, {x, with_width(other, width(x))}));
@@ -98,17 +107,25 @@ class GraphMaker {
         values_.push_back(emit(OpKind::Mul, {x, with_width(other, width(x))}));
         break;
       }
-      case 8: values_.push_back(emit(OpKind::Softmax, {x}, {{"axis", int64_t{1}}})); break;
+      case 8:
+        values_.push_back(emit(OpKind::Softmax, {x}, {{"axis", int64_t{1}}}));
+        break;
       case 9:
-        values_.push_back(emit(OpKind::LayerNormalization, {x, parameter({width(x)}), parameter({width(x)})}, {{"axis", int64_t{-1}}}));
+        values_.push_back(emit(OpKind::LayerNormalization, {x, parameter({width(x)}), parameter({width(x)})},
+                               {{"axis", int64_t{-1}}}));
         break;
       case 10:
         if (width(x) <= 12) values_.push_back(emit(OpKind::Concat, {x, pick()}, {{"axis", int64_t{1}}}));
         break;
-      case 11: split(x); break;
-      case 12: values_.push_back(emit(OpKind::Mul, {x, parameter({1, width(x)})})); break;
+      case 11:
+        split(x);
+        break;
+      case 12:
+        values_.push_back(emit(OpKind::Mul, {x, parameter({1, width(x)})}));
+        break;
       case 13: {
-        const ValueId mean = emit(OpKind::ReduceMean, {x}, {{"axes", std::vector<int64_t>{1}}, {"keepdims", int64_t{1}}});
+        const ValueId mean =
+            emit(OpKind::ReduceMean, {x}, {{"axes", std::vector<int64_t>{1}}, {"keepdims", int64_t{1}}});
         values_.push_back(emit(OpKind::Sub, {x, mean}));
         break;
       }

@@ -15,7 +15,8 @@
 namespace mpc::test {
 namespace {
 
-std::vector<std::byte> random_content(const PlanInput& input, DType dtype, const Shape& shape, const RunOptions& options) {
+std::vector<std::byte> random_content(const PlanInput& input, DType dtype, const Shape& shape,
+                                      const RunOptions& options) {
   std::vector<std::byte> bytes(static_cast<size_t>(byte_size(shape, dtype)));
   if (dtype == DType::f32) {
     SeededWeights(options.seed).read("input " + input.name, 0, bytes);
@@ -24,13 +25,15 @@ std::vector<std::byte> random_content(const PlanInput& input, DType dtype, const
   const auto width = static_cast<size_t>(dtype_bytes(dtype));
   for (size_t i = 0; i * width < bytes.size(); ++i) {
     const uint64_t bits = mix_bits(options.seed + mix_bits(i));
-    write_integer(dtype, bytes.data() + i * width, static_cast<int64_t>(bits % static_cast<uint64_t>(options.integer_bound)));
+    write_integer(dtype, bytes.data() + i * width,
+                  static_cast<int64_t>(bits % static_cast<uint64_t>(options.integer_bound)));
   }
   return bytes;
 }
 
 /// Binds what the session does not supply itself. @return the bound memory, which must outlive the steps.
-std::vector<std::vector<std::byte>> bind_inputs(executor::Session& session, const Plan& plan, const RunOptions& options) {
+std::vector<std::vector<std::byte>> bind_inputs(executor::Session& session, const Plan& plan,
+                                                const RunOptions& options) {
   std::vector<std::vector<std::byte>> contents;
   for (const PlanInput& input : plan.inputs) {
     if (input.role == PlanInput::Role::step || input.role == PlanInput::Role::learning_rate_scale) continue;
@@ -45,13 +48,24 @@ std::vector<std::vector<std::byte>> bind_inputs(executor::Session& session, cons
   return contents;
 }
 
+Cluster cpus(int count) {
+  return uniform_cluster(*find_device_kind("cpu"), count);
+}
+
+Plan checked(std::variant<Plan, Infeasible> result) {
+  if (std::holds_alternative<Infeasible>(result)) throw std::runtime_error("no plan fits");
+  Plan plan = std::get<Plan>(std::move(result));
+  check_plan(plan);
+  return plan;
+}
+
 void require_planned_arenas(const executor::Session& session, const Plan& plan) {
   const auto uses = session.arena_use();
   for (size_t i = 0; i < uses.size(); ++i) {
     const std::string device = "device " + std::to_string(i);
     if (uses[i].arena_bytes != plan.devices[i].arena_bytes) {
-      throw std::runtime_error(device + " has an arena of " + std::to_string(uses[i].arena_bytes) + " bytes, planned are " +
-                               std::to_string(plan.devices[i].arena_bytes));
+      throw std::runtime_error(device + " has an arena of " + std::to_string(uses[i].arena_bytes) +
+                               " bytes, planned are " + std::to_string(plan.devices[i].arena_bytes));
     }
     if (uses[i].used_bytes > uses[i].arena_bytes) {
       throw std::runtime_error(device + " used " + std::to_string(uses[i].used_bytes) + " of " +
@@ -72,11 +86,11 @@ std::map<std::string, int> random_assignment(const Graph& graph, int devices, ui
 }
 
 Plan plan_on_cpus(const FrontGraphs& graphs, int devices, const PlanOptions& options) {
-  auto result = make_plan(graphs, uniform_cluster(*find_device_kind("cpu"), devices), options);
-  if (std::holds_alternative<Infeasible>(result)) throw std::runtime_error("no plan fits");
-  Plan plan = std::get<Plan>(std::move(result));
-  check_plan(plan);
-  return plan;
+  return checked(make_plan(graphs, cpus(devices), options));
+}
+
+Plan plan_on_cpus(const onnx_io::Model& model, int devices, const PlanOptions& options, const Evaluator& evaluator) {
+  return checked(make_plan(model, cpus(devices), options, evaluator));
 }
 
 Outcome run_plan(const Plan& plan, const WeightSource& weights, const RunOptions& options) {

@@ -24,6 +24,7 @@ std::map<std::string, int> random_assignment(const Graph& graph, int devices, ui
 /// The plan for `devices` CPU devices, checked by check_plan.
 /// @throws std::runtime_error when none fits, Error(M061) when the plan is wrong.
 Plan plan_on_cpus(const FrontGraphs& graphs, int devices, const PlanOptions& options);
+Plan plan_on_cpus(const onnx_io::Model& model, int devices, const PlanOptions& options, const Evaluator& evaluator);
 
 struct RunOptions {
   uint64_t seed = 0;  // of the session and of the content of the inputs
@@ -36,8 +37,9 @@ struct RunOptions {
 
 /// All that a plan computed.
 struct Outcome {
-  std::vector<double> losses;                            // one per step; 0 when nothing is trained
-  std::vector<std::pair<std::string, Literal>> tensors;  // outputs, gradients, parameters and states after the last step
+  std::vector<double> losses;  // one per step; 0 when nothing is trained
+  std::vector<std::pair<std::string, Literal>>
+      tensors;  // outputs, gradients, parameters and states after the last step
 };
 
 /// Runs the plan with poisoned arenas.
