@@ -12,9 +12,9 @@
 // What the kernels on oneDNN share. Primitives are made when the kernel is; a run only sets addresses and executes.
 // oneDNN takes as many threads as OpenMP has on the thread that makes (and runs) the primitive.
 //
-// Scratch memory. oneDNN's own belongs to the thread that makes a primitive: on another thread it is absent or too small.
-// A session makes its kernels on the caller's thread and runs them on the devices' threads, so every primitive is made
-// with caller_scratch() and given a part of the running thread's scratch memory.
+// Scratch memory. oneDNN's own belongs to the thread that makes a primitive: on another thread it is absent or too
+// small. A session makes its kernels on the caller's thread and runs them on the devices' threads, so every primitive
+// is made with caller_scratch() and given a part of the running thread's scratch memory.
 
 namespace mpc::cpu {
 

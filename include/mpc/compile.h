@@ -27,38 +27,38 @@ struct TrainingOptions {
   /// "cross-entropy", "nll", "mse", "l1", "bce-with-logits", or "none" when the model's output is the loss.
   std::string loss = "cross-entropy";
   /// The output the loss is taken of; empty: the only one.
-  std::string loss_output;
+  std::string loss_output = {};
   /// "sgd", "momentum", "adam", "adamw", with settings: "adam,lr=0.001,beta1=0.9".
   std::string optimizer = "sgd,lr=0.01";
   /// Parameters whose name matches the pattern (whole name) use their own optimizer; the first that matches counts.
-  std::vector<std::pair<std::string, std::string>> groups;
+  std::vector<std::pair<std::string, std::string>> groups = {};
   /// Gradients are scaled so that their norm over all parameters is at most this; 0: off.
   double clip_norm = 0;
   /// Parameters that match (whole name) are not trained.
-  std::string frozen;
+  std::string frozen = {};
   /// Fetch the model's outputs of every step too, not only the loss.
   bool keep_outputs = false;
 };
 
 /// Everything that decides what plan comes out, beside the model and the cluster.
 struct CompileOptions {
-  Bindings bindings;
+  Bindings bindings = {};
   int microbatches = 1;
   /// Instead of microbatches: the rows of each but the last.
-  std::optional<int64_t> microbatch_rows;
+  std::optional<int64_t> microbatch_rows = {};
   std::string schedule = "auto";         // "sequential", "gpipe", "1f1b", "auto"
   std::string objective = "throughput";  // "throughput", "latency", "devices"
-  std::vector<DevicePin> pins;
+  std::vector<DevicePin> pins = {};
   /// When not empty: the device of every node by name, instead of a search.
-  std::map<std::string, int> assignment;
-  std::optional<TrainingOptions> training;
+  std::map<std::string, int> assignment = {};
+  std::optional<TrainingOptions> training = {};
   /// When not empty: a folder that gets the graph after every pass (`NN-pass.mpc`), the plan and its picture. For finding
   /// out what the compiler does.
-  std::string dump_folder;
+  std::string dump_folder = {};
   /// Checks the graph after every pass. Costs time and changes nothing else.
   bool verify_passes = true;
   /// Told before each stage of the compiler, with its name and the share of the work done. Called by the compiling thread.
-  std::function<void(std::string_view stage, double share)> progress;
+  std::function<void(std::string_view stage, double share)> progress = {};
 };
 
 /// What one device would need.

@@ -26,7 +26,7 @@ struct Limits {
   int64_t folded_constant_bytes = int64_t{64} << 20;
   int64_t folded_bytes_total = int64_t{1} << 30;
   /// When not empty: external data may be reached through links that stay below this directory.
-  std::string external_root;
+  std::string external_root = {};
 };
 
 /// A model input or output as the file declares it. A dimension is a number, a symbol ("batch") or unknown ("?").
@@ -39,10 +39,10 @@ struct DeclaredTensor {
 
 /// How shapes that the file leaves open are bound.
 struct Bindings {
-  std::map<std::string, int64_t> dims;                          // symbolic dimensions by name
-  std::map<std::string, std::vector<int64_t>> input_shapes;     // shapes of inputs, for the whole batch
-  std::map<std::string, Tensor> known_inputs;                   // content of inputs on which shapes depend
-  std::optional<int64_t> batch;                                 // rows of a step; empty: what the rest or the model says
+  std::map<std::string, int64_t> dims = {};                          // symbolic dimensions by name
+  std::map<std::string, std::vector<int64_t>> input_shapes = {};     // shapes of inputs, for the whole batch
+  std::map<std::string, Tensor> known_inputs = {};                   // content of inputs on which shapes depend
+  std::optional<int64_t> batch = {};                                 // rows of a step; empty: what the rest or the model says
 };
 
 /// One operator and how often it occurs.

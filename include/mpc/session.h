@@ -23,7 +23,7 @@ struct SessionOptions {
 
 struct StepOptions {
   bool update = true;               // training: apply the optimizer
-  std::vector<int> update_devices;  // only the parts on these devices; empty: all
+  std::vector<int> update_devices = {};  // only the parts on these devices; empty: all
   double learning_rate_scale = 1;
 };
 

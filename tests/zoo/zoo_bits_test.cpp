@@ -60,7 +60,7 @@ const std::vector<Sample>& samples() {
       {"resnet18", kClasses, {{"image", 32}, {"classes", 10}, {"width", 4}}},
       {"resnet50", kClasses, {{"image", 32}, {"classes", 10}, {"width", 4}}},
       {"inception", kClasses, {{"image", 16}, {"classes", 10}, {"width", 8}, {"blocks", 2}}},
-      {"unet", kNumbers, {{"image", 8}, {"classes", 2}, {"width", 4}, {"levels", 2}}},
+      {"unet", kNumbers, {{"image", 32}, {"classes", 2}, {"width", 8}, {"levels", 2}}},
       {"vit-b", kClasses, {{"layers", 2}, {"hidden", 16}, {"heads", 2}, {"image", 8}, {"patch", 4}, {"classes", 10}}},
       {"bert-base", kNumbers, decoder(2)},
       {"gpt2", kClasses, decoder(2)},
