@@ -33,7 +33,9 @@ mpc::Cluster cluster_of_file_kind(int count, const std::string& path) {
 
 }  // namespace
 
-std::string_view assumed_gpu_kind() { return kAssumedGpuKind; }
+std::string_view assumed_gpu_kind() {
+  return kAssumedGpuKind;
+}
 
 std::vector<HardwareKind> known_hardware() {
   std::vector<HardwareKind> kinds;
@@ -46,7 +48,8 @@ std::vector<HardwareKind> known_hardware() {
 
 Cluster Cluster::gpus(int count, const std::string& kind_or_file) {
   if (count < 1 || count > kMostDevices) {
-    throw Error(ErrorId::M003, fmt::format("--gpus {}", count), fmt::format("the number of devices must be in [1, {}]", kMostDevices));
+    throw Error(ErrorId::M003, fmt::format("--gpus {}", count),
+                fmt::format("the number of devices must be in [1, {}]", kMostDevices));
   }
   if (const DeviceKind* kind = find_device_kind(kind_or_file)) return wrap(uniform_cluster(*kind, count));
   if (kind_or_file.find('/') != std::string::npos || kind_or_file.ends_with(".json")) {
@@ -55,8 +58,9 @@ Cluster Cluster::gpus(int count, const std::string& kind_or_file) {
   std::vector<std::string> names;
   for (const DeviceKind& kind : device_kinds()) names.emplace_back(kind.name);
   const std::optional<std::string> near = nearest(kind_or_file, names);
-  throw Error(ErrorId::M002, fmt::format("--gpu-type {}", kind_or_file), "is not a known kind of device",
-              near ? fmt::format("did you mean {}?", *near) : "`mpc devices` lists them; a JSON file describes another one");
+  throw Error(
+      ErrorId::M002, fmt::format("--gpu-type {}", kind_or_file), "is not a known kind of device",
+      near ? fmt::format("did you mean {}?", *near) : "`mpc devices` lists them; a JSON file describes another one");
 }
 
 Cluster Cluster::devices(const std::string& text, const std::string& gpu_kind) {
@@ -73,10 +77,20 @@ Cluster Cluster::with_memory(const std::string& text) const {
   return wrap(std::move(capped));
 }
 
-int Cluster::device_count() const { return impl().cluster.count(); }
-std::string Cluster::device_name(int device) const { return impl().cluster.device(DeviceId(device)).name; }
-std::string Cluster::backend(int device) const { return impl().cluster.device(DeviceId(device)).backend; }
-int64_t Cluster::memory_bytes(int device) const { return impl().cluster.device(DeviceId(device)).memory_bytes; }
-std::vector<std::string> Cluster::notes() const { return impl().cluster.notes; }
+int Cluster::device_count() const {
+  return impl().cluster.count();
+}
+std::string Cluster::device_name(int device) const {
+  return impl().cluster.device(DeviceId(device)).name;
+}
+std::string Cluster::backend(int device) const {
+  return impl().cluster.device(DeviceId(device)).backend;
+}
+int64_t Cluster::memory_bytes(int device) const {
+  return impl().cluster.device(DeviceId(device)).memory_bytes;
+}
+std::vector<std::string> Cluster::notes() const {
+  return impl().cluster.notes;
+}
 
 }  // namespace mpc::v1

@@ -88,7 +88,8 @@ class Dump {
 v1::NoPlan make_public(const Infeasible& infeasible, const Cluster& cluster) {
   v1::NoPlan reasons;
   for (const Infeasible::Need& need : infeasible.needs) {
-    reasons.needs.push_back({need.device, cluster.device(DeviceId(need.device)).name, need.bytes, need.capacity_bytes, need.largest});
+    reasons.needs.push_back(
+        {need.device, cluster.device(DeviceId(need.device)).name, need.bytes, need.capacity_bytes, need.largest});
   }
   reasons.suggestions = infeasible.suggestions;
   return reasons;
@@ -109,8 +110,12 @@ const Plan& CompileResult::value() const {
               reasons.suggestions.empty() ? "" : reasons.suggestions.front());
 }
 
-std::string CompileResult::report_json() const { return plan ? plan->report_json() : api::report_json(reasons); }
-std::string CompileResult::report_text() const { return plan ? plan->report_text() : api::report_text(reasons); }
+std::string CompileResult::report_json() const {
+  return plan ? plan->report_json() : api::report_json(reasons);
+}
+std::string CompileResult::report_text() const {
+  return plan ? plan->report_text() : api::report_text(reasons);
+}
 
 CompileResult compile(const Model& model, const Cluster& cluster, const CompileOptions& options) {
   const PlanOptions plan_options = make_options(options);

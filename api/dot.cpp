@@ -36,17 +36,28 @@ constexpr std::string_view kFaint = "#6B7280";
 constexpr size_t kMostSplineBoxes = 600;
 constexpr size_t kMostNameBytes = 48;
 
-const Palette& palette(DeviceId device) { return kPalettes[device.index() % kPalettes.size()]; }
+const Palette& palette(DeviceId device) {
+  return kPalettes[device.index() % kPalettes.size()];
+}
 
 std::string html(std::string_view text) {
   std::string out;
   for (const char c : escaped(text, kMostNameBytes)) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;
@@ -119,7 +130,11 @@ struct Edge {
 class Picture {
  public:
   Picture(const Plan& plan, const v1::DotOptions& options)
-      : plan_(plan), options_(options), folding_(fold(plan, options)), producers_(producers_of(plan)), originals_(originals_of(plan)) {}
+      : plan_(plan),
+        options_(options),
+        folding_(fold(plan, options)),
+        producers_(producers_of(plan)),
+        originals_(originals_of(plan)) {}
 
   std::string draw() {
     head();
@@ -163,27 +178,38 @@ void Picture::head() {
   const std::string model = path.substr(path.rfind('/') == std::string::npos ? 0 : path.rfind('/') + 1);
   std::string facts = plan_.is_training ? "training step" : "inference step";
   if (plan_.batch > 0) facts += fmt::format(" \xC2\xB7 batch {}", plan_.batch);
-  if (plan_.microbatches > 1) facts += fmt::format(" \xC2\xB7 {} micro-batches \xC2\xB7 {}", plan_.microbatches, plan_.schedule);
+  if (plan_.microbatches > 1)
+    facts += fmt::format(" \xC2\xB7 {} micro-batches \xC2\xB7 {}", plan_.microbatches, plan_.schedule);
   facts += fmt::format(" \xC2\xB7 predicted {}", seconds_text(plan_.step_seconds));
   line("digraph plan {{");
-  line("  graph [fontname=\"Helvetica\", fontsize=16, fontcolor=\"{}\", bgcolor=\"white\", labelloc=t, pad=0.3, nodesep=0.3, "
-       "ranksep=0.42, rankdir=TB, splines={}, tooltip={},",
-       kInk, folding_.blocks.size() > kMostSplineBoxes ? "line" : "true", quote(model));
+  line(
+      "  graph [fontname=\"Helvetica\", fontsize=16, fontcolor=\"{}\", bgcolor=\"white\", labelloc=t, pad=0.3, "
+      "nodesep=0.3, "
+      "ranksep=0.42, rankdir=TB, splines={}, tooltip={},",
+      kInk, folding_.blocks.size() > kMostSplineBoxes ? "line" : "true", quote(model));
   line("    label=<<b>{}</b><br/><font point-size=\"11\" color=\"{}\">{}</font><br/> >];", html(model), kFaint, facts);
-  line("  node [fontname=\"Helvetica\", fontsize=11, fontcolor=\"{}\", shape=box, style=\"rounded,filled\", penwidth=1.0, "
-       "margin=\"0.14,0.07\", height=0.3];", kInk);
+  line(
+      "  node [fontname=\"Helvetica\", fontsize=11, fontcolor=\"{}\", shape=box, style=\"rounded,filled\", "
+      "penwidth=1.0, "
+      "margin=\"0.14,0.07\", height=0.3];",
+      kInk);
   line("  edge [fontname=\"Helvetica\", fontsize=10, color=\"#9AA1AF\", penwidth=1.0, arrowsize=0.6];");
 }
 
 void Picture::cluster(DeviceId device) {
   const PlanDevice& facts = plan_.devices[device.index()];
   const Palette& colours = palette(device);
-  const double share = facts.capacity_bytes > 0 ? 100.0 * static_cast<double>(facts.arena_bytes) / static_cast<double>(facts.capacity_bytes) : 0;
+  const double share = facts.capacity_bytes > 0
+                           ? 100.0 * static_cast<double>(facts.arena_bytes) / static_cast<double>(facts.capacity_bytes)
+                           : 0;
   line("  subgraph cluster_{} {{", device.index());
-  line("    style=\"rounded,filled\"; color=\"{}\"; fillcolor=\"{}\"; penwidth=1.2; margin=14; labeljust=l; fontcolor=\"{}\"; fontsize=12;",
-       colours.line, colours.cluster, colours.line);
-  line("    tooltip={};", quote(fmt::format("{}: {} of {} used ({:.1f} %), {}, {} per step", facts.name, bytes_text(facts.arena_bytes),
-                                            bytes_text(facts.capacity_bytes), share, flops_text(facts.flops), seconds_text(facts.seconds))));
+  line(
+      "    style=\"rounded,filled\"; color=\"{}\"; fillcolor=\"{}\"; penwidth=1.2; margin=14; labeljust=l; "
+      "fontcolor=\"{}\"; fontsize=12;",
+      colours.line, colours.cluster, colours.line);
+  line("    tooltip={};", quote(fmt::format("{}: {} of {} used ({:.1f} %), {}, {} per step", facts.name,
+                                            bytes_text(facts.arena_bytes), bytes_text(facts.capacity_bytes), share,
+                                            flops_text(facts.flops), seconds_text(facts.seconds))));
   // Short, so that arrows that enter in the middle do not cross it; the rest stands in the tooltip.
   line("    label=<<b>{}</b>  <font point-size=\"10\">{}</font>>;", html(facts.name), bytes_text(facts.arena_bytes));
   bool is_empty = true;
@@ -192,12 +218,16 @@ void Picture::cluster(DeviceId device) {
     is_empty = false;
     box(static_cast<int>(b));
   }
-  if (is_empty) line("    idle{} [label=\"idle\", style=\"rounded,dashed\", color=\"{}\", fontcolor=\"{}\"];", device.index(), kFaint, kFaint);
+  if (is_empty)
+    line("    idle{} [label=\"idle\", style=\"rounded,dashed\", color=\"{}\", fontcolor=\"{}\"];", device.index(),
+         kFaint, kFaint);
   line("  }}");
 }
 
 std::string Picture::box_label(const Block& block, const BlockCost& cost) const {
-  const auto small = [](const std::string& text) { return fmt::format("<br/><font point-size=\"9\" color=\"{}\">{}</font>", kFaint, text); };
+  const auto small = [](const std::string& text) {
+    return fmt::format("<br/><font point-size=\"9\" color=\"{}\">{}</font>", kFaint, text);
+  };
   if (options_.level == v1::DotOptions::Level::op) {
     const PlanNode& node = plan_.nodes[block.nodes.front()];
     std::string label = fmt::format("<b>{}</b>", html(op_name(node.op)));
@@ -209,7 +239,8 @@ std::string Picture::box_label(const Block& block, const BlockCost& cost) const 
   }
   // The frame around a device's only box has its name already.
   const bool is_device = options_.level == v1::DotOptions::Level::device;
-  const std::string name = is_device ? fmt::format("{} node{}", block.nodes.size(), block.nodes.size() == 1 ? "" : "s") : block.name;
+  const std::string name =
+      is_device ? fmt::format("{} node{}", block.nodes.size(), block.nodes.size() == 1 ? "" : "s") : block.name;
   std::string title = fmt::format("<b>{}</b>", html(name));
   if (block.direction == Block::Direction::backward) title += " backward";
   if (block.direction == Block::Direction::update) title += " update";
@@ -226,10 +257,10 @@ void Picture::box(int index) {
   const Palette& colours = palette(block.device);
   // Gradients and updates are paler, so that the forward pass stands out.
   const bool is_dim = block.direction != Block::Direction::forward;
-  const std::string tooltip =
-      fmt::format("{}\n{} node{}: {}\n{}, {} per step\nweights {}, results {} per micro-batch", escaped(block.name, 200), block.nodes.size(),
-                  block.nodes.size() == 1 ? "" : "s", op_counts(plan_, block, 12), flops_text(cost.flops), seconds_text(cost.seconds),
-                  bytes_text(cost.parameter_bytes), bytes_text(cost.output_bytes));
+  const std::string tooltip = fmt::format(
+      "{}\n{} node{}: {}\n{}, {} per step\nweights {}, results {} per micro-batch", escaped(block.name, 200),
+      block.nodes.size(), block.nodes.size() == 1 ? "" : "s", op_counts(plan_, block, 12), flops_text(cost.flops),
+      seconds_text(cost.seconds), bytes_text(cost.parameter_bytes), bytes_text(cost.output_bytes));
   line("    {} [label=<{}>, fillcolor=\"{}\", color=\"{}\"{}, tooltip={}];", box_name(index), box_label(block, cost),
        is_dim ? "white" : colours.box, colours.line, is_dim ? ", style=\"rounded,filled,dashed\"" : "", quote(tooltip));
 }
@@ -247,17 +278,18 @@ void Picture::inputs_and_outputs() {
     }
     if (!is_read) continue;
     const PlanValue& value = plan_.values[input.value];
-    line("  in{} [label=<{} <font point-size=\"9\" color=\"{}\">{}</font>>, shape=plain, style=\"\", tooltip={}];", i, html(input.name), kFaint,
-         html(type_text(value.dtype, value.shapes.front())), quote(input.name));
+    line("  in{} [label=<{} <font point-size=\"9\" color=\"{}\">{}</font>>, shape=plain, style=\"\", tooltip={}];", i,
+         html(input.name), kFaint, html(type_text(value.dtype, value.shapes.front())), quote(input.name));
   }
   for (size_t o = 0; o < plan_.outputs.size(); ++o) {
     const PlanOutput& output = plan_.outputs[o];
     const PlanIndex producer = producers_[originals_[output.value]];
     if (producer == kNone || folding_.block_of_node[producer] < 0) continue;
     const PlanValue& value = plan_.values[output.value];
-    line("  out{} [label=<{} <font point-size=\"9\" color=\"{}\">{}</font>>, shape=plain, style=\"\", tooltip={}];", o, html(output.name), kFaint,
-         html(type_text(value.dtype, value.shapes.front())), quote(output.name));
-    add_edge(box_name(folding_.block_of_node[producer]), fmt::format("out{}", o), output.value, false, false, DeviceId());
+    line("  out{} [label=<{} <font point-size=\"9\" color=\"{}\">{}</font>>, shape=plain, style=\"\", tooltip={}];", o,
+         html(output.name), kFaint, html(type_text(value.dtype, value.shapes.front())), quote(output.name));
+    add_edge(box_name(folding_.block_of_node[producer]), fmt::format("out{}", o), output.value, false, false,
+             DeviceId());
   }
 }
 
@@ -268,7 +300,8 @@ int64_t Picture::bytes_per_step(PlanIndex value) const {
   return bytes;
 }
 
-void Picture::add_edge(std::string from, std::string to, PlanIndex value, bool is_transfer, bool is_shared, DeviceId source) {
+void Picture::add_edge(std::string from, std::string to, PlanIndex value, bool is_transfer, bool is_shared,
+                       DeviceId source) {
   Edge& edge = edges_[{from, to, is_transfer}];
   const std::string& name = plan_.values[value].name;
   if (std::ranges::find(edge.values, name) != edge.values.end()) return;
@@ -294,12 +327,14 @@ void Picture::edges() {
       if (maker < 0 || maker == reader) continue;
       const bool crosses = plan_.nodes[producer].device != plan_.nodes[n].device;
       const bool is_transfer = crosses && arrived.insert(input).second;
-      add_edge(box_name(maker), box_name(reader), originals_[input], is_transfer, crosses && !is_transfer, plan_.nodes[producer].device);
+      add_edge(box_name(maker), box_name(reader), originals_[input], is_transfer, crosses && !is_transfer,
+               plan_.nodes[producer].device);
     }
   }
   for (const auto& [key, edge] : edges_) {
     const auto twin = edges_.find({edge.from, edge.to, true});
-    if (!edge.is_transfer && edge.is_shared && twin != edges_.end()) continue;  // the transfer is drawn between the same boxes
+    if (!edge.is_transfer && edge.is_shared && twin != edges_.end())
+      continue;  // the transfer is drawn between the same boxes
     write_edge(edge);
   }
 }
@@ -312,10 +347,13 @@ void Picture::write_edge(const Edge& edge) {
   const std::string tooltip = fmt::format("{}{} per step", values, bytes_text(edge.bytes));
   if (edge.is_transfer) {
     // From 1.5 points at 1 KiB to 6 points at 1 GiB, by the logarithm of the bytes.
-    const double width = std::clamp(1.5 + 0.225 * std::log2(std::max(1.0, static_cast<double>(edge.bytes) / 1024)), 1.5, 6.0);
+    const double width =
+        std::clamp(1.5 + 0.225 * std::log2(std::max(1.0, static_cast<double>(edge.bytes) / 1024)), 1.5, 6.0);
     const std::string_view colour = palette(edge.source).line;
-    line("  {} -> {} [color=\"{}\", penwidth={:.2f}, arrowsize=0.8, label=<<b>&#160;&#160;{}</b>>, fontcolor=\"{}\", tooltip={}, labeltooltip={}];",
-         edge.from, edge.to, colour, width, bytes_text(edge.bytes), colour, quote(tooltip), quote(tooltip));
+    line(
+        "  {} -> {} [color=\"{}\", penwidth={:.2f}, arrowsize=0.8, label=<<b>&#160;&#160;{}</b>>, fontcolor=\"{}\", "
+        "tooltip={}, labeltooltip={}];",
+        edge.from, edge.to, colour, width, bytes_text(edge.bytes), colour, quote(tooltip), quote(tooltip));
   } else if (edge.is_shared) {
     line("  {} -> {} [color=\"{}\", style=dashed, tooltip={}];", edge.from, edge.to, palette(edge.source).line,
          quote(values + "already there: sent once per device"));
@@ -326,6 +364,8 @@ void Picture::write_edge(const Edge& edge) {
 
 }  // namespace
 
-std::string plan_dot(const Plan& plan, const v1::DotOptions& options) { return Picture(plan, options).draw(); }
+std::string plan_dot(const Plan& plan, const v1::DotOptions& options) {
+  return Picture(plan, options).draw();
+}
 
 }  // namespace mpc::api

@@ -31,8 +31,12 @@ std::string direction(PlanPhase phase) {
 
 }  // namespace
 
-double step_flops(const Plan& plan, const PlanNode& node) { return step_sum(plan, node.flops, node.per_step); }
-double step_seconds(const Plan& plan, const PlanNode& node) { return step_sum(plan, node.seconds, node.per_step); }
+double step_flops(const Plan& plan, const PlanNode& node) {
+  return step_sum(plan, node.flops, node.per_step);
+}
+double step_seconds(const Plan& plan, const PlanNode& node) {
+  return step_sum(plan, node.seconds, node.per_step);
+}
 
 int64_t step_bytes(const Plan& plan, const PlanTransfer& transfer) {
   int64_t bytes = 0;
@@ -162,7 +166,8 @@ int64_t value_bound(const Plan& plan, PlanIndex value) {
     const auto shape = [&](size_t i) { return plan.values[node.inputs[i]].shapes.front(); };
     switch (node.op) {
       case OpKind::Gather:
-        if (reads(1) && !node.attributes.empty()) lower(shape(0)[static_cast<int>(node.attributes.front().integer("axis"))]);
+        if (reads(1) && !node.attributes.empty())
+          lower(shape(0)[static_cast<int>(node.attributes.front().integer("axis"))]);
         break;
       case OpKind::SoftmaxCrossEntropyLoss:
       case OpKind::NegativeLogLikelihoodLoss:

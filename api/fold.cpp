@@ -53,8 +53,8 @@ Folding group_by(const Plan& plan, bool with_backward, const std::vector<std::st
   return folding;
 }
 
-/// Per block: the number of different values that blocks up to it (on its device, of its direction) make and later blocks or other
-/// devices read. `sequence` lists the blocks of one device and direction in order.
+/// Per block: the number of different values that blocks up to it (on its device, of its direction) make and later
+/// blocks or other devices read. `sequence` lists the blocks of one device and direction in order.
 std::vector<int> values_passing(const Plan& plan, const Folding& folding, const std::vector<int>& sequence,
                                 const std::vector<PlanIndex>& producers, const std::vector<PlanIndex>& originals) {
   std::vector<int> place(folding.blocks.size(), -1);
@@ -75,20 +75,23 @@ std::vector<int> values_passing(const Plan& plan, const Folding& folding, const 
   }
   std::vector<int> passing(sequence.size() + 1, 0);
   for (const auto& [value, span] : spans) {
-    for (int i = span.first; i < std::min<int>(span.second, static_cast<int>(sequence.size())); ++i) ++passing[static_cast<size_t>(i)];
+    for (int i = span.first; i < std::min<int>(span.second, static_cast<int>(sequence.size())); ++i)
+      ++passing[static_cast<size_t>(i)];
   }
   return passing;
 }
 
 /// Pairs (maker, reader) of blocks of which one reads what the other makes.
-std::set<std::pair<int, int>> block_edges(const Plan& plan, const Folding& folding, const std::vector<PlanIndex>& producers,
+std::set<std::pair<int, int>> block_edges(const Plan& plan, const Folding& folding,
+                                          const std::vector<PlanIndex>& producers,
                                           const std::vector<PlanIndex>& originals) {
   std::set<std::pair<int, int>> edges;
   for (PlanIndex n = 0; n < plan.nodes.size(); ++n) {
     if (folding.block_of_node[n] < 0) continue;
     for (const PlanIndex input : plan.nodes[n].inputs) {
       const PlanIndex producer = input == kNone ? kNone : producers[originals[input]];
-      if (producer != kNone && folding.block_of_node[producer] >= 0) edges.emplace(folding.block_of_node[producer], folding.block_of_node[n]);
+      if (producer != kNone && folding.block_of_node[producer] >= 0)
+        edges.emplace(folding.block_of_node[producer], folding.block_of_node[n]);
     }
   }
   return edges;
@@ -114,9 +117,11 @@ Folding join_neighbours(const Plan& plan, const Folding& fine, int most_blocks) 
       const bool is_last = i + 1 == sequence.size();
       // A narrow place ends a block early; without one it may grow to twice its share.
       // What has nothing to do with the next block is not joined with it.
-      const bool is_linked = !is_last && std::any_of(sequence.begin() + static_cast<std::ptrdiff_t>(first),
-                                                     sequence.begin() + static_cast<std::ptrdiff_t>(i) + 1,
-                                                     [&](int block) { return edges.contains({block, sequence[i + 1]}); });
+      const bool is_linked =
+          !is_last && std::any_of(sequence.begin() + static_cast<std::ptrdiff_t>(first),
+                                  sequence.begin() + static_cast<std::ptrdiff_t>(i) + 1, [&](int block) {
+                                    return edges.contains({block, sequence[i + 1]});
+                                  });
       if (is_linked && !(count >= target && passing[i] <= 1) && count < 2 * target) continue;
       const std::string& from = fine.blocks[static_cast<size_t>(sequence[first])].name;
       const std::string& to = fine.blocks[static_cast<size_t>(sequence[i])].name;
@@ -127,7 +132,8 @@ Folding join_neighbours(const Plan& plan, const Folding& fine, int most_blocks) 
       first = i + 1;
     }
   }
-  const bool with_backward = std::ranges::any_of(fine.blocks, [](const Block& b) { return b.direction != Block::Direction::forward; });
+  const bool with_backward =
+      std::ranges::any_of(fine.blocks, [](const Block& b) { return b.direction != Block::Direction::forward; });
   return group_by(plan, with_backward, names);
 }
 
@@ -146,7 +152,8 @@ Folding fold_blocks(const Plan& plan, const v1::DotOptions& options) {
     if (best && folding.blocks.size() > static_cast<size_t>(options.most_blocks)) break;
     best = std::move(folding);
   }
-  if (best->blocks.size() > static_cast<size_t>(options.most_blocks)) return join_neighbours(plan, *best, options.most_blocks);
+  if (best->blocks.size() > static_cast<size_t>(options.most_blocks))
+    return join_neighbours(plan, *best, options.most_blocks);
   return std::move(*best);
 }
 

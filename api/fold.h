@@ -24,8 +24,8 @@ struct Folding {
 };
 
 // How nodes are folded at level block: by the scopes in their names ("layer1.0/conv1/Conv" is in layer1.0 and in
-// layer1.0/conv1), as deep as the number of boxes allows. Where even the outermost scopes are too many, or names have no
-// scopes, neighbours in execution order are joined, by preference cut where only one value passes.
+// layer1.0/conv1), as deep as the number of boxes allows. Where even the outermost scopes are too many, or names have
+// no scopes, neighbours in execution order are joined, by preference cut where only one value passes.
 
 /// O(N * depth of names + E).
 Folding fold(const Plan& plan, const v1::DotOptions& options);

@@ -48,7 +48,8 @@ std::vector<std::string> open_symbols(const onnx_io::ModelInfo& info, const Bind
   for (const onnx_io::DeclaredValue& input : info.inputs) {
     if (bindings.input_shapes.contains(input.name)) continue;
     for (const onnx_io::DeclaredDim& dim : input.dims) {
-      if (dim.value >= 0 || dim.symbol.empty() || bindings.dims.contains(dim.symbol) || has_default(dim.symbol)) continue;
+      if (dim.value >= 0 || dim.symbol.empty() || bindings.dims.contains(dim.symbol) || has_default(dim.symbol))
+        continue;
       if (std::ranges::find(symbols, dim.symbol) == symbols.end()) symbols.push_back(dim.symbol);
     }
   }
@@ -101,9 +102,15 @@ Model Model::load(const std::string& path, const Limits& limits) {
   return Model(std::make_shared<Impl>(Impl{onnx_io::Model::load(path, bounds)}));
 }
 
-const std::string& Model::path() const { return impl().model.info().path; }
-std::vector<DeclaredTensor> Model::inputs() const { return declared(impl().model.info().inputs); }
-std::vector<DeclaredTensor> Model::outputs() const { return declared(impl().model.info().outputs); }
+const std::string& Model::path() const {
+  return impl().model.info().path;
+}
+std::vector<DeclaredTensor> Model::inputs() const {
+  return declared(impl().model.info().inputs);
+}
+std::vector<DeclaredTensor> Model::outputs() const {
+  return declared(impl().model.info().outputs);
+}
 
 std::optional<Model::Annotation> Model::annotation() const {
   const std::optional<onnx_io::Model::Annotation> stored = impl().model.annotation();

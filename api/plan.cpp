@@ -17,11 +17,15 @@
 
 namespace mpc {
 
-v1::Plan api::make_public(Plan plan) { return v1::Plan(std::make_shared<v1::Plan::Impl>(v1::Plan::Impl{std::move(plan)})); }
+v1::Plan api::make_public(Plan plan) {
+  return v1::Plan(std::make_shared<v1::Plan::Impl>(v1::Plan::Impl{std::move(plan)}));
+}
 
 namespace v1 {
 
-Plan Plan::load(const std::string& path) { return parse(read_text_file(path, kMaxJsonBytes), path); }
+Plan Plan::load(const std::string& path) {
+  return parse(read_text_file(path, kMaxJsonBytes), path);
+}
 
 Plan Plan::parse(const std::string& json, const std::string& where) {
   mpc::Plan plan = parse_plan(json, where);
@@ -33,25 +37,61 @@ Plan Plan::parse(const std::string& json, const std::string& where) {
   return api::make_public(std::move(plan));
 }
 
-void Plan::save(const std::string& path) const { write_file_atomic(path, json()); }
-std::string Plan::json() const { return print_plan(impl().plan); }
+void Plan::save(const std::string& path) const {
+  write_file_atomic(path, json());
+}
+std::string Plan::json() const {
+  return print_plan(impl().plan);
+}
 
-const std::string& Plan::model_path() const { return impl().plan.model.path; }
-bool Plan::is_training() const { return impl().plan.is_training; }
-int Plan::microbatches() const { return impl().plan.microbatches; }
-int64_t Plan::batch() const { return impl().plan.batch; }
-const std::string& Plan::schedule() const { return impl().plan.schedule; }
-const std::string& Plan::objective() const { return impl().plan.objective; }
-double Plan::step_seconds() const { return impl().plan.step_seconds; }
-double Plan::bubble() const { return impl().plan.bubble; }
-double Plan::objective_value() const { return impl().plan.objective_value; }
-double Plan::objective_lower_bound() const { return impl().plan.objective_lower_bound; }
-double Plan::one_device_seconds() const { return impl().plan.one_device_seconds; }
-std::vector<std::string> Plan::warnings() const { return impl().plan.warnings; }
-std::vector<std::string> Plan::notes() const { return impl().plan.notes; }
-std::vector<DevicePlan> Plan::devices() const { return api::device_plans(impl().plan); }
-std::vector<TransferPlan> Plan::transfers() const { return api::transfer_plans(impl().plan); }
-std::map<std::string, int> Plan::assignment() const { return api::assignment_of(impl().plan); }
+const std::string& Plan::model_path() const {
+  return impl().plan.model.path;
+}
+bool Plan::is_training() const {
+  return impl().plan.is_training;
+}
+int Plan::microbatches() const {
+  return impl().plan.microbatches;
+}
+int64_t Plan::batch() const {
+  return impl().plan.batch;
+}
+const std::string& Plan::schedule() const {
+  return impl().plan.schedule;
+}
+const std::string& Plan::objective() const {
+  return impl().plan.objective;
+}
+double Plan::step_seconds() const {
+  return impl().plan.step_seconds;
+}
+double Plan::bubble() const {
+  return impl().plan.bubble;
+}
+double Plan::objective_value() const {
+  return impl().plan.objective_value;
+}
+double Plan::objective_lower_bound() const {
+  return impl().plan.objective_lower_bound;
+}
+double Plan::one_device_seconds() const {
+  return impl().plan.one_device_seconds;
+}
+std::vector<std::string> Plan::warnings() const {
+  return impl().plan.warnings;
+}
+std::vector<std::string> Plan::notes() const {
+  return impl().plan.notes;
+}
+std::vector<DevicePlan> Plan::devices() const {
+  return api::device_plans(impl().plan);
+}
+std::vector<TransferPlan> Plan::transfers() const {
+  return api::transfer_plans(impl().plan);
+}
+std::map<std::string, int> Plan::assignment() const {
+  return api::assignment_of(impl().plan);
+}
 
 std::vector<TensorInfo> Plan::inputs() const {
   const mpc::Plan& plan = impl().plan;
@@ -76,7 +116,9 @@ std::vector<TensorInfo> Plan::outputs() const {
   return result;
 }
 
-void Plan::check() const { check_plan(impl().plan); }
+void Plan::check() const {
+  check_plan(impl().plan);
+}
 
 void Plan::require_model(const Model& model) const {
   const onnx_io::ModelInfo& info = model.impl().model.info();
@@ -102,9 +144,15 @@ Simulation Plan::simulate() const {
 std::string Plan::trace_json() const {
   return mpc::trace_json(impl().plan, mpc::simulate(impl().plan), "predicted");
 }
-std::string Plan::report_text() const { return api::report_text(impl().plan); }
-std::string Plan::report_json() const { return api::report_json(impl().plan); }
-std::string Plan::dot(const DotOptions& options) const { return api::plan_dot(impl().plan, options); }
+std::string Plan::report_text() const {
+  return api::report_text(impl().plan);
+}
+std::string Plan::report_json() const {
+  return api::report_json(impl().plan);
+}
+std::string Plan::dot(const DotOptions& options) const {
+  return api::plan_dot(impl().plan, options);
+}
 
 void Plan::save_annotated(const Model& model, const std::string& path) const {
   require_model(model);

@@ -20,7 +20,9 @@ using OrderedJson = nlohmann::ordered_json;
 constexpr size_t kMostTransferRows = 24;
 constexpr size_t kMostNameBytes = 60;
 
-std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
+std::string percent(double share) {
+  return fmt::format("{:.1f} %", 100 * share);
+}
 
 std::string heading(const Plan& plan) {
   std::string text = fmt::format("{} on {} device{}", escaped(plan.model.path.empty() ? "model" : plan.model.path, 200),
@@ -38,8 +40,8 @@ std::string device_table(const Plan& plan) {
   const std::vector<v1::DevicePlan> rows = device_plans(plan);
   double all_flops = 0;
   for (const v1::DevicePlan& row : rows) all_flops += row.flops;
-  Table table({"device", "stage", "nodes", "parameters", "peak", "of", "weights", "gradients", "optimizer", "activations",
-               "workspace", "staging", "FLOPs", "share", "time"});
+  Table table({"device", "stage", "nodes", "parameters", "peak", "of", "weights", "gradients", "optimizer",
+               "activations", "workspace", "staging", "FLOPs", "share", "time"});
   for (const v1::DevicePlan& row : rows) {
     table.add({row.name, std::to_string(row.stage), count_text(row.nodes), count_text(row.parameters),
                bytes_text(row.peak_bytes), bytes_text(row.capacity_bytes), bytes_text(row.parameter_bytes),
@@ -95,14 +97,15 @@ std::string host_traffic(const Plan& plan) {
     if (input.role == PlanInput::Role::step || input.role == PlanInput::Role::learning_rate_scale) continue;
     for (const uint32_t device : devices_of(input.value)) {
       const int64_t bytes = whole_bytes(input.value, input.is_batched);
-      table.add({escaped(input.name, kMostNameBytes), "host", plan.devices[device].name, count_text(bytes), bytes_text(bytes)});
+      table.add({escaped(input.name, kMostNameBytes), "host", plan.devices[device].name, count_text(bytes),
+                 bytes_text(bytes)});
     }
   }
   for (const PlanOutput& output : plan.outputs) {
     const std::vector<uint32_t> devices = devices_of(output.value);
     const int64_t bytes = whole_bytes(output.value, output.combine == PlanOutput::Combine::concatenate);
-    table.add({escaped(output.name, kMostNameBytes), devices.empty() ? "host" : plan.devices[devices.front()].name, "host",
-               count_text(bytes), bytes_text(bytes)});
+    table.add({escaped(output.name, kMostNameBytes), devices.empty() ? "host" : plan.devices[devices.front()].name,
+               "host", count_text(bytes), bytes_text(bytes)});
   }
   return table.empty() ? "" : "host traffic per step:\n" + table.text(2);
 }
@@ -122,19 +125,23 @@ std::string summary(const Plan& plan) {
     }
   }
   std::string text;
-  const auto line = [&](std::string_view name, const std::string& value) { text += fmt::format("{:<22}{}\n", name, value); };
+  const auto line = [&](std::string_view name, const std::string& value) {
+    text += fmt::format("{:<22}{}\n", name, value);
+  };
   if (busy_devices > 0 && largest > 0) {
-    line("balance", fmt::format("{} (mean load over largest; {} is the bottleneck)",
-                                percent(all / (largest * static_cast<double>(busy_devices))), plan.devices[slowest].name));
+    line("balance",
+         fmt::format("{} (mean load over largest; {} is the bottleneck)",
+                     percent(all / (largest * static_cast<double>(busy_devices))), plan.devices[slowest].name));
   }
-  line("predicted step time", seconds_text(plan.step_seconds) +
-                                  (plan.batch > 0 && plan.step_seconds > 0
-                                       ? fmt::format(" ({:.4g} rows/s)", static_cast<double>(plan.batch) / plan.step_seconds)
-                                       : std::string()));
+  line("predicted step time",
+       seconds_text(plan.step_seconds) +
+           (plan.batch > 0 && plan.step_seconds > 0
+                ? fmt::format(" ({:.4g} rows/s)", static_cast<double>(plan.batch) / plan.step_seconds)
+                : std::string()));
   line("bubble", percent(plan.bubble));
   if (plan.step_seconds > 0 && plan.one_device_seconds > 0) {
-    line("speed-up", fmt::format("{:.2f}x over one device ({}, memory ignored)", plan.one_device_seconds / plan.step_seconds,
-                                 seconds_text(plan.one_device_seconds)));
+    line("speed-up", fmt::format("{:.2f}x over one device ({}, memory ignored)",
+                                 plan.one_device_seconds / plan.step_seconds, seconds_text(plan.one_device_seconds)));
   }
   if (plan.objective_lower_bound > 0) {
     line("objective", fmt::format("{}: {}, lower bound {}, gap {}", plan.objective, seconds_text(plan.objective_value),
@@ -166,21 +173,36 @@ std::string report_json(const Plan& plan) {
   json["schedule"] = plan.schedule;
   OrderedJson& devices = json["devices"] = OrderedJson::array();
   for (const v1::DevicePlan& row : device_plans(plan)) {
-    devices.push_back({{"id", row.id}, {"name", row.name}, {"hardware", row.hardware}, {"stage", row.stage},
-                       {"nodes", row.nodes}, {"parameters", row.parameters}, {"parameter_bytes", row.parameter_bytes},
-                       {"gradient_bytes", row.gradient_bytes}, {"optimizer_bytes", row.optimizer_bytes},
-                       {"activation_bytes", row.activation_bytes}, {"workspace_bytes", row.workspace_bytes},
-                       {"staging_bytes", row.staging_bytes}, {"peak_bytes", row.peak_bytes},
-                       {"capacity_bytes", row.capacity_bytes}, {"flops", row.flops}, {"seconds", row.seconds}});
+    devices.push_back({{"id", row.id},
+                       {"name", row.name},
+                       {"hardware", row.hardware},
+                       {"stage", row.stage},
+                       {"nodes", row.nodes},
+                       {"parameters", row.parameters},
+                       {"parameter_bytes", row.parameter_bytes},
+                       {"gradient_bytes", row.gradient_bytes},
+                       {"optimizer_bytes", row.optimizer_bytes},
+                       {"activation_bytes", row.activation_bytes},
+                       {"workspace_bytes", row.workspace_bytes},
+                       {"staging_bytes", row.staging_bytes},
+                       {"peak_bytes", row.peak_bytes},
+                       {"capacity_bytes", row.capacity_bytes},
+                       {"flops", row.flops},
+                       {"seconds", row.seconds}});
   }
   OrderedJson& transfers = json["transfers"] = OrderedJson::array();
   for (const v1::TransferPlan& row : transfer_plans(plan)) {
-    transfers.push_back({{"value", row.value}, {"from", row.from}, {"to", row.to}, {"bytes", row.bytes},
-                         {"phase", row.phase}, {"seconds", row.seconds}});
+    transfers.push_back({{"value", row.value},
+                         {"from", row.from},
+                         {"to", row.to},
+                         {"bytes", row.bytes},
+                         {"phase", row.phase},
+                         {"seconds", row.seconds}});
   }
   OrderedJson& assignment = json["assignment"] = OrderedJson::object();
   for (const auto& [node, device] : assignment_of(plan)) assignment[node] = device;
-  json["objective"] = {{"name", plan.objective}, {"value", plan.objective_value}, {"lower_bound", plan.objective_lower_bound}};
+  json["objective"] = {
+      {"name", plan.objective}, {"value", plan.objective_value}, {"lower_bound", plan.objective_lower_bound}};
   json["step_seconds"] = plan.step_seconds;
   json["one_device_seconds"] = plan.one_device_seconds;
   json["bubble"] = plan.bubble;
@@ -209,8 +231,11 @@ std::string report_json(const v1::NoPlan& reasons) {
   json["feasible"] = false;
   OrderedJson& needs = json["needs"] = OrderedJson::array();
   for (const v1::DeviceNeed& need : reasons.needs) {
-    needs.push_back({{"device", need.device}, {"name", need.name}, {"bytes", need.bytes},
-                     {"capacity_bytes", need.capacity_bytes}, {"largest", need.largest}});
+    needs.push_back({{"device", need.device},
+                     {"name", need.name},
+                     {"bytes", need.bytes},
+                     {"capacity_bytes", need.capacity_bytes},
+                     {"largest", need.largest}});
   }
   json["suggestions"] = reasons.suggestions;
   return json.dump(1, ' ', false, OrderedJson::error_handler_t::replace);

@@ -63,7 +63,9 @@ namespace v1 {
 
 struct Session::Impl {
   Impl(const Plan& plan_in, const Model& model_in, const SessionOptions& options)
-      : plan(plan_in), model(model_in), records_trace(options.record_trace),
+      : plan(plan_in),
+        model(model_in),
+        records_trace(options.record_trace),
         session(checked(plan_in, model_in).impl().plan, model_in.impl().model.weights(), internal_options(options)) {
     index_parameters();
   }
@@ -112,12 +114,15 @@ Session::~Session() = default;
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 
-const Plan& Session::plan() const { return impl_->plan; }
+const Plan& Session::plan() const {
+  return impl_->plan;
+}
 
 void Session::bind(const std::string& input, Tensor content) {
   const std::optional<Shape> shape = checked_shape(content.shape, api::internal_dtype(content.dtype));
   if (!shape || byte_size(*shape, api::internal_dtype(content.dtype)) != static_cast<int64_t>(content.bytes.size())) {
-    throw Error(ErrorId::M004, fmt::format("input \"{}\"", input), "its bytes do not fit its shape " + shape_text(content.shape));
+    throw Error(ErrorId::M004, fmt::format("input \"{}\"", input),
+                "its bytes do not fit its shape " + shape_text(content.shape));
   }
   // The new content is known to be good before the old one is let go: bind() throws for a type that does not fit.
   impl_->session.bind(input, api::internal_dtype(content.dtype), *shape, content.bytes);
@@ -131,9 +136,15 @@ StepResult Session::step(const StepOptions& options) {
   return {result.seconds, result.loss};
 }
 
-void Session::update(const StepOptions& options) { impl_->session.update(internal_options(options)); }
-Tensor Session::output(const std::string& name) const { return api::to_tensor(impl_->session.output(name)); }
-std::vector<ParameterInfo> Session::parameters() const { return impl_->parameters; }
+void Session::update(const StepOptions& options) {
+  impl_->session.update(internal_options(options));
+}
+Tensor Session::output(const std::string& name) const {
+  return api::to_tensor(impl_->session.output(name));
+}
+std::vector<ParameterInfo> Session::parameters() const {
+  return impl_->parameters;
+}
 
 Tensor Session::parameter(const std::string& name) const {
   return api::to_tensor(impl_->session.read(impl_->value_name(name)));
@@ -174,7 +185,9 @@ double Session::gradient_norm() const {
   return std::sqrt(sum);
 }
 
-int64_t Session::steps_done() const { return impl_->session.steps_done(); }
+int64_t Session::steps_done() const {
+  return impl_->session.steps_done();
+}
 
 std::string Session::trace_json() const {
   if (!impl_->records_trace || impl_->session.measured().empty()) {
@@ -189,7 +202,8 @@ std::string Session::trace_json() const {
     timeline.entries.push_back({entry.instruction, entry.start_s, entry.end_s});
     timeline.step_seconds = std::max(timeline.step_seconds, entry.end_s);
     if (action == Action::run) {
-      timeline.device_busy_s[plan.queues[plan.instructions[entry.instruction].queue].device.index()] += entry.end_s - entry.start_s;
+      timeline.device_busy_s[plan.queues[plan.instructions[entry.instruction].queue].device.index()] +=
+          entry.end_s - entry.start_s;
     }
   }
   std::ranges::stable_sort(timeline.entries, {}, &TimelineEntry::instruction);
@@ -232,7 +246,8 @@ std::vector<KernelInfo> Session::kernels() const {
   std::vector<KernelInfo> result;
   for (const auto& choice : impl_->session.kernel_choices()) {
     const PlanNode& node = plan.nodes[choice.node];
-    result.push_back({node.name, std::string(op_name(node.op)), static_cast<int>(node.device.index()), choice.kernel, choice.declined});
+    result.push_back({node.name, std::string(op_name(node.op)), static_cast<int>(node.device.index()), choice.kernel,
+                      choice.declined});
   }
   return result;
 }

@@ -25,8 +25,12 @@ static_assert(static_cast<int>(v1::DType::boolean) == static_cast<int>(DType::bo
 static_assert(static_cast<int>(v1::DType::bf16) == static_cast<int>(DType::bf16));
 static_assert(static_cast<int>(v1::DType::u64) == static_cast<int>(DType::u64));
 
-v1::DType public_dtype(DType dtype) { return static_cast<v1::DType>(dtype); }
-DType internal_dtype(v1::DType dtype) { return static_cast<DType>(dtype); }
+v1::DType public_dtype(DType dtype) {
+  return static_cast<v1::DType>(dtype);
+}
+DType internal_dtype(v1::DType dtype) {
+  return static_cast<DType>(dtype);
+}
 
 v1::Tensor to_tensor(const Literal& literal) {
   return {public_dtype(literal.dtype()), literal.shape().to_vector(), literal.dense()};
@@ -59,7 +63,9 @@ int64_t bytes_of(DType dtype, const std::vector<int64_t>& shape) {
   return byte_size(*checked, api::internal_dtype(dtype));
 }
 
-bool is_floating(DType dtype) { return is_float(api::internal_dtype(dtype)); }
+bool is_floating(DType dtype) {
+  return is_float(api::internal_dtype(dtype));
+}
 
 /// A number that names a text, for streams of random numbers (FNV-1a).
 uint64_t text_number(std::string_view text) {
@@ -79,8 +85,12 @@ std::string index_text(int64_t index, const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-int64_t element_bytes(DType dtype) { return dtype_bytes(api::internal_dtype(dtype)); }
-std::string_view to_string(DType dtype) { return dtype_name(api::internal_dtype(dtype)); }
+int64_t element_bytes(DType dtype) {
+  return dtype_bytes(api::internal_dtype(dtype));
+}
+std::string_view to_string(DType dtype) {
+  return dtype_name(api::internal_dtype(dtype));
+}
 
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string text;
@@ -111,7 +121,9 @@ Tensor Tensor::from_bytes(DType dtype, std::vector<int64_t> shape, std::span<con
   return tensor;
 }
 
-int64_t Tensor::elements() const { return static_cast<int64_t>(bytes.size()) / element_bytes(dtype); }
+int64_t Tensor::elements() const {
+  return static_cast<int64_t>(bytes.size()) / element_bytes(dtype);
+}
 
 int64_t Tensor::row_bytes() const {
   if (shape.empty()) throw Error(ErrorId::M004, "tensor", "is a scalar, expected one with a dimension for its rows");
@@ -165,13 +177,16 @@ Tensor load_tensor(const std::string& path) {
   return api::to_tensor(onnx_io::read_tensor_file(path));
 }
 
-size_t count_safetensors(const std::string& path) { return SafetensorsFile(path).entries().size(); }
+size_t count_safetensors(const std::string& path) {
+  return SafetensorsFile(path).entries().size();
+}
 
 void save_tensor(const std::string& path, const Tensor& tensor) {
   write_npy(path, api::to_literal(tensor, path));
 }
 
-Tensor random_tensor(DType dtype, const std::vector<int64_t>& shape, uint64_t seed, std::string_view stream, int64_t bound) {
+Tensor random_tensor(DType dtype, const std::vector<int64_t>& shape, uint64_t seed, std::string_view stream,
+                     int64_t bound) {
   Tensor tensor = Tensor::zeros(dtype, shape);
   if (dtype == DType::boolean) bound = 2;
   const RandomStream random{seed, text_number(stream), 0, 0};
@@ -184,7 +199,8 @@ Tensor random_tensor(DType dtype, const std::vector<int64_t>& shape, uint64_t se
     } else {
       // The upper bits of the product: uniform up to 2^-32, without the bias of a remainder for bounds that are small.
       write_integer(api::internal_dtype(dtype), element,
-                    static_cast<int64_t>((uint64_t{word} * static_cast<uint64_t>(std::min<int64_t>(bound, int64_t{1} << 31))) >> 32));
+                    static_cast<int64_t>(
+                        (uint64_t{word} * static_cast<uint64_t>(std::min<int64_t>(bound, int64_t{1} << 31))) >> 32));
     }
   }
   return tensor;
@@ -205,7 +221,8 @@ Difference compare(const Tensor& actual, const Tensor& expected, double rtol, do
     const double e = expected.number(i);
     bool is_close;
     if (is_exact) {  // the bytes decide: large integers do not fit a double
-      is_close = std::memcmp(actual.bytes.data() + i * width, expected.bytes.data() + i * width, static_cast<size_t>(width)) == 0;
+      is_close = std::memcmp(actual.bytes.data() + i * width, expected.bytes.data() + i * width,
+                             static_cast<size_t>(width)) == 0;
     } else if (std::isnan(a) || std::isnan(e)) {
       is_close = std::isnan(a) && std::isnan(e);
     } else if (std::isinf(a) || std::isinf(e)) {
@@ -219,7 +236,8 @@ Difference compare(const Tensor& actual, const Tensor& expected, double rtol, do
     }
     if (is_close) continue;
     if (difference.mismatches++ == 0) {
-      difference.first_mismatch = fmt::format("{}: {}, expected {}", index_text(i, expected.shape), number_text(a), number_text(e));
+      difference.first_mismatch =
+          fmt::format("{}: {}, expected {}", index_text(i, expected.shape), number_text(a), number_text(e));
     }
   }
   difference.is_equal = difference.mismatches == 0;

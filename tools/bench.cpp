@@ -2,8 +2,8 @@
 #include <ctime>
 #include <memory>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "api/table.h"
@@ -42,7 +42,8 @@ std::string op_table(const std::vector<OpTime>& times) {
   for (const OpTime& time : times) all += time.seconds;
   api::Table table({"op", "calls", "time", "share"});
   for (const OpTime& time : times) {
-    table.add({time.op, count_text(time.calls), seconds_text(time.seconds), fmt::format("{:.1f} %", all > 0 ? 100 * time.seconds / all : 0)});
+    table.add({time.op, count_text(time.calls), seconds_text(time.seconds),
+               fmt::format("{:.1f} %", all > 0 ? 100 * time.seconds / all : 0)});
   }
   return table.text();
 }
@@ -84,8 +85,8 @@ int bench(const Flags& flags, Console& console) {
   const double rows = static_cast<double>(std::max<int64_t>(1, plan->batch()));
   const std::vector<OpTime> times = session.op_times();
   console.say(execution_text(*plan, session, median) + "\n" + op_table(times) +
-              fmt::format("\n{} steps: median {}, p90 {}, p99 {}; {:.4g} rows/s\n", flags.repetitions, seconds_text(median), seconds_text(p90),
-                          seconds_text(p99), median > 0 ? rows / median : 0));
+              fmt::format("\n{} steps: median {}, p90 {}, p99 {}; {:.4g} rows/s\n", flags.repetitions,
+                          seconds_text(median), seconds_text(p90), seconds_text(p99), median > 0 ? rows / median : 0));
   Json answer = execution_json(*plan, session, median);
   answer["repetitions"] = flags.repetitions;
   answer["median_seconds"] = median;

@@ -1,7 +1,7 @@
 #include <memory>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
@@ -37,24 +37,29 @@ Kind kind_of(const std::string& path) {
 int check_safetensors_file(const Flags& flags, const Console& console) {
   const size_t tensors = count_safetensors(flags.file);
   console.say(fmt::format("{}: nothing wrong was found: {} tensors\n", escaped(flags.file), tensors));
-  console.json({{"file", flags.file}, {"kind", "safetensors"}, {"ok", true}, {"complete", true}, {"warnings", Json::array()}});
+  console.json(
+      {{"file", flags.file}, {"kind", "safetensors"}, {"ok", true}, {"complete", true}, {"warnings", Json::array()}});
   return 0;
 }
 
 int check_tensor_file(const Flags& flags, const Console& console) {
   const Tensor tensor = load_tensor(flags.file);
-  console.say(fmt::format("{}: nothing wrong was found: {}\n", escaped(flags.file), std::string(to_string(tensor.dtype)) + shape_text(tensor.shape)));
-  console.json({{"file", flags.file}, {"kind", "tensor"}, {"ok", true}, {"complete", true}, {"warnings", Json::array()}});
+  console.say(fmt::format("{}: nothing wrong was found: {}\n", escaped(flags.file),
+                          std::string(to_string(tensor.dtype)) + shape_text(tensor.shape)));
+  console.json(
+      {{"file", flags.file}, {"kind", "tensor"}, {"ok", true}, {"complete", true}, {"warnings", Json::array()}});
   return 0;
 }
 
 int check_plan_file(const Flags& flags, const Console& console) {
   const Plan plan = Plan::load(flags.file);
-  std::string text = fmt::format("{}: the plan is sound: {} devices, {} transfers, {} micro-batches\n", escaped(flags.file),
-                                 plan.devices().size(), plan.transfers().size(), plan.microbatches());
+  std::string text =
+      fmt::format("{}: the plan is sound: {} devices, {} transfers, {} micro-batches\n", escaped(flags.file),
+                  plan.devices().size(), plan.transfers().size(), plan.microbatches());
   for (const std::string& warning : plan.warnings()) text += "warning: " + escaped(warning) + "\n";
   console.say(text);
-  console.json({{"file", flags.file}, {"kind", "plan"}, {"ok", true}, {"complete", true}, {"warnings", plan.warnings()}});
+  console.json(
+      {{"file", flags.file}, {"kind", "plan"}, {"ok", true}, {"complete", true}, {"warnings", plan.warnings()}});
   return 0;
 }
 
@@ -70,11 +75,16 @@ int check_model_file(const Flags& flags, const Console& console) {
     warnings.push_back(error.what());
   }
   const ModelReport report = model.inspect(flags.shapes.bindings());
-  std::string text = fmt::format("{}: nothing wrong was found: opset {}, {} parameters", escaped(flags.file), report.opset, count_text(report.parameters));
+  std::string text = fmt::format("{}: nothing wrong was found: opset {}, {} parameters", escaped(flags.file),
+                                 report.opset, count_text(report.parameters));
   text += report.is_complete ? fmt::format(", {} nodes\n", count_text(report.nodes)) : "\n";
   for (const Json& warning : warnings) text += fmt::format("not checked to the end: {}\n", warning.get<std::string>());
   console.say(text);
-  console.json({{"file", flags.file}, {"kind", "model"}, {"ok", true}, {"complete", report.is_complete}, {"warnings", warnings}});
+  console.json({{"file", flags.file},
+                {"kind", "model"},
+                {"ok", true},
+                {"complete", report.is_complete},
+                {"warnings", warnings}});
   return 0;
 }
 
@@ -82,7 +92,9 @@ int check_model_file(const Flags& flags, const Console& console) {
 
 Body add_check(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("file", flags->file, "an ONNX file, a plan, or a tensor file (.npy, .pb, .safetensors)")->required()->type_name("FILE");
+  app.add_option("file", flags->file, "an ONNX file, a plan, or a tensor file (.npy, .pb, .safetensors)")
+      ->required()
+      ->type_name("FILE");
   flags->reading.add(app);
   flags->shapes.add(app);
   return [flags](Console& console) {

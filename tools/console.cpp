@@ -59,7 +59,9 @@ void Console::note(std::string_view text) const {
   if (!is_quiet) write_all(STDERR_FILENO, fmt::format("mpc: {}\n", escaped(text)));
 }
 
-void Console::data(std::string_view text) const { write_stdout(text); }
+void Console::data(std::string_view text) const {
+  write_stdout(text);
+}
 
 void Console::json(const Json& answer) const {
   if (wants_json()) json_text(answer.dump(1, ' ', false, Json::error_handler_t::replace));
@@ -89,10 +91,16 @@ void Console::report(const Error& error) const noexcept {
 }
 
 Progress::Progress(const Console& console, std::string label, int64_t total, std::string unit)
-    : is_shown_(!console.is_quiet && isatty(STDERR_FILENO) != 0), label_(std::move(label)), total_(total),
-      unit_(std::move(unit)), start_(Clock::now()), last_shown_(start_) {}
+    : is_shown_(!console.is_quiet && isatty(STDERR_FILENO) != 0),
+      label_(std::move(label)),
+      total_(total),
+      unit_(std::move(unit)),
+      start_(Clock::now()),
+      last_shown_(start_) {}
 
-Progress::~Progress() { clear(); }
+Progress::~Progress() {
+  clear();
+}
 
 void Progress::update(int64_t done, std::string_view remark) {
   if (!is_shown_) return;
@@ -105,7 +113,8 @@ void Progress::update(int64_t done, std::string_view remark) {
   if (total_ > 0) {
     constexpr int kBarCells = 24;
     const int filled = static_cast<int>(kBarCells * done / total_);
-    line += " [" + std::string(static_cast<size_t>(filled), '#') + std::string(static_cast<size_t>(kBarCells - filled), '.') + "]";
+    line += " [" + std::string(static_cast<size_t>(filled), '#') +
+            std::string(static_cast<size_t>(kBarCells - filled), '.') + "]";
     line += fmt::format(" {}/{}", done, total_);
   } else {
     line += fmt::format(" {}", done);

@@ -10,7 +10,9 @@
 namespace mpc::tools {
 namespace {
 
-bool is_integer(DType dtype) { return dtype != DType::f32 && dtype != DType::f64 && dtype != DType::f16 && dtype != DType::bf16; }
+bool is_integer(DType dtype) {
+  return dtype != DType::f32 && dtype != DType::f64 && dtype != DType::f16 && dtype != DType::bf16;
+}
 
 /// The shape of `rows` rows of an input.
 std::vector<int64_t> with_rows(const TensorInfo& input, int64_t rows) {
@@ -22,8 +24,10 @@ std::vector<int64_t> with_rows(const TensorInfo& input, int64_t rows) {
 /// Rows that are the pattern of their class plus noise of half its size.
 Tensor class_patterns(const TensorInfo& input, const Tensor& labels, int64_t classes, uint64_t seed) {
   const int64_t rows = labels.shape[0];
-  std::vector<float> values = random_tensor(DType::f32, with_rows(input, rows), seed, input.name + "/noise").as<float>();
-  const std::vector<float> patterns = random_tensor(DType::f32, with_rows(input, classes), seed, input.name + "/pattern").as<float>();
+  std::vector<float> values =
+      random_tensor(DType::f32, with_rows(input, rows), seed, input.name + "/noise").as<float>();
+  const std::vector<float> patterns =
+      random_tensor(DType::f32, with_rows(input, classes), seed, input.name + "/pattern").as<float>();
   const int64_t width = rows == 0 ? 0 : static_cast<int64_t>(values.size()) / rows;
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t label = static_cast<int64_t>(labels.number(row));
@@ -51,7 +55,8 @@ Dataset Dataset::from_files(const std::map<std::string, Tensor>& files, const Pl
     const auto file = files.find(input.name);
     if (file == files.end()) {
       throw Error(ErrorId::M004, fmt::format("input \"{}\"", input.name), "has no data",
-                  input.name == kLabels ? "give --labels FILE" : fmt::format("give --data {}=FILE, or --data synthetic", input.name));
+                  input.name == kLabels ? "give --labels FILE"
+                                        : fmt::format("give --data {}=FILE, or --data synthetic", input.name));
     }
     if (!input.is_batched || input.shape.empty()) {
       data.whole_.emplace(input.name, file->second);
@@ -59,7 +64,8 @@ Dataset Dataset::from_files(const std::map<std::string, Tensor>& files, const Pl
     }
     Tensor tensor = fit_rows(file->second, input);
     if (data.rows_ >= 0 && tensor.shape[0] != data.rows_) {
-      throw Error(ErrorId::M004, fmt::format("input \"{}\"", input.name), fmt::format("has {} rows, other inputs have {}", tensor.shape[0], data.rows_));
+      throw Error(ErrorId::M004, fmt::format("input \"{}\"", input.name),
+                  fmt::format("has {} rows, other inputs have {}", tensor.shape[0], data.rows_));
     }
     data.rows_ = tensor.shape[0];
     data.batched_.emplace(input.name, std::move(tensor));
@@ -73,14 +79,16 @@ Dataset Dataset::synthetic(const Plan& plan, int64_t rows, uint64_t seed) {
   data.rows_ = rows;
   const std::vector<TensorInfo> inputs = plan.inputs();
   const auto labels = std::ranges::find(inputs, kLabels, &TensorInfo::name);
-  const bool has_classes = labels != inputs.end() && labels->is_batched && is_integer(labels->dtype) && labels->shape.size() == 1;
+  const bool has_classes =
+      labels != inputs.end() && labels->is_batched && is_integer(labels->dtype) && labels->shape.size() == 1;
   if (has_classes) data.batched_[kLabels] = random_tensor(labels->dtype, {rows}, seed, kLabels, labels->bound);
   for (const TensorInfo& input : inputs) {
     if (data.batched_.contains(input.name)) continue;
     if (!input.is_batched || input.shape.empty()) {
       data.whole_.emplace(input.name, random_input(input, seed));
     } else if (is_integer(input.dtype)) {
-      data.batched_.emplace(input.name, random_tensor(input.dtype, with_rows(input, rows), seed, input.name, input.bound));
+      data.batched_.emplace(input.name,
+                            random_tensor(input.dtype, with_rows(input, rows), seed, input.name, input.bound));
     } else if (has_classes) {
       data.batched_.emplace(input.name, class_patterns(input, data.batched_[kLabels], labels->bound, seed));
     } else if (input.name == kLabels) {

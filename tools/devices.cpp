@@ -5,8 +5,8 @@
 #include <thread>
 #include <vector>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "api/table.h"
@@ -36,33 +36,46 @@ LinkMeasurement measure_host_link() {
     const auto start = std::chrono::steady_clock::now();
     std::copy(from.begin(), from.end(), to.begin());
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (seconds > 0) result.bytes_per_second = std::max(result.bytes_per_second, static_cast<double>(kWords * sizeof(uint64_t)) / seconds);
+    if (seconds > 0)
+      result.bytes_per_second =
+          std::max(result.bytes_per_second, static_cast<double>(kWords * sizeof(uint64_t)) / seconds);
   }
   result.is_verified = from == to;
   return result;
 }
 
-std::string rate_text(double per_second) { return bytes_text(static_cast<int64_t>(per_second)) + "/s"; }
+std::string rate_text(double per_second) {
+  return bytes_text(static_cast<int64_t>(per_second)) + "/s";
+}
 
 int list_devices(const Console& console) {
   const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
   const int64_t memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<int64_t>(sysconf(_SC_PAGESIZE));
   const LinkMeasurement link = measure_host_link();
   if (!link.is_verified) throw Error(ErrorId::M081, "cpu:0 to cpu:1", "what was read back is not what was written");
-  std::string text = fmt::format("cpu     {} cores, {} of memory; --devices cpu:N makes N devices\n", cores, bytes_text(memory));
+  std::string text =
+      fmt::format("cpu     {} cores, {} of memory; --devices cpu:N makes N devices\n", cores, bytes_text(memory));
   text += "cuda    none: this build of mpc has no CUDA backend\n";
   text += fmt::format("link    cpu to cpu: {} measured, read back and equal\n\n", rate_text(link.bytes_per_second));
   api::Table table({"kind", "backend", "memory", "f32", "memory rate", "source"}, {1, 5});
   Json kinds = Json::array();
   for (const HardwareKind& kind : known_hardware()) {
-    table.add({kind.name, kind.backend, bytes_text(kind.memory_bytes), flops_text(kind.flops_f32) + "/s", rate_text(kind.bytes_per_second),
-               console.is_verbose ? kind.source : ""});
-    kinds.push_back({{"name", kind.name}, {"backend", kind.backend}, {"memory_bytes", kind.memory_bytes}, {"flops_f32", kind.flops_f32},
-                     {"memory_bandwidth", kind.bytes_per_second}, {"source", kind.source}});
+    table.add({kind.name, kind.backend, bytes_text(kind.memory_bytes), flops_text(kind.flops_f32) + "/s",
+               rate_text(kind.bytes_per_second), console.is_verbose ? kind.source : ""});
+    kinds.push_back({{"name", kind.name},
+                     {"backend", kind.backend},
+                     {"memory_bytes", kind.memory_bytes},
+                     {"flops_f32", kind.flops_f32},
+                     {"memory_bandwidth", kind.bytes_per_second},
+                     {"source", kind.source}});
   }
   console.say(text + "kinds that can be planned for (--gpu-type):\n" + table.text());
   console.json({{"devices", {{{"name", "cpu"}, {"cores", cores}, {"memory_bytes", memory}}}},
-                {"links", {{{"from", "cpu"}, {"to", "cpu"}, {"bytes_per_second", link.bytes_per_second}, {"verified", link.is_verified}}}},
+                {"links",
+                 {{{"from", "cpu"},
+                   {"to", "cpu"},
+                   {"bytes_per_second", link.bytes_per_second},
+                   {"verified", link.is_verified}}}},
                 {"kinds", kinds}});
   return 0;
 }

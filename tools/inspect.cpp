@@ -1,7 +1,7 @@
 #include <memory>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "api/table.h"
@@ -32,21 +32,26 @@ std::string problems_text(const std::string& title, const std::vector<NodeProble
   constexpr size_t kMostLines = 20;
   std::string text = fmt::format("{}: {} node{}\n", title, problems.size(), problems.size() == 1 ? "" : "s");
   for (size_t i = 0; i < std::min(kMostLines, problems.size()); ++i) {
-    text += fmt::format("  {} ({}): {}\n", escaped(problems[i].node, 100), escaped(problems[i].op, 60), escaped(problems[i].reason, 200));
+    text += fmt::format("  {} ({}): {}\n", escaped(problems[i].node, 100), escaped(problems[i].op, 60),
+                        escaped(problems[i].reason, 200));
   }
-  if (problems.size() > kMostLines) text += fmt::format("  ... and {} more (--json lists all)\n", problems.size() - kMostLines);
+  if (problems.size() > kMostLines)
+    text += fmt::format("  ... and {} more (--json lists all)\n", problems.size() - kMostLines);
   return text;
 }
 
 std::string report_text(const ModelReport& report) {
   std::string text;
-  const auto line = [&](std::string_view name, const std::string& value) { text += fmt::format("{:<14}{}\n", name, value); };
+  const auto line = [&](std::string_view name, const std::string& value) {
+    text += fmt::format("{:<14}{}\n", name, value);
+  };
   line("model", escaped(report.path));
   line("made by", report.producer.empty() ? "unknown" : escaped(report.producer, 100));
   line("ONNX", fmt::format("IR version {}, opset {}", report.ir_version, report.opset));
   for (const DeclaredTensor& input : report.inputs) line("input", tensor_text(input));
   for (const DeclaredTensor& output : report.outputs) line("output", tensor_text(output));
-  for (const std::string& dim : report.open_dims) line("dynamic dim", fmt::format("{} (bind it with --dim {}=N)", escaped(dim, 100), escaped(dim, 100)));
+  for (const std::string& dim : report.open_dims)
+    line("dynamic dim", fmt::format("{} (bind it with --dim {}=N)", escaped(dim, 100), escaped(dim, 100)));
   line("parameters", fmt::format("{} ({})", count_text(report.parameters), bytes_text(report.parameter_bytes)));
   if (report.is_complete) {
     if (report.batch > 0) line("batch", std::to_string(report.batch));
@@ -70,20 +75,26 @@ std::string report_text(const ModelReport& report) {
 
 Json tensors_json(const std::vector<DeclaredTensor>& tensors) {
   Json list = Json::array();
-  for (const DeclaredTensor& tensor : tensors) list.push_back({{"name", tensor.name}, {"dtype", tensor.dtype}, {"dims", tensor.dims}});
+  for (const DeclaredTensor& tensor : tensors)
+    list.push_back({{"name", tensor.name}, {"dtype", tensor.dtype}, {"dims", tensor.dims}});
   return list;
 }
 
 Json problems_json(const std::vector<NodeProblem>& problems) {
   Json list = Json::array();
-  for (const NodeProblem& problem : problems) list.push_back({{"node", problem.node}, {"op", problem.op}, {"reason", problem.reason}});
+  for (const NodeProblem& problem : problems)
+    list.push_back({{"node", problem.node}, {"op", problem.op}, {"reason", problem.reason}});
   return list;
 }
 
 Json report_json(const ModelReport& report) {
   Json ops = Json::array();
   for (const OpUse& use : report.ops) {
-    ops.push_back({{"op", use.op}, {"count", use.count}, {"flops", use.flops}, {"forward", use.is_supported}, {"backward", use.is_differentiable}});
+    ops.push_back({{"op", use.op},
+                   {"count", use.count},
+                   {"flops", use.flops},
+                   {"forward", use.is_supported},
+                   {"backward", use.is_differentiable}});
   }
   return {{"model", report.path},
           {"sha256", report.sha256},
@@ -101,7 +112,8 @@ Json report_json(const ModelReport& report) {
           {"activation_bytes", report.activation_bytes},
           {"flops", report.flops},
           {"ops", ops},
-          {"unsupported", {{"forward", problems_json(report.unsupported)}, {"backward", problems_json(report.not_differentiable)}}}};
+          {"unsupported",
+           {{"forward", problems_json(report.unsupported)}, {"backward", problems_json(report.not_differentiable)}}}};
 }
 
 }  // namespace

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "compiler/base/env.h"
 #include "compiler/base/error.h"
@@ -86,7 +86,8 @@ Error usage_error(const CLI::App& command, const CLI::ParseError& error) {
   const std::string where = "mpc " + command.get_name();
   if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
     for (const std::string& word : command.remaining()) {
-      if (word.starts_with("-")) return Error(ErrorId::M001, where, fmt::format("unknown flag {}", word), flag_hint(command, word));
+      if (word.starts_with("-"))
+        return Error(ErrorId::M001, where, fmt::format("unknown flag {}", word), flag_hint(command, word));
     }
     const std::vector<std::string> rest = command.remaining();
     return Error(ErrorId::M001, where, fmt::format("one argument too many: {}", rest.empty() ? "" : rest.front()));
@@ -112,7 +113,8 @@ Parsed parse(int argc, char** argv, Console& console) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);
     apps.push_back(sub);
     bodies.push_back(command.add(*sub));
-    sub->add_option("--json", console.json_path, "write the answer as JSON to a file, or to stdout (-)")->type_name("FILE|-");
+    sub->add_option("--json", console.json_path, "write the answer as JSON to a file, or to stdout (-)")
+        ->type_name("FILE|-");
     sub->add_flag("--quiet", console.is_quiet, "print nothing but errors");
     sub->add_flag("-v,--verbose", console.is_verbose, "say more");
     // CLI11 lets the last of repeated flags win; here a repetition is a mistake.
@@ -133,7 +135,8 @@ Parsed parse(int argc, char** argv, Console& console) {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version
     const CLI::App& target = chosen();
-    console.data(success.get_name() == "CallForVersion" ? std::string("mpc " MPC_VERSION "\n") : target.help());
+    console.data(success.get_name() == "CallForVersion" ? std::string("mpc " MPC_VERSION "\n")
+                                                        : target.help(&target == &app ? "" : "mpc"));
     return {};
   } catch (const CLI::ParseError& error) {
     throw usage_error(chosen(), error);
@@ -147,9 +150,8 @@ Parsed parse(int argc, char** argv, Console& console) {
 /// MPC_LOG and the others (docs/env.md). @throws Error(M003) for a value that a variable cannot have.
 void read_debugging_aids(Console& console) {
   console.environment = read_environment([](const char* name) -> const char* { return std::getenv(name); });
-  set_log_sink(static_cast<LogLevel>(console.environment.log_level), [](LogLevel, std::string_view message) {
-    std::fprintf(stderr, "mpc: %s\n", escaped(message).c_str());
-  });
+  set_log_sink(static_cast<LogLevel>(console.environment.log_level),
+               [](LogLevel, std::string_view message) { std::fprintf(stderr, "mpc: %s\n", escaped(message).c_str()); });
 }
 
 int run(int argc, char** argv) {
@@ -174,8 +176,12 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
-std::span<const Command> commands() { return kCommands; }
+std::span<const Command> commands() {
+  return kCommands;
+}
 
 }  // namespace mpc::tools
 
-int main(int argc, char** argv) { return mpc::tools::run(argc, argv); }
+int main(int argc, char** argv) {
+  return mpc::tools::run(argc, argv);
+}

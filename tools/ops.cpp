@@ -1,7 +1,7 @@
 #include <memory>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "api/table.h"
@@ -38,7 +38,8 @@ int list_ops(bool as_markdown, const Console& console) {
     const std::string cpu = has_fast ? "fast" : "reference";
     table.add({name, "yes", backward, "yes", cpu, "no"});
     markdown += fmt::format("| {} | yes | {} | yes | {} | no |\n", name, backward, cpu);
-    ops.push_back({{"op", name}, {"forward", true}, {"backward", backward}, {"reference", true}, {"cpu", cpu}, {"cuda", false}});
+    ops.push_back(
+        {{"op", name}, {"forward", true}, {"backward", backward}, {"reference", true}, {"cpu", cpu}, {"cuda", false}});
   }
   console.say(as_markdown ? markdown : table.text());
   console.json({{"ops", ops}});

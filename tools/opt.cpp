@@ -1,7 +1,7 @@
 #include <memory>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "compiler/base/error.h"
 #include "compiler/base/file.h"
@@ -84,7 +84,8 @@ const PassRow& find_pass(const std::string& name) {
     all += (all.empty() ? "" : ", ") + names.back();
   }
   const std::optional<std::string> near = nearest(name, names);
-  throw Error(ErrorId::M002, "--passes " + name, "is not a pass", near ? fmt::format("did you mean {}?", *near) : "use one of " + all);
+  throw Error(ErrorId::M002, "--passes " + name, "is not a pass",
+              near ? fmt::format("did you mean {}?", *near) : "use one of " + all);
 }
 
 /// A graph that a user wrote is checked before passes rely on its rules.
@@ -120,7 +121,9 @@ int optimize(const Flags& flags, Console& console) {
 Body add_opt(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   app.add_option("file", flags->file, "a graph in text form (docs/ir.md)")->required()->type_name("FILE.mpc");
-  app.add_option("--passes", flags->passes, "canonicalize, add_loss, differentiate, add_optimizer, place, insert_transfers")->type_name("A,B,...");
+  app.add_option("--passes", flags->passes,
+                 "canonicalize, add_loss, differentiate, add_optimizer, place, insert_transfers")
+      ->type_name("A,B,...");
   app.add_option("-o,--output", flags->output, "write the graph to a file instead of stdout")->type_name("FILE");
   app.add_option("--loss", flags->loss, "of add_loss");
   app.add_option("--loss-input", flags->loss_input, "of add_loss: the output that the loss is taken of");

@@ -3,8 +3,8 @@
 #include <chrono>
 #include <functional>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "compiler/base/error.h"
 #include "compiler/base/text.h"
@@ -67,11 +67,17 @@ std::pair<std::string, std::string> name_and_value(const std::string& flag, cons
 
 void DeviceFlags::add(CLI::App& app) {
   CLI::Option* count = app.add_option("--gpus", gpus, "this many GPUs")->type_name("N")->group("Devices");
-  app.add_option("--gpu-type", gpu_type, "kind of GPU (h200, a100-80g, rtx4090, ...), or a JSON file that describes one")
-      ->type_name("KIND|FILE")->group("Devices");
-  CLI::Option* list = app.add_option("--devices", devices, "cpu:2 | cuda:0,cuda:1 | cuda:0*2 | cpu,cuda:0")->group("Devices");
-  CLI::Option* file = app.add_option("--cluster", cluster, "a JSON file with devices and links")->type_name("FILE")->group("Devices");
-  app.add_option("--memory", memory, "the most each device may use: 16GiB, or 20GiB,10GiB")->type_name("SIZE[,SIZE...]")->group("Devices");
+  app.add_option("--gpu-type", gpu_type,
+                 "kind of GPU (h200, a100-80g, rtx4090, ...), or a JSON file that describes one")
+      ->type_name("KIND|FILE")
+      ->group("Devices");
+  CLI::Option* list =
+      app.add_option("--devices", devices, "cpu:2 | cuda:0,cuda:1 | cuda:0*2 | cpu,cuda:0")->group("Devices");
+  CLI::Option* file =
+      app.add_option("--cluster", cluster, "a JSON file with devices and links")->type_name("FILE")->group("Devices");
+  app.add_option("--memory", memory, "the most each device may use: 16GiB, or 20GiB,10GiB")
+      ->type_name("SIZE[,SIZE...]")
+      ->group("Devices");
   count->excludes(list)->excludes(file);
   list->excludes(file);
   // An empty list is a mistake, not a list that was not given.
@@ -80,7 +86,8 @@ void DeviceFlags::add(CLI::App& app) {
 
 Cluster DeviceFlags::for_planning(const Console& console) const {
   if (!is_given()) {
-    throw Error(ErrorId::M001, "", "nothing says which devices to plan for", "give --gpus N, --devices cpu:N or --cluster FILE");
+    throw Error(ErrorId::M001, "", "nothing says which devices to plan for",
+                "give --gpus N, --devices cpu:N or --cluster FILE");
   }
   const std::string kind = gpu_type.empty() ? std::string(assumed_gpu_kind()) : gpu_type;
   const Cluster chosen = gpus              ? Cluster::gpus(*gpus, kind)
@@ -98,13 +105,17 @@ Cluster DeviceFlags::for_planning(const Console& console) const {
 Cluster DeviceFlags::for_running(const Console& console) const {
   if (gpus) {
     Cluster::gpus(*gpus, std::string(assumed_gpu_kind()));  // for its check of the number
-    throw Error(ErrorId::M080, fmt::format("--gpus {}", *gpus), "this machine has 0 GPUs that mpc can use",
-                fmt::format("--devices cuda:0*{0} puts {0} logical devices on one GPU, --devices cpu:{0} runs on the CPU", *gpus));
+    throw Error(
+        ErrorId::M080, fmt::format("--gpus {}", *gpus), "this machine has 0 GPUs that mpc can use",
+        fmt::format("--devices cuda:0*{0} puts {0} logical devices on one GPU, --devices cpu:{0} runs on the CPU",
+                    *gpus));
   }
-  const Cluster chosen = !cluster.empty() ? Cluster::load(cluster) : Cluster::devices(devices.empty() ? "cpu:1" : devices);
+  const Cluster chosen =
+      !cluster.empty() ? Cluster::load(cluster) : Cluster::devices(devices.empty() ? "cpu:1" : devices);
   for (int d = 0; d < chosen.device_count(); ++d) {
     if (chosen.backend(d) == "cpu") continue;
-    throw Error(ErrorId::M080, fmt::format("device {}", chosen.device_name(d)), "this machine has no GPU that mpc can use",
+    throw Error(ErrorId::M080, fmt::format("device {}", chosen.device_name(d)),
+                "this machine has no GPU that mpc can use",
                 fmt::format("--devices cpu:{} runs on the CPU", chosen.device_count()));
   }
   for (const std::string& text : chosen.notes()) console.note(text);
@@ -112,10 +123,16 @@ Cluster DeviceFlags::for_running(const Console& console) const {
 }
 
 void ModelFlags::add(CLI::App& app) {
-  app.add_option("--limit", limits, "raise or lower a limit on what a model file may ask for, for example nodes=2000000")
-      ->type_name("NAME=VALUE")->group("Model")->expected(1)->take_all();
-  app.add_option("--external-root", external_root, "external data may be reached through links that stay below this folder")
-      ->type_name("DIR")->group("Model");
+  app.add_option("--limit", limits,
+                 "raise or lower a limit on what a model file may ask for, for example nodes=2000000")
+      ->type_name("NAME=VALUE")
+      ->group("Model")
+      ->expected(1)
+      ->take_all();
+  app.add_option("--external-root", external_root,
+                 "external data may be reached through links that stay below this folder")
+      ->type_name("DIR")
+      ->group("Model");
 }
 
 Model ModelFlags::load(const std::string& path) const {
@@ -126,8 +143,15 @@ Model ModelFlags::load(const std::string& path) const {
 }
 
 void ShapeFlags::add(CLI::App& app) {
-  app.add_option("--dim", dims, "the value of a symbolic dimension")->type_name("NAME=N")->group("Model")->expected(1)->take_all();
-  app.add_option("--batch", batch, "rows of a step")->type_name("N")->group("Model")->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  app.add_option("--dim", dims, "the value of a symbolic dimension")
+      ->type_name("NAME=N")
+      ->group("Model")
+      ->expected(1)
+      ->take_all();
+  app.add_option("--batch", batch, "rows of a step")
+      ->type_name("N")
+      ->group("Model")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
 }
 
 Bindings ShapeFlags::bindings() const {
@@ -135,7 +159,8 @@ Bindings ShapeFlags::bindings() const {
   for (const std::string& dim : dims) {
     const auto [name, value] = name_and_value("--dim", dim);
     const std::optional<int64_t> number = parse_integer(value);
-    if (!number || *number < 0) throw Error(ErrorId::M003, "--dim " + dim, fmt::format("'{}' is not a dimension", value));
+    if (!number || *number < 0)
+      throw Error(ErrorId::M003, "--dim " + dim, fmt::format("'{}' is not a dimension", value));
     if (!result.dims.emplace(name, *number).second) throw Error(ErrorId::M003, "--dim " + dim, "is given twice");
   }
   result.batch = batch;
@@ -143,12 +168,17 @@ Bindings ShapeFlags::bindings() const {
 }
 
 void SplitFlags::add(CLI::App& app) {
-  app.add_option("--microbatches", microbatches, "micro-batches that a step is cut into")->type_name("M")->group("Split")
+  app.add_option("--microbatches", microbatches, "micro-batches that a step is cut into")
+      ->type_name("M")
+      ->group("Split")
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--schedule", schedule, "sequential | gpipe | 1f1b | auto")->group("Split");
   app.add_option("--objective", objective, "throughput | latency | devices")->group("Split");
-  app.add_option("--pin", pins, "nodes in whose name REGEX is found run on DEVICE (a number or a name)")->type_name("REGEX=DEVICE")
-      ->group("Split")->expected(1)->take_all();
+  app.add_option("--pin", pins, "nodes in whose name REGEX is found run on DEVICE (a number or a name)")
+      ->type_name("REGEX=DEVICE")
+      ->group("Split")
+      ->expected(1)
+      ->take_all();
 }
 
 void SplitFlags::apply(const Cluster& cluster, CompileOptions& options) const {
@@ -175,19 +205,30 @@ void SplitFlags::apply(const Cluster& cluster, CompileOptions& options) const {
 
 void TrainingFlags::add(CLI::App& app) {
   app.add_option("--loss", loss, "cross-entropy | nll | mse | l1 | bce-with-logits | none")->group("Training");
-  app.add_option("--loss-input", loss_input, "the output that the loss is taken of")->type_name("OUTPUT")->group("Training");
-  app.add_option("--optimizer", optimizer, "sgd | momentum | adam | adamw, with settings: adam,lr=0.001")->group("Training");
+  app.add_option("--loss-input", loss_input, "the output that the loss is taken of")
+      ->type_name("OUTPUT")
+      ->group("Training");
+  app.add_option("--optimizer", optimizer, "sgd | momentum | adam | adamw, with settings: adam,lr=0.001")
+      ->group("Training");
   app.add_option("--group", groups, "parameters whose whole name matches REGEX have their own optimizer")
-      ->type_name("REGEX=OPTIMIZER")->group("Training")->expected(1)->take_all();
-  app.add_option("--clip-norm", clip_norm, "scale gradients so that their norm is at most this")->type_name("NORM")->group("Training")
+      ->type_name("REGEX=OPTIMIZER")
+      ->group("Training")
+      ->expected(1)
+      ->take_all();
+  app.add_option("--clip-norm", clip_norm, "scale gradients so that their norm is at most this")
+      ->type_name("NORM")
+      ->group("Training")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--freeze", freeze, "parameters whose whole name matches are not trained")->type_name("REGEX")->group("Training");
+  app.add_option("--freeze", freeze, "parameters whose whole name matches are not trained")
+      ->type_name("REGEX")
+      ->group("Training");
   app.add_option("--precision", precision, "f32")->group("Training");
 }
 
 TrainingOptions TrainingFlags::options() const {
   if (precision == "tf32" || precision == "bf16") {
-    throw Error(ErrorId::M046, "--precision " + precision, "is not supported by the CPU backend", "use --precision f32");
+    throw Error(ErrorId::M046, "--precision " + precision, "is not supported by the CPU backend",
+                "use --precision f32");
   }
   if (precision != "f32") throw Error(ErrorId::M002, "--precision " + precision, "is not a precision", "use f32");
   TrainingOptions result;
@@ -225,7 +266,8 @@ class StageTimes {
 
 }  // namespace
 
-std::optional<Plan> compile_or_report(Console& console, const Model& model, const Cluster& cluster, CompileOptions options) {
+std::optional<Plan> compile_or_report(Console& console, const Model& model, const Cluster& cluster,
+                                      CompileOptions options) {
   CompileResult result;
   {
     constexpr int64_t kParts = 1000;
@@ -247,7 +289,8 @@ std::optional<Plan> compile_or_report(Console& console, const Model& model, cons
   console.say(result.report_text());
   std::string needs;
   for (const DeviceNeed& need : result.reasons.needs) {
-    needs += fmt::format("{}{} needs {} and may use {}", needs.empty() ? "" : ", ", need.name, bytes_text(need.bytes), bytes_text(need.capacity_bytes));
+    needs += fmt::format("{}{} needs {} and may use {}", needs.empty() ? "" : ", ", need.name, bytes_text(need.bytes),
+                         bytes_text(need.capacity_bytes));
   }
   Console errors = console;
   errors.json_path.clear();  // the answer is there already

@@ -86,6 +86,7 @@ std::pair<std::string, std::string> name_and_value(const std::string& flag, cons
 
 /// Compiles with a progress line. A model that fits nowhere is reported (text and JSON) and gives no plan; the command
 /// then ends with code 5.
-std::optional<Plan> compile_or_report(Console& console, const Model& model, const Cluster& cluster, CompileOptions options);
+std::optional<Plan> compile_or_report(Console& console, const Model& model, const Cluster& cluster,
+                                      CompileOptions options);
 
 }  // namespace mpc::tools

@@ -1,8 +1,8 @@
 #include <memory>
 #include <optional>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
@@ -40,7 +40,8 @@ struct Flags {
 /// Flags that are words of the command line but that this version does not carry out. @throws Error(M046).
 void refuse_unsupported(const Flags& flags) {
   const auto refuse = [](const std::string& value, const char* flag) {
-    if (!value.empty()) throw Error(ErrorId::M046, fmt::format("{} {}", flag, value), "is not supported by this version of mpc");
+    if (!value.empty())
+      throw Error(ErrorId::M046, fmt::format("{} {}", flag, value), "is not supported by this version of mpc");
   };
   refuse(flags.cost_graph, "--cost-graph");
   refuse(flags.profile, "--profile");
@@ -57,16 +58,19 @@ DotOptions dot_options(const Flags& flags) {
 }
 
 /// A model that carries the standard annotations keeps the placement that stands in it, unless other flags decide.
-void keep_annotations(const Flags& flags, const Model& model, const Cluster& cluster, const Console& console, CompileOptions& options) {
+void keep_annotations(const Flags& flags, const Model& model, const Cluster& cluster, const Console& console,
+                      CompileOptions& options) {
   const std::optional<Model::Annotation> annotation = model.annotation();
   if (!annotation || flags.ignore_annotations || !flags.split.pins.empty()) return;
   int stages = 0;
   for (const auto& [node, stage] : annotation->stage_of_node) stages = std::max(stages, stage + 1);
   if (stages > cluster.device_count()) {
-    console.note(fmt::format("the placement \"{}\" in the model has {} devices and is not used", annotation->configuration, stages));
+    console.note(fmt::format("the placement \"{}\" in the model has {} devices and is not used",
+                             annotation->configuration, stages));
     return;
   }
-  console.note(fmt::format("the placement \"{}\" in the model is kept (--ignore-annotations searches another)", annotation->configuration));
+  console.note(fmt::format("the placement \"{}\" in the model is kept (--ignore-annotations searches another)",
+                           annotation->configuration));
   options.assignment = annotation->stage_of_node;
 }
 
@@ -124,17 +128,30 @@ Body add_partition(CLI::App& app) {
   app.add_flag("--train", flags->train, "plan a training step: forward, backward and update")->group("Training");
   flags->training.add(app);
   app.add_option("-o,--output", flags->output, "write the plan")->type_name("PLAN.json")->group("Results");
-  app.add_option("--dot", flags->dot, "write a picture of the plan in the DOT language (- for stdout)")->type_name("FILE")->group("Results");
-  app.add_option("--dot-level", flags->dot_level, "op | block | device")->check(CLI::IsMember({"op", "block", "device"}))->group("Results");
-  app.add_option("--dot-blocks", flags->dot_blocks, "at level block: about this many boxes")->type_name("N")->check(CLI::Range(1, 100000))->group("Results");
+  app.add_option("--dot", flags->dot, "write a picture of the plan in the DOT language (- for stdout)")
+      ->type_name("FILE")
+      ->group("Results");
+  app.add_option("--dot-level", flags->dot_level, "op | block | device")
+      ->check(CLI::IsMember({"op", "block", "device"}))
+      ->group("Results");
+  app.add_option("--dot-blocks", flags->dot_blocks, "at level block: about this many boxes")
+      ->type_name("N")
+      ->check(CLI::Range(1, 100000))
+      ->group("Results");
   app.add_flag("--dot-backward", flags->dot_backward, "draw gradients and updates too")->group("Results");
-  app.add_option("--onnx", flags->onnx, "write the model with ONNX's standard multi-device annotations")->type_name("FILE")->group("Results");
-  app.add_option("--trace", flags->trace, "write the predicted step as a trace for Perfetto")->type_name("FILE")->group("Results");
+  app.add_option("--onnx", flags->onnx, "write the model with ONNX's standard multi-device annotations")
+      ->type_name("FILE")
+      ->group("Results");
+  app.add_option("--trace", flags->trace, "write the predicted step as a trace for Perfetto")
+      ->type_name("FILE")
+      ->group("Results");
   app.add_flag("--explain", flags->explain, "print where every node runs")->group("Results");
   app.add_flag("--ignore-annotations", flags->ignore_annotations, "search a placement even if the model carries one");
   app.add_option("--report", flags->report, "not supported by this version")->type_name("FILE.html")->group("");
   app.add_option("--profile", flags->profile, "not supported by this version")->type_name("FILE")->group("");
-  app.add_option("--cost-graph", flags->cost_graph, "not supported by this version")->type_name("GRAPH.json")->group("");
+  app.add_option("--cost-graph", flags->cost_graph, "not supported by this version")
+      ->type_name("GRAPH.json")
+      ->group("");
   return [flags](Console& console) { return partition(*flags, console); };
 }
 

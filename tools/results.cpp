@@ -26,13 +26,22 @@ Json execution_json(const Plan& plan, const Session& session, double measured_st
   Json devices = Json::array();
   Json predicted_peaks = Json::array();
   for (const DevicePlan& device : plan.devices()) {
-    devices.push_back({{"id", device.id}, {"name", device.name}, {"nodes", device.nodes}, {"parameter_bytes", device.parameter_bytes},
-                       {"peak_bytes", device.peak_bytes}, {"capacity_bytes", device.capacity_bytes}, {"flops", device.flops}});
+    devices.push_back({{"id", device.id},
+                       {"name", device.name},
+                       {"nodes", device.nodes},
+                       {"parameter_bytes", device.parameter_bytes},
+                       {"peak_bytes", device.peak_bytes},
+                       {"capacity_bytes", device.capacity_bytes},
+                       {"flops", device.flops}});
     predicted_peaks.push_back(device.peak_bytes);
   }
   Json transfers = Json::array();
   for (const TransferPlan& transfer : plan.transfers()) {
-    transfers.push_back({{"value", transfer.value}, {"from", transfer.from}, {"to", transfer.to}, {"bytes", transfer.bytes}, {"phase", transfer.phase}});
+    transfers.push_back({{"value", transfer.value},
+                         {"from", transfer.from},
+                         {"to", transfer.to},
+                         {"bytes", transfer.bytes},
+                         {"phase", transfer.phase}});
   }
   Json used = Json::array();
   for (const ArenaInfo& arena : session.memory()) used.push_back(arena.used_bytes);
@@ -61,15 +70,17 @@ std::string execution_text(const Plan& plan, const Session& session, double meas
   int64_t bytes = 0;
   const std::vector<TransferPlan> transfers = plan.transfers();
   for (const TransferPlan& transfer : transfers) bytes += transfer.bytes;
-  return table.text() + fmt::format("transfers {} ({} per step); step predicted {}, measured {}\n", transfers.size(), bytes_text(bytes),
-                                    seconds_text(plan.step_seconds()), seconds_text(measured_step_seconds));
+  return table.text() + fmt::format("transfers {} ({} per step); step predicted {}, measured {}\n", transfers.size(),
+                                    bytes_text(bytes), seconds_text(plan.step_seconds()),
+                                    seconds_text(measured_step_seconds));
 }
 
 Tensor fit_rows(Tensor data, const TensorInfo& input) {
   const std::string where = fmt::format("input \"{}\"", input.name);
   if (data.shape.empty() || input.shape.empty() || row_elements(data.shape) != row_elements(input.shape)) {
-    throw Error(ErrorId::M004, where, fmt::format("the data is {}{}, whose rows do not fit {}{}", to_string(data.dtype), shape_text(data.shape),
-                                                  to_string(input.dtype), shape_text(input.shape)));
+    throw Error(ErrorId::M004, where,
+                fmt::format("the data is {}{}, whose rows do not fit {}{}", to_string(data.dtype),
+                            shape_text(data.shape), to_string(input.dtype), shape_text(input.shape)));
   }
   std::vector<int64_t> shape = input.shape;
   shape[0] = data.shape[0];

@@ -11,7 +11,8 @@ namespace mpc::tools {
 
 /// `devices`, `transfers`, `predicted` and `measured` of the JSON of run, train, verify and bench.
 Json execution_json(const Plan& plan, const Session& session, double measured_step_seconds);
-/// The same for people: per device predicted and used bytes and the kernels that carry the work; predicted and measured time.
+/// The same for people: per device predicted and used bytes and the kernels that carry the work; predicted and measured
+/// time.
 std::string execution_text(const Plan& plan, const Session& session, double measured_step_seconds);
 
 /// Makes `data` what `input` takes: u8 images become f32 in [0, 1], integers and floats are converted, and rows with as

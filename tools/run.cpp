@@ -2,8 +2,8 @@
 #include <memory>
 #include <optional>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
@@ -69,7 +69,8 @@ void bind_inputs(const GivenInputs& given, const Plan& plan, uint64_t seed, Sess
   const auto require_known = [&](const std::string& name) {
     if (std::ranges::find(names, name) != names.end()) return;
     const std::optional<std::string> near = nearest(name, names);
-    throw Error(ErrorId::M004, "--input " + name, "the model has no such input", near ? fmt::format("did you mean {}?", *near) : "");
+    throw Error(ErrorId::M004, "--input " + name, "the model has no such input",
+                near ? fmt::format("did you mean {}?", *near) : "");
   };
   for (const auto& [name, tensor] : given.tensors) require_known(name);
   for (const std::string& name : given.random) require_known(name);
@@ -81,13 +82,15 @@ void bind_inputs(const GivenInputs& given, const Plan& plan, uint64_t seed, Sess
       session.bind(input.name, random_input(input, seed));
     } else {
       throw Error(ErrorId::M004, fmt::format("input \"{}\"", input.name), "has no content",
-                  fmt::format("give --input {0}=FILE ({1}{2}) or --input {0}=random", input.name, to_string(input.dtype), shape_text(input.shape)));
+                  fmt::format("give --input {0}=FILE ({1}{2}) or --input {0}=random", input.name,
+                              to_string(input.dtype), shape_text(input.shape)));
     }
   }
 }
 
 /// NAME=FILE pairs of --output and --compare. @throws Error(M002) for a name that is no output.
-std::vector<std::pair<std::string, std::string>> output_pairs(const char* flag, const std::vector<std::string>& texts, const Plan& plan) {
+std::vector<std::pair<std::string, std::string>> output_pairs(const char* flag, const std::vector<std::string>& texts,
+                                                              const Plan& plan) {
   std::vector<std::string> names;
   for (const TensorInfo& output : plan.outputs()) names.push_back(output.name);
   std::vector<std::pair<std::string, std::string>> pairs;
@@ -95,7 +98,8 @@ std::vector<std::pair<std::string, std::string>> output_pairs(const char* flag, 
     auto pair = name_and_value(flag, text);
     if (std::ranges::find(names, pair.first) == names.end()) {
       const std::optional<std::string> near = nearest(pair.first, names);
-      throw Error(ErrorId::M002, fmt::format("{} {}", flag, text), fmt::format("the model has no output '{}'", pair.first),
+      throw Error(ErrorId::M002, fmt::format("{} {}", flag, text),
+                  fmt::format("the model has no output '{}'", pair.first),
                   near ? fmt::format("did you mean {}?", *near) : "");
     }
     pairs.push_back(std::move(pair));
@@ -104,9 +108,11 @@ std::vector<std::pair<std::string, std::string>> output_pairs(const char* flag, 
 }
 
 /// The plan of --plan, or one made for the flags' devices and the inputs' shapes.
-std::optional<Plan> find_plan(const Flags& flags, const GivenInputs& given, std::optional<Model>& model, Console& console) {
+std::optional<Plan> find_plan(const Flags& flags, const GivenInputs& given, std::optional<Model>& model,
+                              Console& console) {
   if (!flags.plan.empty()) {
-    if (flags.devices.is_given()) throw Error(ErrorId::M001, "mpc run", "--plan says which devices are used", "leave out --devices");
+    if (flags.devices.is_given())
+      throw Error(ErrorId::M001, "mpc run", "--plan says which devices are used", "leave out --devices");
     Plan plan = Plan::load(flags.plan);
     model = flags.reading.load(flags.model.value_or(plan.model_path()));
     return plan;
@@ -150,18 +156,24 @@ int run(const Flags& flags, Console& console) {
   Json& list = answer["outputs"] = Json::array();
   for (const TensorInfo& output : plan->outputs()) {
     list.push_back({{"name", output.name}, {"dtype", to_string(output.dtype)}, {"shape", output.shape}});
-    text += fmt::format("output {} {}{}\n", escaped(output.name, 100), to_string(output.dtype), shape_text(output.shape));
+    text +=
+        fmt::format("output {} {}{}\n", escaped(output.name, 100), to_string(output.dtype), shape_text(output.shape));
   }
   bool passed = true;
   std::string first_mismatch;
   Json& comparisons = answer["comparisons"] = Json::array();
   for (size_t i = 0; i < compares.size(); ++i) {
     const Difference difference = compare(session.output(compares[i].first), expected[i], flags.rtol, flags.atol);
-    comparisons.push_back({{"output", compares[i].first}, {"passed", difference.is_equal}, {"max_abs_error", difference.max_abs_error},
-                           {"max_rel_error", difference.max_rel_error}, {"mismatches", difference.mismatches}});
-    text += fmt::format("{} {}: largest error {:.3g} absolute, {:.3g} relative\n", difference.is_equal ? "equal" : "DIFFERENT",
-                        escaped(compares[i].first, 100), difference.max_abs_error, difference.max_rel_error);
-    if (!difference.is_equal && passed) first_mismatch = fmt::format("output \"{}\" {}", compares[i].first, difference.first_mismatch);
+    comparisons.push_back({{"output", compares[i].first},
+                           {"passed", difference.is_equal},
+                           {"max_abs_error", difference.max_abs_error},
+                           {"max_rel_error", difference.max_rel_error},
+                           {"mismatches", difference.mismatches}});
+    text += fmt::format("{} {}: largest error {:.3g} absolute, {:.3g} relative\n",
+                        difference.is_equal ? "equal" : "DIFFERENT", escaped(compares[i].first, 100),
+                        difference.max_abs_error, difference.max_rel_error);
+    if (!difference.is_equal && passed)
+      first_mismatch = fmt::format("output \"{}\" {}", compares[i].first, difference.first_mismatch);
     passed = passed && difference.is_equal;
   }
   if (!compares.empty()) answer["passed"] = passed;
@@ -180,16 +192,26 @@ Body add_run(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   app.add_option("model", flags->model, "the ONNX file")->type_name("MODEL");
   app.add_option("--plan", flags->plan, "a plan that `mpc partition -o` wrote")->type_name("PLAN.json");
-  app.add_option("--input", flags->inputs, "content of an input: .npy, .pb, IDX, or random; `random` alone for all others")
-      ->type_name("NAME=FILE|random")->expected(1)->take_all();
-  app.add_option("--output", flags->outputs, "write an output as .npy")->type_name("NAME=FILE")->expected(1)->take_all();
+  app.add_option("--input", flags->inputs,
+                 "content of an input: .npy, .pb, IDX, or random; `random` alone for all others")
+      ->type_name("NAME=FILE|random")
+      ->expected(1)
+      ->take_all();
+  app.add_option("--output", flags->outputs, "write an output as .npy")
+      ->type_name("NAME=FILE")
+      ->expected(1)
+      ->take_all();
   app.add_option("--compare", flags->compares, "compare an output with a file; a difference ends with code 9")
-      ->type_name("NAME=FILE")->expected(1)->take_all();
+      ->type_name("NAME=FILE")
+      ->expected(1)
+      ->take_all();
   app.add_option("--rtol", flags->rtol, "relative tolerance of --compare")->check(CLI::NonNegativeNumber);
   app.add_option("--atol", flags->atol, "absolute tolerance of --compare")->check(CLI::NonNegativeNumber);
   app.add_option("--seed", flags->seed, "of random inputs");
   app.add_flag("--reference", flags->use_reference, "one thread and plain kernels: slow, the oracle");
-  app.add_option("--watchdog", flags->watchdog_seconds, "a step without progress for this long has failed")->type_name("SECONDS")->check(CLI::PositiveNumber);
+  app.add_option("--watchdog", flags->watchdog_seconds, "a step without progress for this long has failed")
+      ->type_name("SECONDS")
+      ->check(CLI::PositiveNumber);
   app.add_flag("--check-finite", flags->check_finite, "stop at the first NaN or infinity and name its node");
   app.add_option("--trace", flags->trace, "write the measured step as a trace for Perfetto")->type_name("FILE");
   flags->devices.add(app);

@@ -37,8 +37,14 @@ void install_signal_handlers() {
   std::signal(SIGPIPE, SIG_IGN);
 }
 
-DeferInterrupts::DeferInterrupts() { deferring = 1; }
-DeferInterrupts::~DeferInterrupts() { deferring = 0; }
-int DeferInterrupts::pending() { return pending_signal; }
+DeferInterrupts::DeferInterrupts() {
+  deferring = 1;
+}
+DeferInterrupts::~DeferInterrupts() {
+  deferring = 0;
+}
+int DeferInterrupts::pending() {
+  return pending_signal;
+}
 
 }  // namespace mpc::tools

@@ -2,8 +2,8 @@
 
 namespace mpc::tools {
 
-/// Installs the handlers of SIGINT and SIGTERM (remove temporary files, end with 130 or 143) and ignores SIGPIPE, so that
-/// a reader that went away is an error of the write.
+/// Installs the handlers of SIGINT and SIGTERM (remove temporary files, end with 130 or 143) and ignores SIGPIPE, so
+/// that a reader that went away is an error of the write.
 void install_signal_handlers();
 
 /// While one lives, the first SIGINT or SIGTERM is only noted, so that work can be saved; the second ends the process.

@@ -1,7 +1,7 @@
 #include <memory>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "api/table.h"
@@ -32,11 +32,15 @@ int simulate(const Flags& flags, const Console& console) {
     const double idle = simulation.step_seconds > 0 ? 1 - simulation.busy_seconds[d] / simulation.step_seconds : 0;
     table.add({device.name, seconds_text(simulation.busy_seconds[d]), fmt::format("{:.1f} %", 100 * idle),
                bytes_text(simulation.peak_live_bytes[d]), bytes_text(device.peak_bytes)});
-    devices.push_back({{"id", device.id}, {"name", device.name}, {"busy_seconds", simulation.busy_seconds[d]},
-                       {"peak_live_bytes", simulation.peak_live_bytes[d]}, {"peak_bytes", device.peak_bytes}});
+    devices.push_back({{"id", device.id},
+                       {"name", device.name},
+                       {"busy_seconds", simulation.busy_seconds[d]},
+                       {"peak_live_bytes", simulation.peak_live_bytes[d]},
+                       {"peak_bytes", device.peak_bytes}});
   }
-  console.say(table.text() + fmt::format("step {}, bubble {:.1f} %, schedule {}, {} micro-batches\n", seconds_text(simulation.step_seconds),
-                                         100 * simulation.bubble, plan.schedule(), plan.microbatches()));
+  console.say(table.text() + fmt::format("step {}, bubble {:.1f} %, schedule {}, {} micro-batches\n",
+                                         seconds_text(simulation.step_seconds), 100 * simulation.bubble,
+                                         plan.schedule(), plan.microbatches()));
   console.json({{"step_seconds", simulation.step_seconds}, {"bubble", simulation.bubble}, {"devices", devices}});
   return 0;
 }

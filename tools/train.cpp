@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <optional>
 #include <numeric>
+#include <optional>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
@@ -51,14 +51,18 @@ struct Flags {
 /// @throws Error(M001, M003, M046) for flags that do not go together.
 void check_flags(const Flags& flags) {
   if (!flags.checkpoint.empty() || flags.resume) {
-    throw Error(ErrorId::M046, flags.resume ? "--resume" : "--checkpoint " + flags.checkpoint, "is not supported by this version of mpc",
-                "--save writes the trained model");
+    throw Error(ErrorId::M046, flags.resume ? "--resume" : "--checkpoint " + flags.checkpoint,
+                "is not supported by this version of mpc", "--save writes the trained model");
   }
-  if (flags.data.empty()) throw Error(ErrorId::M001, "mpc train", "nothing says what to train on", "give --data NAME=FILE or --data synthetic");
+  if (flags.data.empty())
+    throw Error(ErrorId::M001, "mpc train", "nothing says what to train on",
+                "give --data NAME=FILE or --data synthetic");
   if (flags.is_synthetic() && (flags.data.size() > 1 || !flags.labels.empty())) {
-    throw Error(ErrorId::M001, "mpc train", "--data synthetic makes up all inputs and the labels", "leave out the other --data and --labels");
+    throw Error(ErrorId::M001, "mpc train", "--data synthetic makes up all inputs and the labels",
+                "leave out the other --data and --labels");
   }
-  if (flags.samples && !flags.is_synthetic()) throw Error(ErrorId::M001, "mpc train", "--samples belongs to --data synthetic");
+  if (flags.samples && !flags.is_synthetic())
+    throw Error(ErrorId::M001, "mpc train", "--samples belongs to --data synthetic");
 }
 
 /// The files of --data and --labels by input name.
@@ -74,11 +78,13 @@ std::map<std::string, Tensor> load_files(const Flags& flags, const Model& model)
     } else if (inputs.size() == 1) {
       name = inputs.front().name;
     } else {
-      throw Error(ErrorId::M003, "--data " + text, fmt::format("the model has {} inputs", inputs.size()), "say which: --data NAME=FILE");
+      throw Error(ErrorId::M003, "--data " + text, fmt::format("the model has {} inputs", inputs.size()),
+                  "say which: --data NAME=FILE");
     }
     const bool is_input = std::ranges::find(inputs, name, &DeclaredTensor::name) != inputs.end();
     if (!is_input) throw Error(ErrorId::M004, "--data " + text, fmt::format("the model has no input '{}'", name));
-    if (!files.emplace(name, load_tensor(path)).second) throw Error(ErrorId::M003, "--data " + text, "the input is given twice");
+    if (!files.emplace(name, load_tensor(path)).second)
+      throw Error(ErrorId::M003, "--data " + text, "the input is given twice");
   }
   if (!flags.labels.empty()) files.emplace(kLabels, load_tensor(flags.labels));
   return files;
@@ -113,13 +119,19 @@ struct Run {
 class Trainer {
  public:
   Trainer(const Flags& flags, const Console& console, const Plan& plan, const Dataset& data, Session& session)
-      : flags_(flags), console_(console), data_(data), session_(session), batch_(std::max<int64_t>(1, plan.batch())),
+      : flags_(flags),
+        console_(console),
+        data_(data),
+        session_(session),
+        batch_(std::max<int64_t>(1, plan.batch())),
         steps_per_epoch_(data.rows() / batch_) {
     if (steps_per_epoch_ == 0) {
-      throw Error(ErrorId::M004, "--data", fmt::format("has {} rows, a step needs {}", data.rows(), batch_), "lower --batch");
+      throw Error(ErrorId::M004, "--data", fmt::format("has {} rows, a step needs {}", data.rows(), batch_),
+                  "lower --batch");
     }
     if (data.rows() % batch_ != 0) {
-      console.note(fmt::format("each epoch leaves out {} of {} rows: a step takes {}", data.rows() % batch_, data.rows(), batch_));
+      console.note(fmt::format("each epoch leaves out {} of {} rows: a step takes {}", data.rows() % batch_,
+                               data.rows(), batch_));
     }
     total_steps_ = flags.steps ? *flags.steps : flags.epochs.value_or(1) * steps_per_epoch_;
   }
@@ -144,7 +156,8 @@ class Trainer {
     data_.bind(std::span(order_).subspan(static_cast<size_t>(place * batch_), static_cast<size_t>(batch_)), session_);
     const StepResult result = session_.step();
     if (!std::isfinite(result.loss)) {
-      throw Error(ErrorId::M091, fmt::format("step {}", step + 1), fmt::format("the loss is {}", number_text(result.loss)),
+      throw Error(ErrorId::M091, fmt::format("step {}", step + 1),
+                  fmt::format("the loss is {}", number_text(result.loss)),
                   "lower the learning rate; --check-finite names the node that made it");
     }
     run_.losses.push_back(result.loss);
@@ -172,7 +185,8 @@ class Trainer {
     if (place + 1 == steps_per_epoch_) {
       progress.clear();
       const int64_t epochs = (total_steps_ + steps_per_epoch_ - 1) / steps_per_epoch_;
-      console_.say(fmt::format("Epoch [{}/{}], Loss: {:.4f}\n", epoch + 1, epochs, epoch_loss_ / static_cast<double>(steps_per_epoch_)));
+      console_.say(fmt::format("Epoch [{}/{}], Loss: {:.4f}\n", epoch + 1, epochs,
+                               epoch_loss_ / static_cast<double>(steps_per_epoch_)));
     } else if (step + 1 == total_steps_ && !console_.is_verbose) {
       progress.clear();
       console_.say(fmt::format("Step [{}/{}], Loss: {:.4f}\n", step + 1, total_steps_, loss));
@@ -191,11 +205,14 @@ class Trainer {
   Run run_;
 };
 
-std::optional<Plan> find_plan(const Flags& flags, const Model& model, const std::map<std::string, Tensor>& files, Console& console) {
+std::optional<Plan> find_plan(const Flags& flags, const Model& model, const std::map<std::string, Tensor>& files,
+                              Console& console) {
   if (!flags.plan.empty()) {
-    if (flags.devices.is_given()) throw Error(ErrorId::M001, "mpc train", "--plan says which devices are used", "leave out --devices");
+    if (flags.devices.is_given())
+      throw Error(ErrorId::M001, "mpc train", "--plan says which devices are used", "leave out --devices");
     Plan plan = Plan::load(flags.plan);
-    if (!plan.is_training()) throw Error(ErrorId::M004, flags.plan, "is a plan for inference", "partition with --train");
+    if (!plan.is_training())
+      throw Error(ErrorId::M004, flags.plan, "is a plan for inference", "partition with --train");
     return plan;
   }
   const Cluster cluster = flags.devices.for_running(console);
@@ -225,8 +242,9 @@ int train(const Flags& flags, Console& console) {
   if (!plan) return exit_code(ErrorId::M050);
   constexpr int64_t kDefaultBatches = 10;
   const int64_t batch = std::max<int64_t>(1, plan->batch());
-  const Dataset data = flags.is_synthetic() ? Dataset::synthetic(*plan, flags.samples.value_or(kDefaultBatches * batch), flags.seed)
-                                            : Dataset::from_files(files, *plan);
+  const Dataset data = flags.is_synthetic()
+                           ? Dataset::synthetic(*plan, flags.samples.value_or(kDefaultBatches * batch), flags.seed)
+                           : Dataset::from_files(files, *plan);
   SessionOptions options;
   options.seed = flags.seed;
   options.record_trace = !flags.trace.empty();
@@ -261,11 +279,20 @@ Body add_train(CLI::App& app) {
   app.add_option("model", flags->model, "the ONNX file")->type_name("MODEL");
   app.add_option("--plan", flags->plan, "a plan that `mpc partition --train -o` wrote")->type_name("PLAN.json");
   app.add_option("--data", flags->data, "content of an input (.npy, IDX, .pb), rows in dimension 0; or `synthetic`")
-      ->type_name("NAME=FILE|synthetic")->expected(1)->take_all()->group("Data");
+      ->type_name("NAME=FILE|synthetic")
+      ->expected(1)
+      ->take_all()
+      ->group("Data");
   app.add_option("--labels", flags->labels, "the labels or targets")->type_name("FILE")->group("Data");
-  app.add_option("--samples", flags->samples, "rows of --data synthetic (default: ten batches)")->check(CLI::PositiveNumber)->group("Data");
-  CLI::Option* epochs = app.add_option("--epochs", flags->epochs, "passes over the data")->check(CLI::PositiveNumber)->group("Data");
-  app.add_option("--steps", flags->steps, "steps, instead of epochs")->check(CLI::PositiveNumber)->excludes(epochs)->group("Data");
+  app.add_option("--samples", flags->samples, "rows of --data synthetic (default: ten batches)")
+      ->check(CLI::PositiveNumber)
+      ->group("Data");
+  CLI::Option* epochs =
+      app.add_option("--epochs", flags->epochs, "passes over the data")->check(CLI::PositiveNumber)->group("Data");
+  app.add_option("--steps", flags->steps, "steps, instead of epochs")
+      ->check(CLI::PositiveNumber)
+      ->excludes(epochs)
+      ->group("Data");
   app.add_option("--seed", flags->seed, "of shuffling, dropout and synthetic data")->group("Data");
   app.add_flag("--keep-order", flags->keeps_order, "visit the rows in the order of the file")->group("Data");
   flags->training.add(app);
@@ -273,10 +300,16 @@ Body add_train(CLI::App& app) {
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);
-  app.add_option("--watchdog", flags->watchdog_seconds, "a step without progress for this long has failed")->type_name("SECONDS")->check(CLI::PositiveNumber);
+  app.add_option("--watchdog", flags->watchdog_seconds, "a step without progress for this long has failed")
+      ->type_name("SECONDS")
+      ->check(CLI::PositiveNumber);
   app.add_flag("--check-finite", flags->check_finite, "stop at the first NaN or infinity and name its node");
-  app.add_option("--save", flags->save, "write the trained model; after Ctrl-C too")->type_name("OUT.onnx")->group("Results");
-  app.add_option("--trace", flags->trace, "write the last step as a trace for Perfetto")->type_name("FILE")->group("Results");
+  app.add_option("--save", flags->save, "write the trained model; after Ctrl-C too")
+      ->type_name("OUT.onnx")
+      ->group("Results");
+  app.add_option("--trace", flags->trace, "write the last step as a trace for Perfetto")
+      ->type_name("FILE")
+      ->group("Results");
   app.add_option("--checkpoint", flags->checkpoint, "not supported by this version")->type_name("DIR")->group("");
   app.add_flag("--resume", flags->resume, "not supported by this version")->group("");
   return [flags](Console& console) {

@@ -25,11 +25,13 @@ std::optional<Tensor> find_tensor(const std::string& folder, const std::string& 
 bool is_small_integer(const Tensor& tensor) {
   // A shape has few elements; anything larger is data, which must not be baked into a plan.
   constexpr int64_t kMostElements = 4096;
-  const bool is_float = tensor.dtype == DType::f32 || tensor.dtype == DType::f64 || tensor.dtype == DType::f16 || tensor.dtype == DType::bf16;
+  const bool is_float = tensor.dtype == DType::f32 || tensor.dtype == DType::f64 || tensor.dtype == DType::f16 ||
+                        tensor.dtype == DType::bf16;
   return !is_float && tensor.elements() <= kMostElements;
 }
 
-Plan make_plan(const Model& model, const Cluster& cluster, const VerifyOptions& options, const std::map<std::string, Tensor>& inputs) {
+Plan make_plan(const Model& model, const Cluster& cluster, const VerifyOptions& options,
+               const std::map<std::string, Tensor>& inputs) {
   CompileOptions compile_options = options.compile;
   compile_options.bindings = options.bindings;
   for (const auto& [name, tensor] : inputs) compile_options.bindings.input_shapes[name] = tensor.shape;
@@ -61,7 +63,8 @@ std::vector<std::string> data_sets(const std::string& folder) {
   std::ranges::sort(sets);
   if (has_tensors) sets.push_back(folder);
   if (sets.empty()) {
-    throw Error(ErrorId::M010, folder, "holds no test data", "expected test_data_set_<n> folders, or input_<i>.pb and output_<i>.pb");
+    throw Error(ErrorId::M010, folder, "holds no test data",
+                "expected test_data_set_<n> folders, or input_<i>.pb and output_<i>.pb");
   }
   return sets;
 }
@@ -79,7 +82,8 @@ Verdict verify_set(const Model& model, const std::string& folder, const Cluster&
   Session session(*verdict.plan, model, options.session);
   for (const TensorInfo& input : verdict.plan->inputs()) {
     const auto tensor = inputs.find(input.name);
-    if (tensor == inputs.end()) throw Error(ErrorId::M004, fmt::format("input \"{}\"", input.name), "the test data has no content for it");
+    if (tensor == inputs.end())
+      throw Error(ErrorId::M004, fmt::format("input \"{}\"", input.name), "the test data has no content for it");
     session.bind(input.name, tensor->second);
   }
   const StepResult result = session.step();

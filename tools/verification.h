@@ -31,9 +31,8 @@ struct Verdict {
 /// output files. @throws Error(M010) when there are none.
 std::vector<std::string> data_sets(const std::string& folder);
 
-/// Runs `model` on input_<i>.pb or .npy of a data set and compares with output_<i>. When shapes depend on the content of integer
-/// inputs (M043), these inputs become part of the plan.
-/// `inspect` is called with the session after the step.
+/// Runs `model` on input_<i>.pb or .npy of a data set and compares with output_<i>. When shapes depend on the content
+/// of integer inputs (M043), these inputs become part of the plan. `inspect` is called with the session after the step.
 /// @throws Error for a model that cannot be planned (M050 when nothing fits) or files that cannot be read.
 Verdict verify_set(const Model& model, const std::string& folder, const Cluster& cluster, const VerifyOptions& options,
                    const std::function<void(const Session&, const StepResult&)>& inspect = {});

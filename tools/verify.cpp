@@ -4,8 +4,8 @@
 #include <optional>
 #include <regex>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
@@ -47,7 +47,8 @@ VerifyOptions verify_options(const Flags& flags, const Cluster& cluster) {
 
 int verify_model(const Flags& flags, Console& console) {
   if (!flags.model || flags.test_data.empty()) {
-    throw Error(ErrorId::M001, "mpc verify", "a model and its test data are needed", "mpc verify MODEL --test-data DIR, or mpc verify --suite DIR");
+    throw Error(ErrorId::M001, "mpc verify", "a model and its test data are needed",
+                "mpc verify MODEL --test-data DIR, or mpc verify --suite DIR");
   }
   require_other_file(console.json_path, *flags.model);
   const Cluster cluster = flags.devices.for_running(console);
@@ -58,12 +59,14 @@ int verify_model(const Flags& flags, Console& console) {
   std::string text;
   Verdict worst;
   for (const std::string& set : sets) {
-    const Verdict verdict = verify_set(model, set, cluster, options, [&](const Session& session, const StepResult& result) {
-      answer = execution_json(session.plan(), session, result.seconds);
-      text = execution_text(session.plan(), session, result.seconds);
-    });
-    console.say(fmt::format("{} {}: largest error {:.3g} absolute, {:.3g} relative\n", verdict.passed ? "passed" : "FAILED", escaped(set),
-                            verdict.max_abs_error, verdict.max_rel_error));
+    const Verdict verdict =
+        verify_set(model, set, cluster, options, [&](const Session& session, const StepResult& result) {
+          answer = execution_json(session.plan(), session, result.seconds);
+          text = execution_text(session.plan(), session, result.seconds);
+        });
+    console.say(fmt::format("{} {}: largest error {:.3g} absolute, {:.3g} relative\n",
+                            verdict.passed ? "passed" : "FAILED", escaped(set), verdict.max_abs_error,
+                            verdict.max_rel_error));
     if (worst.passed && !verdict.passed) worst.first_mismatch = verdict.first_mismatch;
     worst.passed = worst.passed && verdict.passed;
     worst.max_abs_error = std::max(worst.max_abs_error, verdict.max_abs_error);
@@ -108,7 +111,8 @@ struct SuiteResult {
   std::string reason;
 };
 
-SuiteResult run_case(const std::string& folder, const Flags& flags, const Cluster& cluster, const VerifyOptions& options) {
+SuiteResult run_case(const std::string& folder, const Flags& flags, const Cluster& cluster,
+                     const VerifyOptions& options) {
   SuiteResult result{fs::path(folder).filename().string(), "passed", ""};
   constexpr int kUnsupported = 4;
   try {
@@ -116,7 +120,9 @@ SuiteResult run_case(const std::string& folder, const Flags& flags, const Cluste
     // A value that is not a tensor (a sequence, a string) makes the case unsupported whatever its files hold.
     for (const auto& values : {model.inputs(), model.outputs()}) {
       for (const DeclaredTensor& value : values) {
-        if (value.dtype.empty()) throw Error(ErrorId::M041, fmt::format("value \"{}\"", value.name), "is of a type that mpc has no tensors of");
+        if (value.dtype.empty())
+          throw Error(ErrorId::M041, fmt::format("value \"{}\"", value.name),
+                      "is of a type that mpc has no tensors of");
       }
     }
     for (const std::string& set : data_sets(folder)) {
@@ -157,8 +163,8 @@ int verify_suite(const Flags& flags, Console& console) {
       progress.update(static_cast<int64_t>(list.size()), result.name);
     }
   }
-  console.say(fmt::format("{} cases: {} passed, {} failed, {} errors, {} unsupported\n", cases.size(), counts["passed"], counts["failed"],
-                          counts["error"], counts["unsupported"]));
+  console.say(fmt::format("{} cases: {} passed, {} failed, {} errors, {} unsupported\n", cases.size(), counts["passed"],
+                          counts["failed"], counts["error"], counts["unsupported"]));
   const bool passed = counts["failed"] == 0 && counts["error"] == 0;
   console.json({{"passed", passed}, {"counts", counts}, {"cases", list}});
   return passed ? 0 : exit_code(ErrorId::M090);
@@ -169,10 +175,15 @@ int verify_suite(const Flags& flags, Console& console) {
 Body add_verify(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   app.add_option("model", flags->model, "the ONNX file")->type_name("MODEL");
-  app.add_option("--test-data", flags->test_data, "a folder with input_<i>.pb and output_<i>.pb (or .npy), or with test_data_set_<n> folders")
+  app.add_option("--test-data", flags->test_data,
+                 "a folder with input_<i>.pb and output_<i>.pb (or .npy), or with test_data_set_<n> folders")
       ->type_name("DIR");
-  CLI::Option* suite = app.add_option("--suite", flags->suite, "verify every folder below that has a model.onnx and test data")->type_name("DIR");
-  app.add_option("--filter", flags->filter, "of --suite only folders whose path matches")->type_name("REGEX")->needs(suite);
+  CLI::Option* suite =
+      app.add_option("--suite", flags->suite, "verify every folder below that has a model.onnx and test data")
+          ->type_name("DIR");
+  app.add_option("--filter", flags->filter, "of --suite only folders whose path matches")
+      ->type_name("REGEX")
+      ->needs(suite);
   app.add_option("--rtol", flags->rtol, "relative tolerance")->check(CLI::NonNegativeNumber);
   app.add_option("--atol", flags->atol, "absolute tolerance")->check(CLI::NonNegativeNumber);
   app.add_flag("--reference", flags->use_reference, "one thread and plain kernels");
@@ -180,7 +191,9 @@ Body add_verify(CLI::App& app) {
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);
-  return [flags](Console& console) { return flags->suite.empty() ? verify_model(*flags, console) : verify_suite(*flags, console); };
+  return [flags](Console& console) {
+    return flags->suite.empty() ? verify_model(*flags, console) : verify_suite(*flags, console);
+  };
 }
 
 }  // namespace mpc::tools

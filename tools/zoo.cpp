@@ -1,7 +1,7 @@
 #include <memory>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "api/table.h"
@@ -68,11 +68,17 @@ Body add_zoo(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   app.add_option("name", flags->name, "the model; without it all are listed")->type_name("NAME");
   app.add_option("-o,--output", flags->output, "the file to write")->type_name("FILE");
-  app.add_option("--batch", flags->batch, "a fixed batch dimension instead of a symbolic one")->check(CLI::PositiveNumber);
+  app.add_option("--batch", flags->batch, "a fixed batch dimension instead of a symbolic one")
+      ->check(CLI::PositiveNumber);
   app.add_option("--seed", flags->seed, "of the weights");
-  app.add_flag("--no-weights", flags->no_weights, "leave the weights out, so that the file is small and the sizes are the real ones");
-  app.add_option("--size", flags->sizes, "a size of the model, for example layers=2")->type_name("NAME=N")->expected(1)->take_all();
-  return [flags](Console& console) { return flags->name.empty() ? list_models(console) : write_model(*flags, console); };
+  app.add_flag("--no-weights", flags->no_weights,
+               "leave the weights out, so that the file is small and the sizes are the real ones");
+  app.add_option("--size", flags->sizes, "a size of the model, for example layers=2")
+      ->type_name("NAME=N")
+      ->expected(1)
+      ->take_all();
+  return
+      [flags](Console& console) { return flags->name.empty() ? list_models(console) : write_model(*flags, console); };
 }
 
 }  // namespace mpc::tools

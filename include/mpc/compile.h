@@ -52,12 +52,13 @@ struct CompileOptions {
   /// When not empty: the device of every node by name, instead of a search.
   std::map<std::string, int> assignment = {};
   std::optional<TrainingOptions> training = {};
-  /// When not empty: a folder that gets the graph after every pass (`NN-pass.mpc`), the plan and its picture. For finding
-  /// out what the compiler does.
+  /// When not empty: a folder that gets the graph after every pass (`NN-pass.mpc`), the plan and its picture. For
+  /// finding out what the compiler does.
   std::string dump_folder = {};
   /// Checks the graph after every pass. Costs time and changes nothing else.
   bool verify_passes = true;
-  /// Told before each stage of the compiler, with its name and the share of the work done. Called by the compiling thread.
+  /// Told before each stage of the compiler, with its name and the share of the work done. Called by the compiling
+  /// thread.
   std::function<void(std::string_view stage, double share)> progress = {};
 };
 

@@ -13,16 +13,16 @@ enum class ErrorId {
 #undef MPC_ERROR
 };
 
-/// The exit code of the program for an error: 2 usage, 3 malformed input, 4 unsupported, 5 no plan or over a limit, 6 file
-/// system, 7 out of memory, 8 device or transfer, 9 numeric check, 10 checkpoint, 70 a bug in mpc.
+/// The exit code of the program for an error: 2 usage, 3 malformed input, 4 unsupported, 5 no plan or over a limit, 6
+/// file system, 7 out of memory, 8 device or transfer, 9 numeric check, 10 checkpoint, 70 a bug in mpc.
 int exit_code(ErrorId id);
 /// "M031".
 std::string_view error_name(ErrorId id);
 /// What the id means in general: the text of its row.
 std::string_view error_meaning(ErrorId id);
 
-/// The one exception that ends a call. `where` names the file or ONNX node; `what_happened` says what was found and what
-/// was expected; `hint` says what to do (may be empty).
+/// The one exception that ends a call. `where` names the file or ONNX node; `what_happened` says what was found and
+/// what was expected; `hint` says what to do (may be empty).
 class Error : public std::exception {
  public:
   Error(ErrorId id, std::string where, std::string what_happened, std::string hint = {});

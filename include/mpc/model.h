@@ -39,10 +39,10 @@ struct DeclaredTensor {
 
 /// How shapes that the file leaves open are bound.
 struct Bindings {
-  std::map<std::string, int64_t> dims = {};                          // symbolic dimensions by name
-  std::map<std::string, std::vector<int64_t>> input_shapes = {};     // shapes of inputs, for the whole batch
-  std::map<std::string, Tensor> known_inputs = {};                   // content of inputs on which shapes depend
-  std::optional<int64_t> batch = {};                                 // rows of a step; empty: what the rest or the model says
+  std::map<std::string, int64_t> dims = {};                       // symbolic dimensions by name
+  std::map<std::string, std::vector<int64_t>> input_shapes = {};  // shapes of inputs, for the whole batch
+  std::map<std::string, Tensor> known_inputs = {};                // content of inputs on which shapes depend
+  std::optional<int64_t> batch = {};  // rows of a step; empty: what the rest or the model says
 };
 
 /// One operator and how often it occurs.
@@ -71,22 +71,22 @@ struct ModelReport {
   std::vector<DeclaredTensor> inputs;
   std::vector<DeclaredTensor> outputs;
   std::map<std::string, std::string> metadata;
-  std::vector<std::string> open_dims;      // symbols that nothing binds yet
-  bool is_complete = false;                // false: what follows could not be computed, see unsupported and open_dims
+  std::vector<std::string> open_dims;  // symbols that nothing binds yet
+  bool is_complete = false;            // false: what follows could not be computed, see unsupported and open_dims
   std::string incomplete_reason;
   int64_t nodes = 0;
-  int64_t parameters = 0;                  // elements
+  int64_t parameters = 0;  // elements
   int64_t parameter_bytes = 0;
-  int64_t activation_bytes = 0;            // everything the nodes make
-  double flops = 0;                        // forward, a multiply and an add are two
+  int64_t activation_bytes = 0;  // everything the nodes make
+  double flops = 0;              // forward, a multiply and an add are two
   int64_t batch = 0;
-  std::vector<OpUse> ops;                  // most frequent first
-  std::vector<NodeProblem> unsupported;    // forward
+  std::vector<OpUse> ops;                // most frequent first
+  std::vector<NodeProblem> unsupported;  // forward
   std::vector<NodeProblem> not_differentiable;
 };
 
-/// A model file that was read, checked and converted to one opset. Immutable and cheap to copy: copies share the content
-/// (shared_ptr: plans and sessions made from it may outlive the variable). Safe to use from several threads.
+/// A model file that was read, checked and converted to one opset. Immutable and cheap to copy: copies share the
+/// content (shared_ptr: plans and sessions made from it may outlive the variable). Safe to use from several threads.
 class Model {
  public:
   /// @throws Error(M010, M012) for the file, Error(M020..M026) for what is malformed, Error(M042), Error(M051).
@@ -95,7 +95,8 @@ class Model {
   const std::string& path() const;
   std::vector<DeclaredTensor> inputs() const;
   std::vector<DeclaredTensor> outputs() const;
-  /// Counts and sizes; never throws for a model that mpc cannot run: the report says why. @throws Error(M003) for bad bindings.
+  /// Counts and sizes; never throws for a model that mpc cannot run: the report says why. @throws Error(M003) for bad
+  /// bindings.
   ModelReport inspect(const Bindings& bindings = {}) const;
   /// Imports the model for the bound shapes and throws what is wrong with it or unsupported.
   /// @throws Error(M030..M046); Error(M043) for a shape that nothing binds.

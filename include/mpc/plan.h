@@ -18,8 +18,8 @@ struct DevicePlan {
   int id = 0;
   std::string name;
   std::string hardware;
-  int stage = 0;       // how many device changes lie before its first node, at least
-  int64_t nodes = 0;   // of the forward pass
+  int stage = 0;           // how many device changes lie before its first node, at least
+  int64_t nodes = 0;       // of the forward pass
   int64_t parameters = 0;  // elements
   int64_t parameter_bytes = 0;
   int64_t gradient_bytes = 0;
@@ -68,8 +68,8 @@ struct DotOptions {
   int most_blocks = 14;        // level block: names are folded, and neighbours joined, until about so many are left
 };
 
-/// A model split over devices: where every node runs, what is sent, in which order, at which address. Immutable, cheap to
-/// copy (shared_ptr: sessions keep the plan they run). Safe to use from several threads.
+/// A model split over devices: where every node runs, what is sent, in which order, at which address. Immutable, cheap
+/// to copy (shared_ptr: sessions keep the plan they run). Safe to use from several threads.
 class Plan {
  public:
   /// Reads a plan file and proves that it can be executed safely. @throws Error(M010, M060, M061, M062).

@@ -15,14 +15,14 @@ namespace mpc::v1 {
 struct SessionOptions {
   /// One thread and plain kernels that accumulate in double: slow, the oracle of everything else.
   bool use_reference = false;
-  uint64_t seed = 0;             // of dropout
-  bool record_trace = false;     // measured times of the last step
-  bool check_finite = false;     // the first NaN or infinity ends the step and names its node (M091)
+  uint64_t seed = 0;              // of dropout
+  bool record_trace = false;      // measured times of the last step
+  bool check_finite = false;      // the first NaN or infinity ends the step and names its node (M091)
   double watchdog_seconds = 300;  // a step without progress for this long has failed (M081)
 };
 
 struct StepOptions {
-  bool update = true;               // training: apply the optimizer
+  bool update = true;                    // training: apply the optimizer
   std::vector<int> update_devices = {};  // only the parts on these devices; empty: all
   double learning_rate_scale = 1;
 };
@@ -74,8 +74,8 @@ struct OpTime {
 /// threads; use it from one thread at a time. After an error within a step every later call throws the same error.
 class Session {
  public:
-  /// @throws Error(M061, M062) for a plan that does not fit the model, Error(M070) when an arena cannot be had, Error(M080)
-  /// when a device is not there, Error(M023, M024) for weights.
+  /// @throws Error(M061, M062) for a plan that does not fit the model, Error(M070) when an arena cannot be had,
+  /// Error(M080) when a device is not there, Error(M023, M024) for weights.
   Session(const Plan& plan, const Model& model, const SessionOptions& options = {});
   ~Session();
   Session(Session&&) noexcept;
@@ -87,7 +87,8 @@ class Session {
   void bind(const std::string& input, Tensor content);
   /// Runs one step. @throws Error(M004) when an input has no content.
   StepResult step(const StepOptions& options = {});
-  /// Applies the gradients of the last step(update = false) on some devices; several calls belong to one optimizer step.
+  /// Applies the gradients of the last step(update = false) on some devices; several calls belong to one optimizer
+  /// step.
   void update(const StepOptions& options = {});
 
   /// A model output of the last step, micro-batches joined. @throws Error(M002).

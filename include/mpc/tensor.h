@@ -43,7 +43,8 @@ struct Tensor {
   std::vector<int64_t> shape;
   std::vector<std::byte> bytes;
 
-  /// @throws Error(M004) when a dimension is negative, the tensor is too large or the count of values differs from the shape's.
+  /// @throws Error(M004) when a dimension is negative, the tensor is too large or the count of values differs from the
+  /// shape's.
   static Tensor zeros(DType dtype, std::vector<int64_t> shape);
   template <class T>
   static Tensor from(std::vector<int64_t> shape, std::span<const T> values) {
@@ -80,25 +81,28 @@ struct Tensor {
   void require_dtype(DType expected) const;
 };
 
-/// Reads a tensor file: NumPy .npy, a serialized ONNX TensorProto (.pb), or IDX as MNIST uses it; told apart by content.
+/// Reads a tensor file: NumPy .npy, a serialized ONNX TensorProto (.pb), or IDX as MNIST uses it; told apart by
+/// content.
 /// @throws Error(M010, M065) and Error(M041, M046) for what mpc has no tensors of.
 Tensor load_tensor(const std::string& path);
-/// Reads the header of a safetensors file, strictly. @return how many tensors it holds. @throws Error(M010, M065, M051).
+/// Reads the header of a safetensors file, strictly. @return how many tensors it holds. @throws Error(M010, M065,
+/// M051).
 size_t count_safetensors(const std::string& path);
 /// Writes a .npy file; it appears whole or not at all. @throws Error(M011, M012).
 void save_tensor(const std::string& path, const Tensor& tensor);
 
 /// Deterministic values: floats uniform in [-1, 1), integers uniform in [0, bound). The same on every machine; depends
 /// only on dtype, shape, seed and stream.
-Tensor random_tensor(DType dtype, const std::vector<int64_t>& shape, uint64_t seed, std::string_view stream, int64_t bound = 2);
+Tensor random_tensor(DType dtype, const std::vector<int64_t>& shape, uint64_t seed, std::string_view stream,
+                     int64_t bound = 2);
 
 /// How two tensors differ.
 struct Difference {
-  bool is_equal = true;           // within the tolerances everywhere; NaN equals NaN
-  double max_abs_error = 0;       // over elements that are finite in both
-  double max_rel_error = 0;       // |a - e| / |e| over elements with e != 0
-  int64_t mismatches = 0;         // elements outside the tolerances
-  std::string first_mismatch;     // "[3, 1]: 0.25, expected 0.5", or what differs about type and shape
+  bool is_equal = true;        // within the tolerances everywhere; NaN equals NaN
+  double max_abs_error = 0;    // over elements that are finite in both
+  double max_rel_error = 0;    // |a - e| / |e| over elements with e != 0
+  int64_t mismatches = 0;      // elements outside the tolerances
+  std::string first_mismatch;  // "[3, 1]: 0.25, expected 0.5", or what differs about type and shape
 };
 /// Compares element by element: |actual - expected| <= atol + rtol * |expected|; integers and bools exactly; dtype and
 /// shape must be equal.

@@ -22,7 +22,8 @@ std::vector<int64_t> transfer_bytes(const json& report, const std::string& phase
 
 TEST_CASE("acceptance S-A: two-linear on two devices sends 128,000 bytes once") {
   const TemporaryFolder folder;
-  const json report = answer_of({"partition", zoo_model(folder, "two-linear"), "--devices", "cpu:2", "--pin", "layer1/=0", "--pin", "layer2/=1"});
+  const json report = answer_of(
+      {"partition", zoo_model(folder, "two-linear"), "--devices", "cpu:2", "--pin", "layer1/=0", "--pin", "layer2/=1"});
   CHECK(report["feasible"] == true);
   REQUIRE(report["transfers"].size() == 1);
   const json& transfer = report["transfers"][0];
@@ -47,7 +48,8 @@ TEST_CASE("acceptance S-A: the report prints the imbalance of the FLOPs") {
 TEST_CASE("acceptance S-B: one device under the cap is refused with needs and suggestions, two fit by themselves") {
   const TemporaryFolder folder;
   const std::string model = zoo_model(folder, "two-linear");
-  const CommandResult refused = run_mpc({"partition", model, "--devices", "cpu:1", "--memory", "2.40MiB", "--json", "-"});
+  const CommandResult refused =
+      run_mpc({"partition", model, "--devices", "cpu:1", "--memory", "2.40MiB", "--json", "-"});
   CHECK(refused.exit_code == 5);
   const json reasons = json::parse(refused.out);
   CHECK(reasons["feasible"] == false);
@@ -63,10 +65,12 @@ TEST_CASE("acceptance S-B: one device under the cap is refused with needs and su
   CHECK(report["assignment"]["layer1/Gemm"] != report["assignment"]["layer2/Gemm"]);
 }
 
-TEST_CASE("acceptance S-D: seqnet trains with one transfer of 80,000 bytes each way and Adam's state beside the parameters") {
+TEST_CASE(
+    "acceptance S-D: seqnet trains with one transfer of 80,000 bytes each way and Adam's state beside the parameters") {
   const TemporaryFolder folder;
-  const json report = answer_of({"partition", zoo_model(folder, "seqnet"), "--devices", "cpu:2", "--train", "--optimizer", "adam,lr=0.01",
-                                 "--pin", "lin1/=0", "--pin", "lin2/=1", "--pin", "loss/=1"});
+  const json report =
+      answer_of({"partition", zoo_model(folder, "seqnet"), "--devices", "cpu:2", "--train", "--optimizer",
+                 "adam,lr=0.01", "--pin", "lin1/=0", "--pin", "lin2/=1", "--pin", "loss/=1"});
   CHECK(transfer_bytes(report, "forward") == std::vector<int64_t>{80000});
   CHECK(transfer_bytes(report, "backward") == std::vector<int64_t>{80000});
   CHECK(report["devices"][0]["optimizer_bytes"] == 1256000);
@@ -85,7 +89,9 @@ TEST_CASE("acceptance S-H: the broken classifier is refused with the node and bo
 TEST_CASE("acceptance S-I: the pinned classifier receives the pooled features") {
   const TemporaryFolder folder;
   const auto forward = [&](const std::string& model) {
-    return transfer_bytes(answer_of({"partition", zoo_model(folder, model), "--devices", "cpu:2", "--pin", "features/=0", "--pin", "classifier/=1"}), "forward");
+    return transfer_bytes(answer_of({"partition", zoo_model(folder, model), "--devices", "cpu:2", "--pin",
+                                     "features/=0", "--pin", "classifier/=1"}),
+                          "forward");
   };
   CHECK(forward("cnn-classifier") == std::vector<int64_t>{4194304});
   CHECK(forward("cnn-classifier-32") == std::vector<int64_t>{1048576});
@@ -93,8 +99,9 @@ TEST_CASE("acceptance S-I: the pinned classifier receives the pooled features") 
 
 TEST_CASE("acceptance S-J: encoder, decoder and classifier on three devices exchange the sequences") {
   const TemporaryFolder folder;
-  const json report = answer_of({"partition", zoo_model(folder, "encoder-decoder"), "--devices", "cpu:3", "--train", "--optimizer", "adam,lr=0.001",
-                                 "--pin", "encoder/=0", "--pin", "decoder/=1", "--pin", "classifier/=2", "--pin", "loss/=2"});
+  const json report = answer_of({"partition", zoo_model(folder, "encoder-decoder"), "--devices", "cpu:3", "--train",
+                                 "--optimizer", "adam,lr=0.001", "--pin", "encoder/=0", "--pin", "decoder/=1", "--pin",
+                                 "classifier/=2", "--pin", "loss/=2"});
   CHECK(transfer_bytes(report, "forward") == std::vector<int64_t>{163840, 81920});
   CHECK(transfer_bytes(report, "backward") == std::vector<int64_t>{81920, 163840});
   CHECK(report["devices"][0]["optimizer_bytes"] == 226304);
@@ -104,7 +111,8 @@ TEST_CASE("acceptance S-J: encoder, decoder and classifier on three devices exch
 
 TEST_CASE("acceptance S-O: the branches run on devices of their own and meet at the join") {
   const TemporaryFolder folder;
-  const json report = answer_of({"partition", zoo_model(folder, "branches"), "--devices", "cpu:3", "--pin", "branch_a/=0", "--pin", "branch_b/=1", "--pin", "join/=2"});
+  const json report = answer_of({"partition", zoo_model(folder, "branches"), "--devices", "cpu:3", "--pin",
+                                 "branch_a/=0", "--pin", "branch_b/=1", "--pin", "join/=2"});
   CHECK(transfer_bytes(report, "forward") == std::vector<int64_t>{65536, 65536});
   for (const json& transfer : report["transfers"]) CHECK(transfer["to"] == 2);
 }

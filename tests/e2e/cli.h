@@ -24,7 +24,8 @@ inline nlohmann::json answer_of(std::vector<std::string> arguments) {
 }
 
 /// Writes a sample model into the folder and gives its path.
-inline std::string zoo_model(const TemporaryFolder& folder, const std::string& name, std::vector<std::string> more = {}) {
+inline std::string zoo_model(const TemporaryFolder& folder, const std::string& name,
+                             std::vector<std::string> more = {}) {
   const std::string path = folder / (name + ".onnx");
   std::vector<std::string> arguments = {"zoo", name, "-o", path, "--quiet"};
   arguments.insert(arguments.end(), more.begin(), more.end());

@@ -11,14 +11,15 @@ namespace {
 
 /// A training session of a sample model on two devices with a batch bound to it.
 struct Trained {
-  Trained(const TemporaryFolder& folder, const std::string& name, const std::vector<mpc::DevicePin>& pins, const mpc::TrainingOptions& training,
-          const std::string& devices = "cpu:2")
+  Trained(const TemporaryFolder& folder, const std::string& name, const std::vector<mpc::DevicePin>& pins,
+          const mpc::TrainingOptions& training, const std::string& devices = "cpu:2")
       : model(mpc::Model::load(zoo_model(folder, name))), session(plan(pins, training, devices), model) {
     for (const mpc::TensorInfo& input : session.plan().inputs()) {
       session.bind(input.name, mpc::random_tensor(input.dtype, input.shape, 1, input.name, input.bound));
     }
   }
-  mpc::Plan plan(const std::vector<mpc::DevicePin>& pins, const mpc::TrainingOptions& training, const std::string& devices) const {
+  mpc::Plan plan(const std::vector<mpc::DevicePin>& pins, const mpc::TrainingOptions& training,
+                 const std::string& devices) const {
     mpc::CompileOptions options;
     options.pins = pins;
     options.training = training;
@@ -101,7 +102,8 @@ TEST_CASE("library: parameters can be read, set and saved") {
   const mpc::Model saved = mpc::Model::load(folder / "saved.onnx");
   const mpc::Session session(mpc::compile(saved, mpc::Cluster::devices("cpu:1")).value(), saved);
   CHECK(session.parameter(info.name) == ones);
-  CHECK(error_id([&] { trained.session.set_parameter(info.name, mpc::Tensor::zeros(mpc::DType::f64, ones.shape)); }) == "M004");
+  CHECK(error_id([&] { trained.session.set_parameter(info.name, mpc::Tensor::zeros(mpc::DType::f64, ones.shape)); }) ==
+        "M004");
   CHECK(error_id([&] { trained.session.parameter("nobody"); }) == "M002");
   CHECK(error_id([&] { trained.session.gradient("nobody"); }) == "M002");
 }

@@ -43,17 +43,21 @@ TEST_CASE("ONNX light models: the split models give the outputs that the package
   // The package's input: 0, 1/n, 2/n, ...
   constexpr int64_t kElements = 3 * 224 * 224;
   std::vector<float> values(kElements);
-  for (int64_t i = 0; i < kElements; ++i) values[static_cast<size_t>(i)] = static_cast<float>(static_cast<double>(i) / kElements);
+  for (int64_t i = 0; i < kElements; ++i)
+    values[static_cast<size_t>(i)] = static_cast<float>(static_cast<double>(i) / kElements);
   mpc::save_tensor(folder / "x.npy", mpc::Tensor::from({1, 3, 224, 224}, values));
-  for (const std::string name : {"bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet", "vgg19", "zfnet512"}) {
+  for (const std::string name : {"bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50",
+                                 "shufflenet", "squeezenet", "vgg19", "zfnet512"}) {
     CAPTURE(name);
     const std::string model = fmt::format("{}/light/light_{}.onnx", kData, name);
     const mpc::Model loaded = mpc::Model::load(model);
     for (const std::string devices : {"cpu:2", "cpu:8"}) {
       if (devices == "cpu:8" && name == "vgg19") continue;  // half a GiB of weights: once is enough
       // 2e-3 is the tolerance the package gives densenet121, the widest of the nine.
-      const json answer = answer_of({"run", model, "--devices", devices, "--input", loaded.inputs()[0].name + "=" + (folder / "x.npy"), "--compare",
-                                     fmt::format("{}={}/light/light_{}_output_0.pb", loaded.outputs()[0].name, kData, name), "--rtol", "2e-3", "--atol", "1e-7"});
+      const json answer = answer_of(
+          {"run", model, "--devices", devices, "--input", loaded.inputs()[0].name + "=" + (folder / "x.npy"),
+           "--compare", fmt::format("{}={}/light/light_{}_output_0.pb", loaded.outputs()[0].name, kData, name),
+           "--rtol", "2e-3", "--atol", "1e-7"});
       CHECK(answer["passed"] == true);
       CHECK(answer["transfers"].size() > 0);
     }

@@ -1,5 +1,6 @@
 #include <filesystem>
 
+#include "compiler/base/file.h"
 #include "tests/e2e/cli.h"
 
 using namespace mpc::test;
@@ -26,7 +27,8 @@ TEST_CASE("partition: the same request writes the same plan byte for byte") {
   const TemporaryFolder folder;
   const std::string model = zoo_model(folder, "residual-cut");
   const auto plan_text = [&](const std::string& name) {
-    CHECK(run_mpc({"partition", model, "--devices", "cpu:3", "--microbatches", "4", "-o", folder / name, "--quiet"}).exit_code == 0);
+    CHECK(run_mpc({"partition", model, "--devices", "cpu:3", "--microbatches", "4", "-o", folder / name, "--quiet"})
+              .exit_code == 0);
     return mpc::test::run_program("/bin/cat", {folder / name}).out;
   };
   const std::string first = plan_text("a.json");
@@ -42,7 +44,8 @@ TEST_CASE("partition: a model that carries annotations keeps its placement") {
   const json second = answer_of({"partition", annotated, "--devices", "cpu:3"});
   CHECK(second["assignment"] == first["assignment"]);
   // A search for latency puts everything on one device, annotations or not being the difference.
-  const json free = answer_of({"partition", annotated, "--devices", "cpu:3", "--ignore-annotations", "--objective", "devices"});
+  const json free =
+      answer_of({"partition", annotated, "--devices", "cpu:3", "--ignore-annotations", "--objective", "devices"});
   CHECK(free["assignment"] != first["assignment"]);
 }
 
@@ -65,11 +68,32 @@ TEST_CASE("partition: planning for GPUs that are not there says what is assumed"
   CHECK(named.err.empty());
 }
 
+TEST_CASE("partition: devices come from a cluster file, or are of a kind that a file describes") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "mlp");
+  mpc::write_file_atomic(folder / "cluster.json", R"({"devices": [{"name": "a", "kind": "h200"},
+      {"name": "b", "backend": "cpu", "memory_bytes": 8589934592, "flops": {"f32": 5e10}, "memory_bandwidth": 1.2e10}],
+    "links": [{"from": "a", "to": "b", "bytes_per_second": 5e10, "latency_seconds": 1e-5},
+              {"from": "b", "to": "a", "bytes_per_second": 5e10, "latency_seconds": 1e-5}]})");
+  const json mixed = answer_of({"partition", model, "--cluster", folder / "cluster.json"});
+  CHECK(mixed["devices"][0]["name"] == "a");
+  CHECK(mixed["devices"][1]["capacity_bytes"] == 8589934592);
+  mpc::write_file_atomic(
+      folder / "kind.json",
+      R"({"backend": "cuda", "memory_bytes": 1000000000, "flops": {"f32": 1e12}, "memory_bandwidth": 1e11})");
+  const json kind = answer_of({"partition", model, "--gpus", "2", "--gpu-type", folder / "kind.json"});
+  CHECK(kind["devices"].size() == 2);
+  CHECK(kind["devices"][1]["name"] == "cuda:1");
+  CHECK(kind["devices"][1]["capacity_bytes"] == 1000000000);
+}
+
 TEST_CASE("partition: micro-batches shorten the idle time that is predicted") {
   const TemporaryFolder folder;
   const std::string model = zoo_model(folder, "mlp");
   const auto bubble = [&](const std::string& microbatches) {
-    return answer_of({"partition", model, "--devices", "cpu:2", "--batch", "256", "--microbatches", microbatches})["bubble"].get<double>();
+    return answer_of(
+               {"partition", model, "--devices", "cpu:2", "--batch", "256", "--microbatches", microbatches})["bubble"]
+        .get<double>();
   };
   CHECK(bubble("8") < bubble("1"));
 }
@@ -109,11 +133,13 @@ TEST_CASE("ops and devices: both answer in JSON") {
 }
 
 TEST_CASE("every command explains itself") {
-  for (const char* command : {"zoo", "inspect", "partition", "run", "train", "verify", "check", "simulate", "bench", "opt", "ops", "devices"}) {
+  for (const char* command : {"zoo", "inspect", "partition", "run", "train", "verify", "check", "simulate", "bench",
+                              "opt", "ops", "devices"}) {
     CAPTURE(command);
     const CommandResult result = run_mpc({command, "--help"});
     CHECK(result.exit_code == 0);
     CHECK(result.out.find("--json") != std::string::npos);
+    CHECK(result.out.find("Usage: mpc " + std::string(command)) != std::string::npos);
     CHECK(result.err.empty());
   }
   CHECK(run_mpc({"--help"}).out.find("partition") != std::string::npos);

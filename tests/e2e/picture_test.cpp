@@ -21,8 +21,8 @@ TEST_CASE("dot: a picture has a cluster per device and one labelled arrow per tr
   const std::string model = zoo_model(folder, "branches");
   for (const std::string level : {"op", "block", "device"}) {
     CAPTURE(level);
-    const CommandResult result = run_mpc({"partition", model, "--devices", "cpu:3", "--pin", "branch_a/=0", "--pin", "branch_b/=1", "--pin", "join/=2",
-                                          "--dot", "-", "--dot-level", level});
+    const CommandResult result = run_mpc({"partition", model, "--devices", "cpu:3", "--pin", "branch_a/=0", "--pin",
+                                          "branch_b/=1", "--pin", "join/=2", "--dot", "-", "--dot-level", level});
     CHECK(result.exit_code == 0);
     CHECK(result.out.starts_with("digraph"));
     CHECK(count(result.out, "subgraph cluster_") == 3);
@@ -33,7 +33,8 @@ TEST_CASE("dot: a picture has a cluster per device and one labelled arrow per tr
 
 TEST_CASE("dot: blocks fold a deep model to a few boxes") {
   const TemporaryFolder folder;
-  const CommandResult result = run_mpc({"partition", zoo_model(folder, "resnet50", {"--no-weights"}), "--gpus", "2", "--dot", "-"});
+  const CommandResult result =
+      run_mpc({"partition", zoo_model(folder, "resnet50", {"--no-weights"}), "--gpus", "2", "--dot", "-"});
   CHECK(result.exit_code == 0);
   const size_t boxes = count(result.out, "fillcolor=\"#") - 2;  // two clusters have one too
   CHECK(boxes >= 4);
@@ -59,7 +60,9 @@ TEST_CASE("dot: Graphviz accepts every level") {
   const std::string model = zoo_model(folder, "inception", {"--no-weights"});
   for (const std::string level : {"op", "block", "device"}) {
     const std::string dot = folder / (level + ".dot");
-    CHECK(run_mpc({"partition", model, "--gpus", "2", "--train", "--dot-backward", "--dot", dot, "--dot-level", level, "--quiet"}).exit_code == 0);
+    CHECK(run_mpc({"partition", model, "--gpus", "2", "--train", "--dot-backward", "--dot", dot, "--dot-level", level,
+                   "--quiet"})
+              .exit_code == 0);
     const CommandResult drawn = run_program(kDot, {"-Tsvg", dot});
     CHECK(drawn.exit_code == 0);
     CHECK(drawn.err.empty());

@@ -6,12 +6,14 @@ using nlohmann::json;
 
 TEST_CASE("run: any number of devices gives the bits of one") {
   const TemporaryFolder folder;
-  for (const std::string name : {"two-linear", "branches", "many-small", "residual-cut", "encoder-decoder", "cnn-classifier-32"}) {
+  for (const std::string name :
+       {"two-linear", "branches", "many-small", "residual-cut", "encoder-decoder", "cnn-classifier-32"}) {
     CAPTURE(name);
     const std::string model = zoo_model(folder, name);
     const auto output = [&](const std::string& devices) {
       const std::string path = folder / (name + devices + ".npy");
-      const CommandResult result = run_mpc({"run", model, "--devices", devices, "--input", "random", "--output", "y=" + path});
+      const CommandResult result =
+          run_mpc({"run", model, "--devices", devices, "--input", "random", "--output", "y=" + path});
       CAPTURE(result.err);
       CHECK(result.exit_code == 0);
       return mpc::load_tensor(path);
@@ -69,7 +71,8 @@ TEST_CASE("verify: the data set that a run left passes; a changed one fails with
   const std::string model = zoo_model(folder, "tiny-linear");
   mpc::save_tensor(folder / "input_0.npy", mpc::random_tensor(mpc::DType::f32, {32, 10}, 3, "x"));
   const std::string expected = folder / "output_0.npy";
-  CHECK(run_mpc({"run", model, "--input", "x=" + (folder / "input_0.npy"), "--output", "y=" + expected}).exit_code == 0);
+  CHECK(run_mpc({"run", model, "--input", "x=" + (folder / "input_0.npy"), "--output", "y=" + expected}).exit_code ==
+        0);
   const json verdict = answer_of({"verify", model, "--test-data", folder.path(), "--devices", "cpu:2"});
   CHECK(verdict["passed"] == true);
   CHECK(verdict["max_abs_error"].is_number());
@@ -86,7 +89,8 @@ TEST_CASE("verify: the data set that a run left passes; a changed one fails with
 TEST_CASE("run: a trace of the measured step is written") {
   const TemporaryFolder folder;
   const std::string trace = folder / "trace.json";
-  CHECK(run_mpc({"run", zoo_model(folder, "two-linear"), "--devices", "cpu:2", "--input", "random", "--trace", trace}).exit_code == 0);
+  CHECK(run_mpc({"run", zoo_model(folder, "two-linear"), "--devices", "cpu:2", "--input", "random", "--trace", trace})
+            .exit_code == 0);
   const json events = json::parse(run_program("/bin/cat", {trace}).out);
   CHECK(events["traceEvents"].size() > 3);
 }

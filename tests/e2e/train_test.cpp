@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include "compiler/base/file.h"
 #include "mpc/mpc.h"
 #include "tests/e2e/cli.h"
 
+using mpc::write_file_atomic;
 using namespace mpc::test;
 using nlohmann::json;
 
@@ -12,7 +14,8 @@ TEST_CASE("train: the loss falls each epoch, and two devices print what one prin
   const TemporaryFolder folder;
   const std::string model = zoo_model(folder, "seqnet");
   const auto run = [&](const std::string& devices) {
-    return run_mpc({"train", model, "--devices", devices, "--data", "synthetic", "--optimizer", "adam,lr=0.01", "--epochs", "3"});
+    return run_mpc(
+        {"train", model, "--devices", devices, "--data", "synthetic", "--optimizer", "adam,lr=0.01", "--epochs", "3"});
   };
   const CommandResult one = run("cpu:1");
   CAPTURE(one.err);
@@ -33,8 +36,8 @@ TEST_CASE("train: the losses of every step are equal bit for bit on one, two and
   const TemporaryFolder folder;
   const std::string model = zoo_model(folder, "residual-cut");
   const auto losses = [&](const std::string& devices) {
-    return answer_of({"train", model, "--devices", devices, "--data", "synthetic", "--loss", "mse", "--optimizer", "momentum,lr=0.01", "--steps", "6",
-                      "--microbatches", "2"})["loss"];
+    return answer_of({"train", model, "--devices", devices, "--data", "synthetic", "--loss", "mse", "--optimizer",
+                      "momentum,lr=0.01", "--steps", "6", "--microbatches", "2"})["loss"];
   };
   const json one = losses("cpu:1");
   CHECK(one.size() == 6);
@@ -47,8 +50,8 @@ TEST_CASE("train: a saved model holds the trained weights and trains on from the
   const std::string model = zoo_model(folder, "hybrid-trainable");
   const std::string saved = folder / "saved.onnx";
   const auto train = [&](const std::string& from, const std::string& to, const std::string& steps) {
-    return answer_of({"train", from, "--devices", "cpu:2", "--data", "synthetic", "--samples", "32", "--keep-order", "--loss", "mse", "--optimizer",
-                      "sgd,lr=0.1", "--steps", steps, "--save", to})["loss"];
+    return answer_of({"train", from, "--devices", "cpu:2", "--data", "synthetic", "--samples", "32", "--keep-order",
+                      "--loss", "mse", "--optimizer", "sgd,lr=0.1", "--steps", steps, "--save", to})["loss"];
   };
   const json whole = train(model, folder / "whole.onnx", "6");
   const json first = train(model, saved, "3");
@@ -66,14 +69,38 @@ TEST_CASE("train: data and labels come from files") {
   const std::string model = zoo_model(folder, "tiny-linear");
   const mpc::Tensor x = mpc::random_tensor(mpc::DType::f32, {64, 10}, 1, "x");
   std::vector<float> targets(64);
-  for (int64_t row = 0; row < 64; ++row) targets[static_cast<size_t>(row)] = static_cast<float>(x.number(row * 10) - x.number(row * 10 + 1));
+  for (int64_t row = 0; row < 64; ++row)
+    targets[static_cast<size_t>(row)] = static_cast<float>(x.number(row * 10) - x.number(row * 10 + 1));
   mpc::save_tensor(folder / "x.npy", x);
   mpc::save_tensor(folder / "t.npy", mpc::Tensor::from({64, 1}, targets));
-  const json answer = answer_of({"train", model, "--data", "x=" + (folder / "x.npy"), "--labels", folder / "t.npy", "--loss", "mse", "--optimizer",
-                                 "sgd,lr=0.1", "--epochs", "100"});
+  const json answer = answer_of({"train", model, "--data", "x=" + (folder / "x.npy"), "--labels", folder / "t.npy",
+                                 "--loss", "mse", "--optimizer", "sgd,lr=0.1", "--epochs", "100"});
   CHECK(answer["loss"].size() == 200);
   // A linear target is learnt to the end.
   CHECK(answer["loss"].back().get<double>() < 1e-3);
+}
+
+TEST_CASE("train: images and labels come from IDX files, as Fashion-MNIST has them") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "seqnet");
+  constexpr int kRows = 400;
+  constexpr int kPixels = 28 * 28;
+  // Header: two zeros, u8, rank, big-endian dimensions. Each class is a bright band of its own.
+  std::string images = {0, 0, 8, 3, 0, 0, kRows >> 8, static_cast<char>(kRows & 255), 0, 0, 0, 28, 0, 0, 0, 28};
+  std::string labels = {0, 0, 8, 1, 0, 0, kRows >> 8, static_cast<char>(kRows & 255)};
+  for (int row = 0; row < kRows; ++row) {
+    const int label = row % 10;
+    labels += static_cast<char>(label);
+    for (int pixel = 0; pixel < kPixels; ++pixel) images += static_cast<char>(pixel / 28 / 2 == label ? 255 : 10);
+  }
+  write_file_atomic(folder / "images", images);
+  write_file_atomic(folder / "labels", labels);
+  const json answer = answer_of({"train", model, "--devices", "cpu:2", "--data", "x=" + (folder / "images"), "--labels",
+                                 folder / "labels", "--optimizer", "adam,lr=0.01", "--epochs", "10", "--batch", "100"});
+  CHECK(answer["loss"].size() == 40);
+  // Guessing among ten classes costs ln 10 = 2.30.
+  CHECK(answer["loss"].front().get<double>() > 1.5);
+  CHECK(answer["loss"].back().get<double>() < 0.5);
 }
 
 TEST_CASE("train: interrupted, it saves a valid model and ends with 130 or 143") {
@@ -84,7 +111,9 @@ TEST_CASE("train: interrupted, it saves a valid model and ends with 130 or 143")
     CommandOptions options;
     options.signal_after = "Step [3/";
     options.signal_number = signal_number;
-    const CommandResult result = run_mpc({"train", model, "--data", "synthetic", "--loss", "mse", "--steps", "100000000", "-v", "--save", saved}, options);
+    const CommandResult result =
+        run_mpc({"train", model, "--data", "synthetic", "--loss", "mse", "--steps", "100000000", "-v", "--save", saved},
+                options);
     CHECK(result.exit_code == code);
     CHECK(result.err.find("error[M130]") != std::string::npos);
     CHECK(run_mpc({"check", saved}).exit_code == 0);
@@ -97,7 +126,9 @@ TEST_CASE("train: an interrupt without anything to save ends at once") {
   CommandOptions options;
   options.signal_after = "Step [2/";
   options.signal_number = SIGINT;
-  const CommandResult result = run_mpc({"train", zoo_model(folder, "hybrid-trainable"), "--data", "synthetic", "--loss", "mse", "--steps", "100000000", "-v"}, options);
+  const CommandResult result = run_mpc({"train", zoo_model(folder, "hybrid-trainable"), "--data", "synthetic", "--loss",
+                                        "mse", "--steps", "100000000", "-v"},
+                                       options);
   CHECK(result.exit_code == 130);
 }
 
@@ -105,12 +136,14 @@ TEST_CASE("train: frozen parameters stay as they are") {
   const TemporaryFolder folder;
   const std::string model = zoo_model(folder, "two-linear");
   const std::string saved = folder / "saved.onnx";
-  answer_of({"train", model, "--data", "synthetic", "--loss", "mse", "--steps", "2", "--freeze", "layer1.*", "--save", saved});
+  answer_of({"train", model, "--data", "synthetic", "--loss", "mse", "--steps", "2", "--freeze", "layer1.*", "--save",
+             saved});
   const auto parameters = [](const std::string& path) {
     const mpc::Model loaded = mpc::Model::load(path);
     const mpc::Session session(mpc::compile(loaded, mpc::Cluster::devices("cpu:1")).value(), loaded);
     std::map<std::string, mpc::Tensor> values;
-    for (const mpc::ParameterInfo& parameter : session.parameters()) values.emplace(parameter.name, session.parameter(parameter.name));
+    for (const mpc::ParameterInfo& parameter : session.parameters())
+      values.emplace(parameter.name, session.parameter(parameter.name));
     return values;
   };
   const auto before = parameters(model);

@@ -56,7 +56,8 @@ std::string file(const TemporaryFolder& folder, const std::string& name, const s
 /// A plan of two-linear on two devices, after a change of its JSON.
 std::string plan(const TemporaryFolder& folder, const std::function<void(nlohmann::json&)>& change) {
   const std::string path = folder / "plan.json";
-  REQUIRE(run_mpc({"partition", model(folder, "two-linear"), "--devices", "cpu:2", "-o", path, "--quiet"}).exit_code == 0);
+  REQUIRE(run_mpc({"partition", model(folder, "two-linear"), "--devices", "cpu:2", "-o", path, "--quiet"}).exit_code ==
+          0);
   nlohmann::json json = read_json_file(path, ErrorId::M060);
   change(json);
   return file(folder, "changed.json", json.dump());
@@ -102,17 +103,39 @@ void add_recursive_function(pb::ModelProto& proto) {
 
 const std::map<std::string, Provoke>& provocations() {
   static const std::map<std::string, Provoke> kRows = {
-      {"M001", [](auto&) -> Arguments { return {"partition", "m.onnx", "--no-such-flag"}; }},
-      {"M002", [](auto& f) -> Arguments { return {"zoo", "resnet51", "-o", f / "m.onnx"}; }},
-      {"M003", [](auto& f) -> Arguments { return {"partition", model(f, "tiny-linear"), "--devices", "cpu:2", "--memory", "12Q"}; }},
-      {"M004", [](auto& f) -> Arguments { return {"run", model(f, "tiny-linear")}; }},
-      {"M010", [](auto& f) -> Arguments { return {"check", f / "absent.onnx"}; }},
-      {"M011", [](auto& f) -> Arguments { return {"zoo", "tiny-linear", "-o", f / "absent/m.onnx"}; }},
-      {"M012", [](auto& f) -> Arguments {
+      {"M001",
+       [](auto&) -> Arguments {
+         return {"partition", "m.onnx", "--no-such-flag"};
+       }},
+      {"M002",
+       [](auto& f) -> Arguments {
+         return {"zoo", "resnet51", "-o", f / "m.onnx"};
+       }},
+      {"M003",
+       [](auto& f) -> Arguments {
+         return {"partition", model(f, "tiny-linear"), "--devices", "cpu:2", "--memory", "12Q"};
+       }},
+      {"M004",
+       [](auto& f) -> Arguments {
+         return {"run", model(f, "tiny-linear")};
+       }},
+      {"M010",
+       [](auto& f) -> Arguments {
+         return {"check", f / "absent.onnx"};
+       }},
+      {"M011",
+       [](auto& f) -> Arguments {
+         return {"zoo", "tiny-linear", "-o", f / "absent/m.onnx"};
+       }},
+      {"M012",
+       [](auto& f) -> Arguments {
          const std::string path = model(f, "tiny-linear");
          return {"partition", path, "--devices", "cpu:1", "--onnx", path};
        }},
-      {"M020", [](auto& f) -> Arguments { return {"check", file(f, "m.onnx", "this is no model")}; }},
+      {"M020",
+       [](auto& f) -> Arguments {
+         return {"check", file(f, "m.onnx", "this is no model")};
+       }},
       {"M021", check_changed([](auto& p) { p.clear_opset_import(); })},
       {"M022", check_changed([](auto& p) { p.mutable_graph()->mutable_node(0)->set_input(0, "nobody"); })},
       {"M023", check_changed([](auto& p) {
@@ -127,53 +150,96 @@ const std::map<std::string, Provoke>& provocations() {
       {"M026", check_changed(add_dangling_configuration)},
       {"M030", check_graph("(float[2] a, int64[2] b) => (float[2] y) { y = Add(a, b) }")},
       {"M031", check_graph("(float[2, 3] a) => (float[3, 2] y) { y = Transpose<perm = [0, 0]>(a) }")},
-      {"M032", [](auto& f) -> Arguments { return {"check", model(f, "cnn-classifier-broken")}; }},
+      {"M032",
+       [](auto& f) -> Arguments {
+         return {"check", model(f, "cnn-classifier-broken")};
+       }},
       {"M033", check_graph("(float[5] x) => (float y) { i = Constant<value_int = 5>() y = Gather(x, i) }")},
       {"M034", check_graph("(float[2] x) => (int8[2] y) { y = Relu(x) }")},
       {"M040", check_graph("(float[2] x) => (float[2] y) { y = NonMaxSuppression(x, x) }")},
       {"M041", check_graph("(string[2] x) => (string[2] y) { y = Identity(x) }")},
       {"M042", check_changed([](auto& p) { p.mutable_opset_import(0)->set_version(28); })},
-      {"M043", [](auto& f) -> Arguments {
+      {"M043",
+       [](auto& f) -> Arguments {
          write_proto(parse_graph("(float[n, 2] x) => (float[n, 2] y) { y = Relu(x) }"), f / "m.onnx");
          return {"partition", f / "m.onnx", "--devices", "cpu:1"};
        }},
-      {"M044", [](auto& f) -> Arguments {
-         write_proto(parse_graph("(float[2, 2] x) => (float[2, 1] mean) <float[2, 2] w = {1, 2, 3, 4}, float[2] s = {1, 1}> "
-                                 "{ h = MatMul(x, w) y, mean = LayerNormalization(h, s) }"),
-                     f / "m.onnx");
+      {"M044",
+       [](auto& f) -> Arguments {
+         write_proto(
+             parse_graph("(float[2, 2] x) => (float[2, 1] mean) <float[2, 2] w = {1, 2, 3, 4}, float[2] s = {1, 1}> "
+                         "{ h = MatMul(x, w) y, mean = LayerNormalization(h, s) }"),
+             f / "m.onnx");
          return {"partition", f / "m.onnx", "--devices", "cpu:1", "--train", "--loss", "mse"};
        }},
-      {"M045", [](auto& f) -> Arguments { return {"partition", model(f, "tiny-linear"), "--devices", "cpu:1", "--batch", "4", "--microbatches", "5"}; }},
-      {"M046", [](auto& f) -> Arguments { return {"train", model(f, "tiny-linear"), "--data", "synthetic", "--precision", "bf16"}; }},
-      {"M050", [](auto& f) -> Arguments { return {"partition", model(f, "two-linear"), "--devices", "cpu:1", "--memory", "1MiB"}; }},
-      {"M051", [](auto& f) -> Arguments { return {"check", model(f, "two-linear"), "--limit", "nodes=1"}; }},
-      {"M060", [](auto& f) -> Arguments { return {"check", file(f, "plan.json", "{\"format\": \"mpc-plan\"")}; }},
-      {"M061", [](auto& f) -> Arguments { return {"check", plan(f, [](auto& json) { json["instructions"].erase(0); })}; }},
-      {"M062", [](auto& f) -> Arguments {
+      {"M045",
+       [](auto& f) -> Arguments {
+         return {"partition", model(f, "tiny-linear"), "--devices", "cpu:1", "--batch", "4", "--microbatches", "5"};
+       }},
+      {"M046",
+       [](auto& f) -> Arguments {
+         return {"train", model(f, "tiny-linear"), "--data", "synthetic", "--precision", "bf16"};
+       }},
+      {"M050",
+       [](auto& f) -> Arguments {
+         return {"partition", model(f, "two-linear"), "--devices", "cpu:1", "--memory", "1MiB"};
+       }},
+      {"M051",
+       [](auto& f) -> Arguments {
+         return {"check", model(f, "two-linear"), "--limit", "nodes=1"};
+       }},
+      {"M060",
+       [](auto& f) -> Arguments {
+         return {"check", file(f, "plan.json", "{\"format\": \"mpc-plan\"")};
+       }},
+      {"M061",
+       [](auto& f) -> Arguments {
+         return {"check", plan(f, [](auto& json) { json["instructions"].erase(0); })};
+       }},
+      {"M062",
+       [](auto& f) -> Arguments {
          const std::string path = plan(f, [](auto&) {});
          return {"run", model(f, "tiny-linear"), "--plan", path, "--input", "random"};
        }},
-      {"M063", [](auto& f) -> Arguments { return {"partition", model(f, "tiny-linear"), "--cluster", file(f, "cluster.json", "{\"devices\": []}")}; }},
-      {"M064", [](auto& f) -> Arguments { return {"opt", file(f, "graph.mpc", "graph ???")}; }},
-      {"M065", [](auto& f) -> Arguments { return {"run", model(f, "tiny-linear"), "--input", "x=" + file(f, "x.npy", "\x93NUMPY\x01")}; }},
-      {"M080", [](auto& f) -> Arguments { return {"run", model(f, "tiny-linear"), "--gpus", "2", "--input", "random"}; }},
-      {"M081", [](auto& f) -> Arguments {
-         return {"run", model(f, "resnet50", {"--no-weights", "--batch", "1"}), "--watchdog", "1e-9", "--input", "random"};
+      {"M063",
+       [](auto& f) -> Arguments {
+         return {"partition", model(f, "tiny-linear"), "--cluster", file(f, "cluster.json", "{\"devices\": []}")};
        }},
-      {"M090", [](auto& f) -> Arguments {
+      {"M064",
+       [](auto& f) -> Arguments {
+         return {"opt", file(f, "graph.mpc", "graph ???")};
+       }},
+      {"M065",
+       [](auto& f) -> Arguments {
+         return {"run", model(f, "tiny-linear"), "--input", "x=" + file(f, "x.npy", "\x93NUMPY\x01")};
+       }},
+      {"M080",
+       [](auto& f) -> Arguments { return {"run", model(f, "tiny-linear"), "--gpus", "2", "--input", "random"}; }},
+      {"M081",
+       [](auto& f) -> Arguments {
+         return {"run",   model(f, "resnet50", {"--no-weights", "--batch", "1"}), "--watchdog", "1e-9", "--input",
+                 "random"};
+       }},
+      {"M090",
+       [](auto& f) -> Arguments {
          const std::string path = model(f, "tiny-linear");
          REQUIRE(run_mpc({"run", path, "--input", "random", "--output", "y=" + (f / "y.npy")}).exit_code == 0);
          return {"run", path, "--input", "random", "--seed", "1", "--compare", "y=" + (f / "y.npy")};
        }},
-      {"M091", [](auto& f) -> Arguments {
-         return {"train", model(f, "hybrid-trainable"), "--data", "synthetic", "--loss", "mse", "--optimizer", "sgd,lr=1000000", "--epochs", "100"};
+      {"M091",
+       [](auto& f) -> Arguments {
+         return {"train",       model(f, "hybrid-trainable"),
+                 "--data",      "synthetic",
+                 "--loss",      "mse",
+                 "--optimizer", "sgd,lr=1000000",
+                 "--epochs",    "100"};
        }},
   };
   return kRows;
 }
 
-// Provoked elsewhere: M070 by a limit on memory and M130 by a signal (below and in tests/e2e). M066 and M100 belong to files
-// that this version refuses to take at all (M046), and M700 is a bug.
+// Provoked elsewhere: M070 by a limit on memory and M130 by a signal (below and in tests/e2e). M066 and M100 belong to
+// files that this version refuses to take at all (M046), and M700 is a bug.
 const std::set<std::string> kProvokedElsewhere = {"M066", "M070", "M100", "M130", "M700"};
 
 constexpr std::string_view kAllNames[] = {
@@ -267,7 +333,8 @@ TEST_CASE("errors: a device whose arena cannot be had is named, with code 7") {
   const TemporaryFolder folder;
   CommandOptions options;
   options.address_space_bytes = int64_t{1} << 30;
-  const CommandResult result = run_mpc({"run", model(folder, "tiny-linear"), "--batch", "50000000", "--memory", "64GiB", "--input", "random"}, options);
+  const CommandResult result = run_mpc(
+      {"run", model(folder, "tiny-linear"), "--batch", "50000000", "--memory", "64GiB", "--input", "random"}, options);
   CHECK(result.exit_code == 7);
   CHECK(result.err.find("error[M070]") != std::string::npos);
   CHECK(result.err.find("cpu:0") != std::string::npos);

@@ -44,7 +44,8 @@ class Workplace {
     std::map<std::string, std::string> files;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_.path())) {
       constexpr int64_t kMost = int64_t{64} << 20;
-      files[entry.path().string()] = entry.is_regular_file() && !entry.is_symlink() ? read_text_file(entry.path().string(), kMost) : "";
+      files[entry.path().string()] =
+          entry.is_regular_file() && !entry.is_symlink() ? read_text_file(entry.path().string(), kMost) : "";
     }
     return files;
   }
@@ -68,7 +69,8 @@ TEST_CASE("misuse: wrong words on the command line end with code 2") {
   place.refuses({"partition", place.model()}, 2);
   place.refuses({"partition", "--gpus", "2"}, 2);
   place.refuses({"partition", place.model(), "--gpus", "2", "--devices", "cpu:2"}, 2);
-  place.refuses({"partition", place.model(), "--gpus", "2", "--dot-level", "galaxy", "--dot", place.folder() / "x.dot"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--dot-level", "galaxy", "--dot", place.folder() / "x.dot"},
+                2);
   place.refuses({"partition", place.model(), "--gpus", "2", "--schedule", "1f2b"}, 2);
   place.refuses({"partition", place.model(), "--gpus", "2", "--objective", "beauty"}, 2);
   place.refuses({"partition", place.model(), "--gpus", "2", "--gpu-type", "h300"}, 2);
@@ -84,17 +86,20 @@ TEST_CASE("misuse: wrong words on the command line end with code 2") {
 
 TEST_CASE("misuse: device counts, memories and pins that cannot be end with code 2") {
   Workplace place;
-  for (const char* devices : {"0", "-1", "9999999999", "2.5", "", "cpu:0", "cpu:-1", "cpu:2.5", "cpu:9999999999", "tpu:1", "cuda:0,cuda:0", "cpu,,cpu"}) {
+  for (const char* devices : {"0", "-1", "9999999999", "2.5", "", "cpu:0", "cpu:-1", "cpu:2.5", "cpu:9999999999",
+                              "tpu:1", "cuda:0,cuda:0", "cpu,,cpu"}) {
     place.refuses({"partition", place.model(), "--devices", devices}, 2);
   }
-  for (const char* gpus : {"0", "-1", "9999999999", "2.5", ""}) place.refuses({"partition", place.model(), "--gpus", gpus}, 2);
+  for (const char* gpus : {"0", "-1", "9999999999", "2.5", ""})
+    place.refuses({"partition", place.model(), "--gpus", gpus}, 2);
   for (const char* memory : {"12Q", "0", "-1GiB", "", "16 GB ", "1GiB,1GiB,1GiB", "1e999"}) {
     place.refuses({"partition", place.model(), "--devices", "cpu:2", "--memory", memory}, 2);
   }
   for (const char* pin : {"layer1", "=0", "layer1=", "layer1=2", "layer1=-1", "layer1=cpu:7", "([=0", "nobody=0"}) {
     place.refuses({"partition", place.model(), "--devices", "cpu:2", "--pin", pin}, 2);
   }
-  for (const char* batch : {"0", "-4", "1.5", "x"}) place.refuses({"partition", place.model(), "--devices", "cpu:2", "--batch", batch}, 2);
+  for (const char* batch : {"0", "-4", "1.5", "x"})
+    place.refuses({"partition", place.model(), "--devices", "cpu:2", "--batch", batch}, 2);
 }
 
 TEST_CASE("misuse: files that cannot be read end with code 6") {
@@ -129,9 +134,11 @@ TEST_CASE("misuse: outputs that cannot be written end with code 6 and leave what
   }
   std::filesystem::create_symlink(place.model(), folder / "link");
   place.accept();
-  for (const char* flag : {"-o", "--dot", "--trace", "--onnx", "--json"}) place.refuses(partition(flag, folder / "link"), 6);
+  for (const char* flag : {"-o", "--dot", "--trace", "--onnx", "--json"})
+    place.refuses(partition(flag, folder / "link"), 6);
   place.refuses({"zoo", "tiny-linear", "-o", folder / "link"}, 6);
-  place.refuses({"train", place.model(), "--data", "synthetic", "--loss", "mse", "--save", folder / "absent/out.onnx"}, 6);
+  place.refuses({"train", place.model(), "--data", "synthetic", "--loss", "mse", "--save", folder / "absent/out.onnx"},
+                6);
 }
 
 TEST_CASE("misuse: stdout that is closed, full or read by nobody ends with code 6, never by a signal") {

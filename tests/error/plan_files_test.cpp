@@ -20,7 +20,9 @@ class PlanFile {
  public:
   PlanFile() {
     REQUIRE(run_mpc({"zoo", "two-linear", "-o", folder_ / "m.onnx", "--quiet"}).exit_code == 0);
-    REQUIRE(run_mpc({"partition", folder_ / "m.onnx", "--devices", "cpu:2", "--microbatches", "2", "-o", folder_ / "plan.json", "--quiet"}).exit_code == 0);
+    REQUIRE(run_mpc({"partition", folder_ / "m.onnx", "--devices", "cpu:2", "--microbatches", "2", "-o",
+                     folder_ / "plan.json", "--quiet"})
+                .exit_code == 0);
     plan_ = read_json_file(folder_ / "plan.json", ErrorId::M060);
   }
 
@@ -54,11 +56,13 @@ TEST_CASE("plan files: an untouched plan is accepted") {
 
 TEST_CASE("plan files: tables with a row missing, twice or out of place are refused with code 3") {
   const PlanFile file;
-  for (const std::string table : {"devices", "links", "values", "nodes", "transfers", "slices", "queues", "instructions", "inputs", "outputs"}) {
+  for (const std::string table :
+       {"devices", "links", "values", "nodes", "transfers", "slices", "queues", "instructions", "inputs", "outputs"}) {
     CAPTURE(table);
     REQUIRE(file.plan().at(table).size() > 0);
     // The last link is that from the second device to the first, which this plan does not use.
-    CHECK(file.code_after([&](json& plan) { plan[table].erase(plan[table].size() - 1); }) == (table == "links" ? 0 : 3));
+    CHECK(file.code_after([&](json& plan) { plan[table].erase(plan[table].size() - 1); }) ==
+          (table == "links" ? 0 : 3));
     CHECK(file.code_after([&](json& plan) { plan[table].push_back(plan[table].back()); }) == 3);
     CHECK(file.code_after([&](json& plan) { plan[table] = 7; }) == 3);
     CHECK(file.code_after([&](json& plan) { plan.erase(table); }) == 3);
@@ -70,7 +74,8 @@ TEST_CASE("plan files: another version, cut text and text that is no plan are re
   CHECK(file.code_after([](json& plan) { plan["version"] = 2; }) == 3);
   CHECK(file.code_after([](json& plan) { plan["version"] = -1; }) == 3);
   const std::string whole = file.plan().dump();
-  for (const size_t bytes : {size_t{1}, whole.size() / 2, whole.size() - 1}) CHECK(file.code_of(whole.substr(0, bytes)) == 3);
+  for (const size_t bytes : {size_t{1}, whole.size() / 2, whole.size() - 1})
+    CHECK(file.code_of(whole.substr(0, bytes)) == 3);
   CHECK(file.code_of("{}") == 3);
   CHECK(file.code_of(std::string(100000, '{')) != 0);
 }

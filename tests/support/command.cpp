@@ -31,7 +31,8 @@ struct Pipe {
 };
 
 /// In the child, between fork and exec.
-[[noreturn]] void start(const std::string& program, const std::vector<std::string>& arguments, const CommandOptions& options, int out, int err) {
+[[noreturn]] void start(const std::string& program, const std::vector<std::string>& arguments,
+                        const CommandOptions& options, int out, int err) {
   const int nothing = open("/dev/null", O_RDONLY);
   dup2(nothing, STDIN_FILENO);
   dup2(err, STDERR_FILENO);
@@ -43,9 +44,11 @@ struct Pipe {
     dup2(out, STDOUT_FILENO);
   }
   if (!options.folder.empty() && chdir(options.folder.c_str()) != 0) _exit(126);
-  if (options.removes_folder && rmdir(options.folder.c_str()) != 0 && access(options.folder.c_str(), F_OK) == 0) _exit(126);
+  if (options.removes_folder && rmdir(options.folder.c_str()) != 0 && access(options.folder.c_str(), F_OK) == 0)
+    _exit(126);
   if (options.address_space_bytes > 0) {
-    const rlimit limit = {static_cast<rlim_t>(options.address_space_bytes), static_cast<rlim_t>(options.address_space_bytes)};
+    const rlimit limit = {static_cast<rlim_t>(options.address_space_bytes),
+                          static_cast<rlim_t>(options.address_space_bytes)};
     setrlimit(RLIMIT_AS, &limit);
   }
   std::vector<char*> argv = {const_cast<char*>(program.c_str())};
@@ -66,7 +69,8 @@ bool drain(int descriptor, std::string& text) {
 
 }  // namespace
 
-CommandResult run_program(const std::string& program, const std::vector<std::string>& arguments, const CommandOptions& options) {
+CommandResult run_program(const std::string& program, const std::vector<std::string>& arguments,
+                          const CommandOptions& options) {
   Pipe out;
   Pipe err;
   const pid_t child = fork();

@@ -3,7 +3,8 @@
 
 #include <mpc/mpc.h>
 
-// What an embedder writes: split a model over two devices, run it, train it. Every header that mpc installs is in mpc.h.
+// What an embedder writes: split a model over two devices, run it, train it. Every header that mpc installs is in
+// mpc.h.
 
 namespace {
 
@@ -46,12 +47,15 @@ int main(int argc, char** argv) {
     const std::vector<double> losses = train(model);
     is_good = check(losses[1] < losses[0], "a step lowers the loss") && is_good;
     const mpc::CompileResult none = mpc::compile(model, mpc::Cluster::devices("cpu:1").with_memory("1MiB"));
-    is_good = check(!none && none.reasons.needs.size() == 1 && none.reasons.needs[0].bytes > 1 << 20, "what does not fit is a result") && is_good;
+    is_good = check(!none && none.reasons.needs.size() == 1 && none.reasons.needs[0].bytes > 1 << 20,
+                    "what does not fit is a result") &&
+              is_good;
     try {
       mpc::Model::load("absent.onnx");
       is_good = check(false, "an absent file is an error");
     } catch (const mpc::Error& error) {
-      is_good = check(error.id() == mpc::ErrorId::M010 && error.code() == 6, "the error has its id and code") && is_good;
+      is_good =
+          check(error.id() == mpc::ErrorId::M010 && error.code() == 6, "the error has its id and code") && is_good;
     }
     return is_good ? 0 : 1;
   } catch (const mpc::Error& error) {
