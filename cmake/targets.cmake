@@ -12,12 +12,12 @@ endfunction()
 # One doctest program, registered with CTest under NAME.
 function(mpc_test name)
   cmake_parse_arguments(arg "" "" "SOURCES;USES;LABELS" ${ARGN})
-  add_executable(${name} ${PROJECT_SOURCE_DIR}/tests/main.cpp ${arg_SOURCES})
+  add_executable(${name} ${arg_SOURCES})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
   target_compile_definitions(${name} PRIVATE MPC_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
                                              MPC_BINARY_DIR="${PROJECT_BINARY_DIR}"
                                              MPC_ONNX_TEST_DATA="${MPC_ONNX_TEST_DATA}")
-  target_link_libraries(${name} PRIVATE ${arg_USES} mpc_flags)
+  target_link_libraries(${name} PRIVATE ${arg_USES} test_main mpc_flags)
   add_test(NAME ${name} COMMAND ${name})
   if(arg_LABELS)
     set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}")
