@@ -8,6 +8,7 @@
 #include "compiler/base/error.h"
 #include "compiler/ir/rewriter.h"
 #include "passes/levels.h"
+#include "passes/weights.h"
 
 namespace mpc {
 namespace {
@@ -48,12 +49,13 @@ class TransferInserter {
 
   // The device a value is on before any transfer; invalid for what is fed to every reader.
   void find_owners() {
+    const std::vector<bool> replaced = replaced_values(graph_);
     for (const Node& node : graph_.nodes()) {
       MPC_CHECK(node.device.is_valid(), describe(node) + " has no device");
       for (const ValueId input : node.inputs) {
         if (!input.is_valid()) continue;
         const ValueKind kind = graph_.value(input).kind;
-        const bool lives_with_reader = kind == ValueKind::parameter || kind == ValueKind::state;
+        const bool lives_with_reader = kind == ValueKind::state || (kind == ValueKind::parameter && replaced[input.index()]);
         if (lives_with_reader && !owner_[input].is_valid()) owner_[input] = node.device;
       }
       for (const ValueId output : node.outputs) {

@@ -335,7 +335,9 @@ class Verifier {
   }
 
   std::string devices() {
-    std::vector<DeviceId> home(graph_.values().size());  // local: the one device of each parameter and state
+    std::vector<DeviceId> home(graph_.values().size());  // local: the one device of each state and replaced parameter
+    std::vector<bool> is_replaced(graph_.values().size());
+    for (const Update& update : graph_.updates) is_replaced[update.persistent.index()] = true;
     for (const Node& node : graph_.nodes()) {
       if (node.device.is_valid() != (graph_.stage >= Stage::placed)) {
         return fmt::format("{} has {} in a graph that is {}", mpc::describe(node),
@@ -345,7 +347,8 @@ class Verifier {
       for (const ValueId id : node.inputs) {
         if (!id.is_valid()) continue;
         const Value& value = graph_.value(id);
-        const bool is_persistent = value.kind == ValueKind::parameter || value.kind == ValueKind::state;
+        const bool is_persistent =
+            value.kind == ValueKind::state || (value.kind == ValueKind::parameter && is_replaced[id.index()]);
         if (is_persistent && !home[id.index()].is_valid()) home[id.index()] = node.device;
         const DeviceId there = is_persistent                   ? home[id.index()]
                                : value.kind == ValueKind::node ? graph_.node(value.producer).device

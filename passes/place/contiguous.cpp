@@ -68,6 +68,7 @@ class Splitter {
       kept += problem_.kept_bytes[block] + problem_.input_bytes[block];
       working = std::max(working, problem_.working_bytes[block]);
       moves += change_of_moves(d, block, i, j);
+      persistent += change_of_copies_;
       const int64_t received = problem_.is_training ? received_bytes_ : 0;
       const int64_t bytes = persistent + (problem_.is_training ? (kept + received) * problem_.in_flight[static_cast<size_t>(d)] : working);
       if (compute >= best || persistent > problem_.capacity_bytes[static_cast<size_t>(d)]) break;
@@ -84,6 +85,7 @@ class Splitter {
   // How the run's transfers change when `block` (at position i) joins [i + 1, j).
   double change_of_moves(int d, size_t block, int i, int j) {
     double change = 0;
+    change_of_copies_ = 0;
     if (i == j - 1) received_bytes_ = 0;
     for (const int t : problem_.tensors_of[block]) {
       const Tensor& tensor = problem_.tensors[static_cast<size_t>(t)];
@@ -93,11 +95,13 @@ class Splitter {
         if (is_read_inside) {
           change -= seconds;  // it was received; it is local now
           received_bytes_ -= tensor.forward_bytes;
+          change_of_copies_ -= tensor.copied_bytes;
         }
         if (last_use_[static_cast<size_t>(t)] >= j) change += seconds;  // sent
       } else if (first_use_from(tensor, i + 1) >= j) {
         change += seconds;  // its first reader in the run: received
         received_bytes_ += tensor.forward_bytes;
+        change_of_copies_ += tensor.copied_bytes;
       }
     }
     return change;
@@ -121,6 +125,7 @@ class Splitter {
   std::vector<std::vector<double>> best_;
   std::vector<std::vector<int>> from_;
   int64_t received_bytes_ = 0;
+  int64_t change_of_copies_ = 0;  // of weights, when the last block joined the run
 };
 
 std::vector<int> depth_first_order(const Problem& problem) {

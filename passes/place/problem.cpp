@@ -9,13 +9,15 @@
 #include "compiler/base/text.h"
 #include "compiler/cost/estimate.h"
 #include "passes/add_loss.h"
+#include "passes/weights.h"
 
 namespace mpc::place {
 namespace {
 
 class ProblemBuilder {
  public:
-  ProblemBuilder(const Graph& graph, const Cluster& cluster, int microbatches) : graph_(graph), cluster_(cluster), microbatches_(microbatches) {}
+  ProblemBuilder(const Graph& graph, const Cluster& cluster, int microbatches)
+      : graph_(graph), cluster_(cluster), microbatches_(microbatches), is_fixed_(fixed_values(graph)) {}
 
   Problem run() {
     number_blocks();
@@ -75,7 +77,7 @@ class ProblemBuilder {
     const auto tensor_for = [&](ValueId id, int producer) -> Tensor& {
       if (tensor_of[id.index()] < 0) {
         tensor_of[id.index()] = static_cast<int>(problem_.tensors.size());
-        problem_.tensors.push_back({producer, {}, 0, 0});
+        problem_.tensors.push_back({producer, {}, 0, 0, 0});
       }
       return problem_.tensors[static_cast<size_t>(tensor_of[id.index()])];
     };
@@ -96,6 +98,10 @@ class ProblemBuilder {
         Tensor& tensor = tensor_for(input, producer);
         if (std::ranges::find(tensor.consumers, block) != tensor.consumers.end()) continue;
         tensor.consumers.push_back(block);
+        if (is_fixed_[input.index()]) {
+          tensor.copied_bytes = value.bytes();
+          continue;
+        }
         const bool per_step = value.rate == Rate::per_step;
         const int64_t bytes = per_step ? std::max<int64_t>(1, value.bytes() / microbatches_) : value.bytes();
         const bool is_backward = value.kind == ValueKind::node && graph_.node(value.producer).phase != Phase::forward;
@@ -165,6 +171,7 @@ class ProblemBuilder {
   const Cluster& cluster_;
   int microbatches_;
   Problem problem_;
+  std::vector<bool> is_fixed_;
   std::vector<int> block_of_node_;
 };
 
@@ -213,6 +220,31 @@ void attach_loss(const Graph& graph, Problem& problem) {
   }
 }
 
+// The block that `block` ends up beside.
+int leader_of(const Problem& problem, int block) {
+  while (problem.follows[static_cast<size_t>(block)] >= 0) block = problem.follows[static_cast<size_t>(block)];
+  return block;
+}
+
+// Blocks that make nothing but fixed values, each beside its first reader.
+void attach_weights(const Graph& graph, Problem& problem) {
+  const std::vector<bool> is_fixed = fixed_values(graph);
+  for (int b = problem.block_count - 1; b >= 0; --b) {
+    const auto block = static_cast<size_t>(b);
+    const Node& node = graph.node(problem.nodes[block]);
+    const bool moves_weights = std::ranges::all_of(node.outputs, [&](ValueId id) { return !id.is_valid() || is_fixed[id.index()]; });
+    if (!moves_weights || problem.pinned[block] >= 0 || problem.follows[block] >= 0) continue;
+    int reader = problem.block_count;
+    for (const int t : problem.tensors_of[block]) {
+      const Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
+      if (tensor.producer == b) reader = std::min(reader, tensor.consumers.front());
+    }
+    if (reader == problem.block_count) continue;
+    const int leader = leader_of(problem, reader);
+    if (leader != b) problem.follows[block] = leader;
+  }
+}
+
 }  // namespace
 
 std::vector<int> with_followers(const Problem& problem, std::vector<int> device_of_block) {
@@ -234,6 +266,7 @@ Problem make_problem(const Graph& graph, const Cluster& cluster, const std::vect
   Problem problem = ProblemBuilder(graph, cluster, microbatches).run();
   apply_pins(graph, pins, problem);
   attach_loss(graph, problem);
+  attach_weights(graph, problem);
   return problem;
 }
 
@@ -266,6 +299,7 @@ Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_bl
       result.load_s[static_cast<size_t>(from)] += seconds;
       result.load_s[static_cast<size_t>(to)] += seconds;
       result.sent_bytes += tensor.forward_bytes + tensor.backward_bytes;
+      result.memory_bytes[static_cast<size_t>(to)] += tensor.copied_bytes;
       kept[static_cast<size_t>(to)] += problem.is_training ? tensor.forward_bytes : 0;
     }
   }

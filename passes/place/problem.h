@@ -19,6 +19,7 @@ struct Tensor {
   std::vector<int> consumers;  // ascending, without duplicates and without the producer
   int64_t forward_bytes = 0;   // per micro-batch, producer to reader
   int64_t backward_bytes = 0;  // its gradient, reader to producer
+  int64_t copied_bytes = 0;    // kept on every device with a reader, because no step changes it: nothing travels
 };
 
 struct Problem {
@@ -32,8 +33,9 @@ struct Problem {
   std::vector<Tensor> tensors;
   std::vector<std::vector<int>> tensors_of;  // [block]: tensors it makes or reads
   std::vector<int> pinned;                   // [block]: device, or -1
-  /// [block]: the earlier block whose device it shares, or -1. The loss follows the layer that it judges unless it is
-  /// pinned: a device that has nothing but the loss would do next to nothing and look busy.
+  /// [block]: the block whose device it shares, or -1. The loss follows the layer that it judges unless
+  /// it is pinned: a device that has nothing but the loss would do next to nothing and look busy. What only rearranges
+  /// weights that no step changes follows its first reader: any device can hold the weights.
   std::vector<int> follows;
   std::vector<int64_t> capacity_bytes;       // [device]
   std::vector<int> in_flight;                // [device]: micro-batches whose activations are held at once

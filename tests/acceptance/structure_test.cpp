@@ -151,6 +151,17 @@ TEST_CASE("S-S: a weight that two devices read is updated once, from the sum of 
   }
 }
 
+TEST_CASE("S-S: inference keeps the table on both devices that read it, and no step sends any of it") {
+  const ZooModel model("tied-embedding");
+  const std::vector<std::pair<std::string, int>> parts = {{"embed/", 0}, {"body/", 0}, {"head/", 1}};
+  const Plan plan = check_same_as_one_device(model, 2, pinned(parts), 2, 8);
+  CHECK(devices_holding(plan, "embed/weight") == std::vector<int>{0, 1});
+  CHECK(std::ranges::none_of(plan.transfers, &PlanTransfer::per_step));
+  // Unpinned, what rearranges the table for the output layer goes where the output layer is.
+  const Plan free = check_same_as_one_device(model, 3, pinned({}), 2, 8);
+  CHECK(std::ranges::none_of(free.transfers, &PlanTransfer::per_step));
+}
+
 TEST_CASE("S-S: clipping counts the tied weight's gradient once") {
   const ZooModel model("tied-embedding");
   const std::vector<std::pair<std::string, int>> pins = {{"embed/", 0}, {"body/", 0}, {"head/", 1}, {"loss/", 1}};
