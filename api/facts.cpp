@@ -113,6 +113,7 @@ std::vector<v1::DevicePlan> device_plans(const Plan& plan) {
     if (plan.nodes[n].phase != PlanPhase::forward) continue;
     v1::DevicePlan& row = rows[plan.nodes[n].device.index()];
     row.nodes += 1;
+    if (plan.nodes[n].per_step) continue;  // made of weights alone: it waits for no other device
     row.stage = row.stage < 0 ? stages[n] : std::min(row.stage, stages[n]);
   }
   for (const PlanSlice& slice : plan.slices) {
