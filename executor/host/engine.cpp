@@ -164,13 +164,15 @@ void Engine::record(PlanIndex event, uint32_t epoch) {
 }
 
 void Engine::wait(std::atomic<uint32_t>& word, uint32_t wanted) const {
+  // Not only equal: a lane that wakes late, after the watchdog gave its step up, may find that the engine has gone on.
+  const auto is_reached = [wanted](uint32_t seen) { return static_cast<int32_t>(seen - wanted) >= 0; };
   for (int i = 0; i < spin_iterations_; ++i) {
-    if (word.load(std::memory_order_acquire) == wanted) return;
+    if (is_reached(word.load(std::memory_order_acquire))) return;
     pause_briefly();
   }
   for (;;) {
     const uint32_t seen = word.load(std::memory_order_acquire);
-    if (seen == wanted) return;
+    if (is_reached(seen)) return;
     word.wait(seen, std::memory_order_acquire);
   }
 }

@@ -268,6 +268,19 @@ TEST_CASE("session: a step in which nothing moves ends at the watchdog and names
   CHECK(error_of([&] { run.session.step(); }).id() == ErrorId::M081);
 }
 
+TEST_CASE("session: a step given up before its threads have woken leaves no thread behind") {
+  SessionOptions options = reference_threads();
+  options.watchdog_seconds = 1e-9;
+  for (int i = 0; i < 200; ++i) {
+    Run run(test::forward_plan(kThreeDevices, kFour), options);
+    try {
+      run.session.step();
+    } catch (const Error& error) {
+      CHECK(error.id() == ErrorId::M081);
+    }
+  }  // the session's end joins its threads: a lost one would hang here
+}
+
 TEST_CASE("session: the first NaN is an error with node, output, step, micro-batch and device") {
   SessionOptions options = reference_threads();
   options.check_finite = true;
