@@ -53,8 +53,9 @@ Engine::~Engine() {
 
 void Engine::stop() {
   is_stopping_.store(true);
-  epoch_.fetch_add(1);
-  epoch_.notify_all();
+  const uint32_t past_all = epoch_.load() + 1;
+  advance(epoch_, past_all);
+  release_all(past_all);
   for (auto& lane : lanes_) {
     if (lane->thread.joinable()) lane->thread.join();
   }
@@ -87,6 +88,11 @@ void Engine::make_lanes() {
   for (PlanIndex i = 0; i < plan_.instructions.size(); ++i) {
     lane_of_queue[plan_.instructions[i].queue]->instructions.push_back(i);
   }
+  for (auto& lane : lanes_) {
+    const Instruction* first = lane->instructions.empty() ? nullptr : &plan_.instructions[lane->instructions.front()];
+    const bool waits_first = first != nullptr && first->action == Action::wait;
+    lane->start = waits_first ? &events_[first->index] : &epoch_;
+  }
 }
 
 double Engine::run(const StepRequest& request) {
@@ -114,8 +120,7 @@ void Engine::run_threaded() {
   std::unique_lock lock(mutex_);
   lanes_running_ = lanes_.size();
   const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
-  epoch_.store(epoch);
-  epoch_.notify_all();
+  advance(epoch_, epoch);
   uint64_t executed_before = executed();
   const std::chrono::duration<double> patience(options_.watchdog_seconds);
   while (!all_done_.wait_for(lock, patience, [this] { return lanes_running_ == 0; })) {
@@ -136,7 +141,7 @@ void Engine::serve(Lane& lane) {
   const FloatEnvironment environment;
   const OpenMpThreads openmp_threads(lane.openmp_threads);
   for (uint32_t epoch = 1;; ++epoch) {
-    wait(epoch_, epoch);
+    wait(*lane.start, epoch);
     if (is_stopping_.load()) return;
     run_lane(lane, epoch);
     const std::lock_guard lock(mutex_);
@@ -150,7 +155,7 @@ void Engine::run_lane(Lane& lane, uint32_t epoch) {
     if (instruction.action == Action::wait) {
       wait(events_[instruction.index], epoch);
     } else if (instruction.action == Action::record) {
-      record(instruction.index, epoch);
+      advance(events_[instruction.index], epoch);
     }
     if (is_aborted_.load(std::memory_order_acquire)) return;
     if (!execute_or_fail(index, epoch)) return;
@@ -158,9 +163,13 @@ void Engine::run_lane(Lane& lane, uint32_t epoch) {
   }
 }
 
-void Engine::record(PlanIndex event, uint32_t epoch) {
-  events_[event].store(epoch, std::memory_order_release);
-  events_[event].notify_all();
+void Engine::advance(std::atomic<uint32_t>& word, uint32_t epoch) {
+  // Never back: a lane that was inside a kernel when its step was given up must not undo a later release.
+  uint32_t seen = word.load(std::memory_order_relaxed);
+  while (static_cast<int32_t>(epoch - seen) > 0) {
+    if (word.compare_exchange_weak(seen, epoch, std::memory_order_release, std::memory_order_relaxed)) break;
+  }
+  word.notify_all();
 }
 
 void Engine::wait(std::atomic<uint32_t>& word, uint32_t wanted) const {
@@ -207,7 +216,7 @@ void Engine::fail(PlanIndex instruction, const Error& error, uint32_t epoch) {
 }
 
 void Engine::release_all(uint32_t epoch) {
-  for (PlanIndex event = 0; event < events_.size(); ++event) record(event, epoch);
+  for (std::atomic<uint32_t>& event : events_) advance(event, epoch);
 }
 
 bool Engine::is_left_out(PlanIndex index) const {

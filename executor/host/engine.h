@@ -21,8 +21,8 @@
 // a projection of the total order, and so is a lane; every wait comes after its record in that order; hence the lane
 // whose next instruction is the earliest of all can always go on, and no interleaving of lanes can deadlock.
 //
-// Events are numbers: `record` writes the number of the step, `wait` waits for it, so that nothing is reset between
-// steps. The first failure ends the step: all waiting lanes are released and stop.
+// Events are numbers that only rise: `record` writes the number of the step, `wait` waits for it, so that nothing is reset
+// between steps. A lane that begins with a wait sleeps there between steps, so that a step wakes it when there is work. The first failure ends the step: all waiting lanes are released and stop.
 
 namespace mpc::executor {
 
@@ -61,6 +61,7 @@ class Engine {
     std::string name;
     int openmp_threads = 1;
     std::vector<PlanIndex> instructions;
+    std::atomic<uint32_t>* start = nullptr;  // what it waits for between steps: its first event, or else the step itself
     std::atomic<uint64_t> executed{0};  // of all steps
     std::thread thread;
   };
@@ -76,7 +77,8 @@ class Engine {
   void run_kernel(PlanIndex instruction);
   bool is_left_out(PlanIndex instruction) const;
   void check_outputs(PlanIndex instruction) const;
-  void record(PlanIndex event, uint32_t epoch);
+  /// Raises `word` to `epoch`, if it is lower, and wakes who waits for it.
+  static void advance(std::atomic<uint32_t>& word, uint32_t epoch);
   void wait(std::atomic<uint32_t>& word, uint32_t wanted) const;
   void fail(PlanIndex instruction, const Error& error, uint32_t epoch);
   void release_all(uint32_t epoch);
