@@ -1,6 +1,7 @@
 # What a user may choose at configure time, and the flags every target gets.
 option(MPC_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(MPC_BUILD_BENCH "Build the benchmarks" OFF)
+option(MPC_WARNINGS_ARE_ERRORS "Stop at a compiler's warning (the presets do)" OFF)
 set(MPC_SANITIZE "" CACHE STRING "Sanitizers to build with, for example address,undefined or thread")
 set(MPC_ONNX_PREFIX "" CACHE PATH "Where scripts/build_onnx put ONNX (default: its cache)")
 
@@ -17,6 +18,14 @@ endif()
 add_library(mpc_flags INTERFACE)
 # -ffp-contract=off: a fused multiply-add would make a kernel's bits depend on how it was inlined.
 target_compile_options(mpc_flags INTERFACE -Wall -Wextra -ffp-contract=off -fstack-protector-strong)
+# Three of GCC 12's checks are wrong about its own library headers once they are inlined (GCC bugs 105651 and 104475; optional and
+# function under a sanitizer). Later versions are right, and keep them.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  target_compile_options(mpc_flags INTERFACE -Wno-restrict -Wno-free-nonheap-object $<$<BOOL:${MPC_SANITIZE}>:-Wno-maybe-uninitialized>)
+endif()
+if(MPC_WARNINGS_ARE_ERRORS)
+  target_compile_options(mpc_flags INTERFACE -Werror)
+endif()
 target_compile_definitions(mpc_flags INTERFACE _GLIBCXX_ASSERTIONS)
 target_link_options(mpc_flags INTERFACE -Wl,-z,relro,-z,now)
 if(MPC_SANITIZE)

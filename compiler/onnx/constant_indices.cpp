@@ -55,8 +55,8 @@ void check_constant_indices(const Importer& importer, const OnnxNode& node, OpKi
       return check_coordinates(node, *indices, data, 0);
     case OpKind::NegativeLogLikelihoodLoss:
     case OpKind::SoftmaxCrossEntropyLoss: {
-      const std::optional<int64_t> ignored =
-          attributes.has("ignore_index") ? std::optional(attributes.integer("ignore_index")) : std::nullopt;
+      std::optional<int64_t> ignored;
+      if (attributes.has("ignore_index")) ignored = attributes.integer("ignore_index");
       if (data.rank() >= 2) check_range(node, *indices, 0, data[1], ignored);
       return;
     }

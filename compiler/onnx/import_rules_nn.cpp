@@ -130,7 +130,7 @@ TransposedAxis transposed_axis(const OnnxNode& node, int64_t reach, int64_t full
   const bool is_same = auto_pad == "SAME_UPPER" || auto_pad == "SAME_LOWER";
   TransposedAxis axis{full - pad_begin - pad_end, pad_begin, pad_end};
   if (wanted || is_same) {
-    axis.size = wanted ? *wanted : reach + stride;
+    axis.size = wanted.value_or(reach + stride);
     const int64_t total = std::max<int64_t>(0, full - axis.size);
     axis.pad_begin = auto_pad == "SAME_UPPER" ? total / 2 : total - total / 2;
     axis.pad_end = total - axis.pad_begin;
