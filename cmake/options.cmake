@@ -21,7 +21,10 @@ target_compile_options(mpc_flags INTERFACE -Wall -Wextra -ffp-contract=off -fsta
 # Three of GCC 12's checks are wrong about its own library headers once they are inlined (GCC bugs 105651 and 104475; optional and
 # function under a sanitizer). Later versions are right, and keep them.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  target_compile_options(mpc_flags INTERFACE -Wno-restrict -Wno-free-nonheap-object $<$<BOOL:${MPC_SANITIZE}>:-Wno-maybe-uninitialized>)
+  target_compile_options(mpc_flags INTERFACE -Wno-restrict -Wno-free-nonheap-object)
+  if(MPC_SANITIZE)
+    target_compile_options(mpc_flags INTERFACE -Wno-maybe-uninitialized)
+  endif()
 endif()
 if(MPC_WARNINGS_ARE_ERRORS)
   target_compile_options(mpc_flags INTERFACE -Werror)
