@@ -11,6 +11,8 @@
 namespace mpc {
 namespace {
 
+constexpr size_t kMostAccumulators = 4;
+
 class Differentiator {
  public:
   Differentiator(Graph graph, ShapeChoices* choices) : graph_(std::move(graph)), choices_(choices), forward_count_(graph_.node_count()) {}
@@ -22,7 +24,7 @@ class Differentiator {
     contributions_.resize(static_cast<size_t>(graph_.value_count()));
     const Value loss = graph_.value(graph_.loss);
     contributions_[graph_.loss.index()].push_back(
-        graph_.add_constant("loss/seed", Literal::splat_number(loss.dtype, loss.shape, 1)));
+        {graph_.add_constant("loss/seed", Literal::splat_number(loss.dtype, loss.shape, 1)), {}, false});
     for (int i = forward_count_ - 1; i >= 0; --i) differentiate_node(NodeId(i));
     accumulate_parameter_gradients();
     set_phases();
@@ -31,6 +33,12 @@ class Differentiator {
   }
 
  private:
+  struct Contribution {
+    ValueId gradient;
+    NodeId reader;           // the forward node whose gradient rule made it
+    bool is_summed = false;  // over the micro-batches
+  };
+
   bool needs_gradient(ValueId id) const { return id.is_valid() && id.index() < needs_.size() && needs_[id.index()]; }
 
   void find_first_readers() {
@@ -96,9 +104,22 @@ class Differentiator {
     }
   }
 
+  // Does each micro-batch have a gradient of its own of the value? (One that is the same in every step, and what is made of such
+  // alone, is reached by the sum over the micro-batches.)
+  bool is_per_step(ValueId id) const {
+    return graph_.value(id).rate == Rate::per_step && graph_.value(graph_.loss).rate == Rate::per_microbatch;
+  }
+
+  // The sum of the gradients that the readers of the value contribute.
   ValueId total(ValueId id) {
     auto& parts = contributions_[id.index()];
     if (parts.empty()) return {};
+    if (is_per_step(id)) sum_over_microbatches(id, parts);
+    add_up(id, parts);
+    return parts.front().gradient;
+  }
+
+  void add_up(ValueId id, std::vector<Contribution>& parts) {
     while (parts.size() > 1) {
       NodeInfo info;
       info.name = graph_.value(id).name + "/grad/sum";
@@ -106,11 +127,42 @@ class Differentiator {
       // The sum belongs where the value was made: its anchor is the producer, or for parameters the first reader.
       info.anchor = anchor_of(id);
       info.origin = info.anchor.is_valid() ? graph_.node(info.anchor).origin : graph_.value(id).name;
-      const NodeId sum = append(graph_, OpKind::Add, {parts[0], parts[1]}, {}, std::move(info));
+      const NodeId sum = append(graph_, OpKind::Add, {parts[0].gradient, parts[1].gradient}, {}, std::move(info));
+      const ValueId result = graph_.node(sum).outputs[0];
+      if (parts[0].is_summed) graph_.node(sum).rate = graph_.value(result).rate = Rate::per_step;
       parts.erase(parts.begin());
-      parts[0] = graph_.node(sum).outputs[0];
+      parts[0].gradient = result;
     }
-    return parts[0];
+  }
+
+  // Few readers accumulate each for itself, so that of a weight read on two devices one gradient travels per step, not one per
+  // micro-batch. Many (a recurrent weight, unrolled) share one accumulator: each costs the bytes of the weight.
+  void sum_over_microbatches(ValueId id, std::vector<Contribution>& parts) {
+    std::vector<Contribution> summed;
+    std::vector<Contribution> each;
+    for (const Contribution& part : parts) (part.is_summed ? summed : each).push_back(part);
+    if (each.size() > kMostAccumulators) {
+      add_up(id, each);
+      each.front().reader = anchor_of(id);
+    }
+    for (const Contribution& part : each) summed.push_back({accumulate(id, part), part.reader, true});
+    parts = std::move(summed);
+  }
+
+  ValueId accumulate(ValueId id, const Contribution& part) {
+    const Value value = graph_.value(id);
+    const ValueId accumulator = graph_.add_state("gradient/" + value.name, Literal::splat_number(value.dtype, value.shape, 0));
+    NodeInfo info;
+    info.name = value.name + "/grad/accumulate";
+    info.anchor = part.reader;
+    info.origin = graph_.node(info.anchor).origin;
+    info.phase = Phase::weight_grad;
+    const NodeId node = append(graph_, OpKind::GradAccumulate, {part.gradient, accumulator}, {}, std::move(info));
+    // A gradient that is the same in every micro-batch (a constant) still is added once for each of them.
+    graph_.node(node).rate = Rate::per_microbatch;
+    const ValueId next = graph_.node(node).outputs[0];
+    graph_.updates.push_back({accumulator, next});
+    return next;
   }
 
   NodeId anchor_of(ValueId id) {
@@ -134,10 +186,11 @@ class Differentiator {
     if (!any) return;
     GradientContext context(graph_, id, std::move(output_grads), needs, choices_);
     op_def(graph_.node(id).op).gradient(context);
+    const bool is_summed = std::ranges::any_of(outputs, [&](ValueId output) { return output.is_valid() && needs_gradient(output) && is_per_step(output); });
     for (size_t k = 0; k < inputs.size(); ++k) {
       if (!needs[k]) continue;
       MPC_CHECK(context.input_grads()[k].is_valid(), "the gradient rule of " + describe(graph_.node(id)) + " gave none for input " + std::to_string(k));
-      contributions_[inputs[k].index()].push_back(context.input_grads()[k]);
+      contributions_[inputs[k].index()].push_back({context.input_grads()[k], id, is_summed});
     }
   }
 
@@ -146,20 +199,9 @@ class Differentiator {
     for (int i = 0; i < count; ++i) {
       const ValueId id(i);
       if (graph_.value(id).kind != ValueKind::parameter || contributions_[id.index()].empty()) continue;
-      const ValueId gradient = total(id);
-      const Value parameter = graph_.value(id);
-      const ValueId accumulator = graph_.add_state("gradient/" + parameter.name, Literal::splat_number(parameter.dtype, parameter.shape, 0));
-      NodeInfo info;
-      info.name = parameter.name + "/grad/accumulate";
-      info.anchor = anchor_of(id);
-      info.origin = graph_.node(info.anchor).origin;
-      info.phase = Phase::weight_grad;
-      const NodeId node = append(graph_, OpKind::GradAccumulate, {gradient, accumulator}, {}, std::move(info));
-      // A gradient that is the same in every micro-batch (a constant) still is added once for each of them.
-      graph_.node(node).rate = Rate::per_microbatch;
-      const ValueId next = graph_.node(node).outputs[0];
-      graph_.updates.push_back({accumulator, next});
-      graph_.gradients.push_back({id, next});
+      ValueId gradient = total(id);
+      if (!is_per_step(id)) gradient = accumulate(id, {gradient, anchor_of(id), false});
+      graph_.gradients.push_back({id, gradient});
     }
   }
 
@@ -186,7 +228,7 @@ class Differentiator {
   int forward_count_;
   std::vector<bool> needs_;
   IdMap<ValueId, NodeId> first_reader_;
-  std::vector<std::vector<ValueId>> contributions_;
+  std::vector<std::vector<Contribution>> contributions_;
 };
 
 Graph freeze(Graph graph, const std::string& pattern) {

@@ -82,8 +82,10 @@ class Lowering {
     for (const ParameterGradient& g : graph_.gradients) {
       plan_.gradients.push_back({g.parameter.index(), g.gradient.index()});
       plan_.values[g.gradient.index()].is_gradient = true;
-      const Node& accumulate = graph_.node(graph_.value(g.gradient).producer);
-      if (accumulate.op == OpKind::GradAccumulate) plan_.values[accumulate.inputs[1].index()].is_gradient = true;
+    }
+    for (const Node& node : graph_.nodes()) {
+      if (node.op != OpKind::GradAccumulate) continue;
+      for (const ValueId id : {node.inputs[1], node.outputs[0]}) plan_.values[id.index()].is_gradient = true;
     }
   }
 
@@ -243,7 +245,9 @@ class Lowering {
       for (const PlanIndex output : plan_.nodes[index_of_node_[id.index()]].outputs) {
         if (output != kNone) fetch_outputs(output, task.microbatch, segment.device);
       }
-      for (const PlanIndex transfer : transfers_after_[id.index()]) emit_transfer(transfer, task.microbatch);
+      for (const PlanIndex transfer : transfers_after_[id.index()]) {
+        if (is_final(plan_.transfers[transfer].per_step, task.microbatch)) emit_transfer(transfer, task.microbatch);
+      }
     }
   }
 
@@ -284,11 +288,15 @@ class Lowering {
     plan_.devices[node.device.index()].seconds += node.seconds[variant];
   }
 
+  // A per-step value that micro-batches update in place is final after the last one.
+  bool is_final(bool per_step, int32_t microbatch) const {
+    return !per_step || microbatch == kPerStep || microbatch == plan_.microbatches - 1;
+  }
+
   void fetch_outputs(PlanIndex value, int32_t microbatch, DeviceId device) {
     for (const PlanIndex output : outputs_of_value_[value]) {
       const int32_t instance = plan_.values[value].per_step ? kPerStep : microbatch;
-      // A per-step value that micro-batches update in place is final after the last one.
-      if (instance == kPerStep && microbatch != kPerStep && microbatch != plan_.microbatches - 1) continue;
+      if (!is_final(plan_.values[value].per_step, microbatch)) continue;
       const PlanIndex read = slice(value, microbatch, device);
       emit(Action::fetch, device.index(), output, instance).reads = {read};
     }

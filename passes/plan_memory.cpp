@@ -66,6 +66,8 @@ class MemoryPlanner {
     const PlanValueKind kind = plan_.values[value].kind;
     // An update on its own (Session::update) reads the step's inputs without being fed again.
     if (kind == PlanValueKind::input) return plan_.values[value].per_step;
+    // A gradient that is a sum of accumulators is read after the step, too.
+    if (plan_.values[value].is_gradient && in_place_of_[slice] == kNone) return true;
     return kind == PlanValueKind::parameter || kind == PlanValueKind::state || kind == PlanValueKind::constant;
   }
 

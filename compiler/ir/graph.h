@@ -39,7 +39,7 @@
 //
 // Devices. After place() every node has a device. After insert_transfers() every operand of a node is available on the
 // node's device: it was produced there, or by a Transfer node of that device; graph inputs, constants and parameters
-// have the device list of their readers (inputs and constants may be on several devices, a parameter is on one).
+// have the device list of their readers (all may be on several devices, but a parameter that an update replaces is on one).
 // A Transfer node carries n values to its device: output i is a copy of input i.
 //
 // Loss. The loss is a scalar per micro-batch, already weighted so that the sum over the micro-batches of a step is the
