@@ -63,6 +63,18 @@ MPC_HD inline PhiloxBlock random_block(const RandomStream& stream, int64_t block
   return philox4x32(counter, {{static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)}});
 }
 
+/// The stream of a random op: `rng` is the number of the op in the model. Ops with neighbouring numbers, or sessions
+/// with neighbouring seeds, get unrelated keys: seed and number are spread apart together.
+MPC_HD inline RandomStream op_stream(uint64_t seed, int64_t rng, int64_t step, int32_t microbatch) {
+  return {0, seed + 0x9E3779B97F4A7C15u * static_cast<uint64_t>(rng), step, microbatch};
+}
+
+/// Dropout keeps an element when its word is at least this: round(ratio * 2^32). @pre 0 <= ratio < 1.
+MPC_HD inline uint32_t dropout_threshold(double ratio) {
+  const double scaled = ratio * 4294967296.0 + 0.5;
+  return scaled >= 4294967295.0 ? 0xFFFFFFFFu : static_cast<uint32_t>(scaled);
+}
+
 /// The random word of one element of a stream. Kernels that walk whole tensors take random_block once per four
 /// elements.
 MPC_HD inline uint32_t random_word(const RandomStream& stream, int64_t element) {

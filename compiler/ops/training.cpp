@@ -135,7 +135,7 @@ AttributeSpec flag(std::string_view name) {
   const OpDef name##_def
 
 /// y[i] = keep[i] ? x[i] / (1 - ratio) : 0, the form for training (ONNX opset 22 with training_mode = true).
-/// keep[i] comes from a counter-based generator (executor/functors/philox.h) and depends only on the session's seed,
+/// keep[i] comes from a counter-based generator (compiler/base/random.h) and depends only on the session's seed,
 /// the attribute `rng` (the number of this dropout in the model), the step, the micro-batch and i. The gradient is the
 /// same operator on dy. 32 FLOPs per element.
 MPC_DEFINE(Dropout) = {

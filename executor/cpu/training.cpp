@@ -6,9 +6,9 @@
 #include <cstring>
 
 #include "compiler/base/error.h"
+#include "compiler/base/random.h"
 #include "executor/cpu/factories.h"
 #include "executor/cpu/support.h"
-#include "executor/functors/philox.h"
 #include "executor/functors/update.h"
 
 namespace mpc::cpu {
@@ -109,17 +109,17 @@ void dropout(const KernelCall& call, int threads) {
   float* y = call.outputs[0].as<float>();
   const double ratio = call.attributes.number("ratio");
   const double scale = 1.0 / (1.0 - ratio);
-  const uint32_t threshold = functors::dropout_threshold(ratio);
-  const auto stream =
-      functors::random_stream(call.step.seed, call.attributes.integer("rng"), call.step.step, call.step.microbatch);
+  const uint32_t threshold = dropout_threshold(ratio);
+  const RandomStream stream =
+      op_stream(call.step.seed, call.attributes.integer("rng"), call.step.step, call.step.microbatch);
   const int64_t elements = call.outputs[0].shape.elements();
   const int64_t blocks = (elements + 3) / 4;
   parallel_for(threads, blocks, kGrain / 4, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
-      const functors::PhiloxBlock random = functors::random_block(stream, static_cast<uint64_t>(block));
+      const PhiloxBlock random = random_block(stream, block);
       const int64_t last = std::min<int64_t>(4, elements - 4 * block);
       for (int64_t i = 0; i < last; ++i) {
-        const bool is_kept = random.words[i] >= threshold;
+        const bool is_kept = random.word[i] >= threshold;
         y[4 * block + i] = is_kept ? static_cast<float>(x[4 * block + i] * scale) : 0.0f;
       }
     }

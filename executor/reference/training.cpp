@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "executor/functors/philox.h"
+#include "compiler/base/random.h"
 #include "executor/functors/update.h"
 #include "executor/reference/support.h"
 
@@ -59,14 +59,14 @@ void Dropout(const KernelCall& call) {
   const TensorView& x = call.inputs[0];
   const double ratio = call.attributes.number("ratio");
   const double scale = 1.0 / (1.0 - ratio);
-  const uint32_t threshold = functors::dropout_threshold(ratio);
-  const auto stream =
-      functors::random_stream(call.step.seed, call.attributes.integer("rng"), call.step.step, call.step.microbatch);
+  const uint32_t threshold = dropout_threshold(ratio);
+  const RandomStream stream =
+      op_stream(call.step.seed, call.attributes.integer("rng"), call.step.step, call.step.microbatch);
   const int64_t elements = x.shape.elements();
-  functors::PhiloxBlock block{};
+  PhiloxBlock block{};
   for (int64_t i = 0; i < elements; ++i) {
-    if (i % 4 == 0) block = functors::random_block(stream, static_cast<uint64_t>(i / 4));
-    const bool is_kept = block.words[i % 4] >= threshold;
+    if (i % 4 == 0) block = random_block(stream, i / 4);
+    const bool is_kept = block.word[i % 4] >= threshold;
     set_number(call.outputs[0], i, is_kept ? number(x, i) * scale : 0.0);
   }
 }

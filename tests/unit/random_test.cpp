@@ -62,6 +62,23 @@ TEST_CASE("random: seed, user, step, micro-batch and position each change the nu
   }
 }
 
+TEST_CASE("random: the streams of ops have the bits they always had, so that a trained model can be trained again") {
+  // From the first version of the generator; also the key of neighbouring ops, and steps beyond 32 bits, must differ.
+  CHECK(words(random_block(op_stream(0, 0, 0, 0), 0)) ==
+        std::array<uint32_t, 4>{0xa9e39636u, 0x24cbd2fbu, 0x7d5ec3beu, 0x40f0c400u});
+  CHECK(words(random_block(op_stream(7, 2, 600, 3), 5)) ==
+        std::array<uint32_t, 4>{0x2e672080u, 0xd59f51feu, 0x1b3fd73fu, 0x4ea4b0e4u});
+  CHECK(words(random_block(op_stream(7, 2, 600, 3), 5)) != words(random_block(op_stream(7, 3, 600, 3), 5)));
+  CHECK(words(random_block(op_stream(7, 2, 600, 3), 5)) !=
+        words(random_block(op_stream(7, 2, 600 + (int64_t{1} << 32), 3), 5)));
+}
+
+TEST_CASE("random: dropout's threshold is its share of all words") {
+  CHECK(dropout_threshold(0) == 0);
+  CHECK(dropout_threshold(0.25) == 1u << 30);
+  CHECK(dropout_threshold(1 - 0x1p-40) == 0xFFFFFFFFu);
+}
+
 TEST_CASE("random: unit_float covers [0, 1) and its mean is one half") {
   CHECK(unit_float(0) == 0.0f);
   CHECK(unit_float(0xffffffffu) == 1.0f - 0x1p-24f);
