@@ -17,13 +17,20 @@ ValueId Rewriter::at(ValueId old) {
   const Value& value = source_.value(old);
   ValueId id;
   switch (value.kind) {
-    case ValueKind::input: id = graph_.add_input(value.name, value.dtype, value.shape, value.rate); break;
+    case ValueKind::input:
+      id = graph_.add_input(value.name, value.dtype, value.shape, value.rate);
+      break;
     case ValueKind::parameter:
       id = graph_.add_parameter(value.name, value.dtype, value.shape, value.source, value.trainable);
       break;
-    case ValueKind::state: id = graph_.add_state(value.name, value.literal); break;
-    case ValueKind::constant: id = graph_.add_constant(value.name, value.literal); break;
-    case ValueKind::node: MPC_CHECK(false, "value '" + value.name + "' is used before its node was rewritten");
+    case ValueKind::state:
+      id = graph_.add_state(value.name, value.literal);
+      break;
+    case ValueKind::constant:
+      id = graph_.add_constant(value.name, value.literal);
+      break;
+    case ValueKind::node:
+      MPC_CHECK(false, "value '" + value.name + "' is used before its node was rewritten");
   }
   values_[old] = id;
   return id;
@@ -40,7 +47,7 @@ NodeId Rewriter::copy(NodeId old) {
   Node node = source_.node(old);
   const std::vector<ValueId> old_outputs = node.outputs;
   node.inputs = at(node.inputs);
-  if (node.anchor.is_valid() && nodes_[node.anchor].is_valid()) node.anchor = nodes_[node.anchor];
+  if (node.anchor.is_valid()) node.anchor = anchor_of_copy(node);
   std::vector<Graph::OutputType> types;
   for (const ValueId output : old_outputs) {
     if (!output.is_valid()) {
@@ -56,6 +63,17 @@ NodeId Rewriter::copy(NodeId old) {
   }
   nodes_[old] = id;
   return id;
+}
+
+NodeId Rewriter::anchor_of_copy(const Node& node) const {
+  if (nodes_[node.anchor].is_valid()) return nodes_[node.anchor];
+  for (const ValueId input : node.inputs) {
+    if (!input.is_valid() || graph_.value(input).kind != ValueKind::node) continue;
+    const NodeId producer = graph_.value(input).producer;
+    const NodeId anchor = graph_.node(producer).phase == Phase::forward ? producer : graph_.node(producer).anchor;
+    if (anchor.is_valid()) return anchor;
+  }
+  return {};
 }
 
 Graph Rewriter::finish(Stage stage) {

@@ -21,7 +21,9 @@ class Rewriter {
   bool is_mapped(ValueId old) const { return values_[old].is_valid(); }
   std::vector<ValueId> at(const std::vector<ValueId>& old);
   void map(ValueId old, ValueId replacement) { values_[old] = replacement; }
-  /// Copies a node with its operands mapped; its outputs are mapped to the copies. @return the new id.
+  /// Copies a node with its operands mapped; its outputs are mapped to the copies. Where its anchor was dropped, the
+  /// copy belongs to what makes its operands: the first that is a forward node or has an anchor (none: no anchor).
+  /// @return the new id.
   NodeId copy(NodeId old);
   /// The new node that an old one became (the last copy), invalid if it was not copied.
   NodeId node_at(NodeId old) const { return nodes_[old]; }
@@ -30,6 +32,9 @@ class Rewriter {
   Graph finish(Stage stage);
 
  private:
+  /// @pre the node's operands are mapped, and its anchor is that of the source.
+  NodeId anchor_of_copy(const Node& node) const;
+
   const Graph& source_;
   Graph graph_;
   IdMap<ValueId, ValueId> values_;

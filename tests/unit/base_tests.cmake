@@ -3,6 +3,7 @@ mpc_test(base_tests
     ${CMAKE_CURRENT_LIST_DIR}/error_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/file_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/idx_test.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/ir_rewriter_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/ir_text_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/ir_verify_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/json_test.cpp
