@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "api/check_types.h"
 #include "api/dot.h"
 #include "api/impl.h"
 #include "api/reference_evaluator.h"
@@ -60,6 +61,7 @@ PlanOptions make_options(const v1::CompileOptions& public_options) {
 void require_sound(const Plan& plan) {
   try {
     check_plan(plan);
+    api::check_node_types(plan);
   } catch (const Error& error) {
     throw Error(ErrorId::M700, error.where(), "the plan that was made failed the checker: " + error.what_happened(),
                 "this is a bug in mpc, please report it");

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "api/check_types.h"
 #include "api/dot.h"
 #include "api/facts.h"
 #include "api/impl.h"
@@ -31,6 +32,7 @@ Plan Plan::parse(const std::string& json, const std::string& where) {
   mpc::Plan plan = parse_plan(json, where);
   try {
     check_plan(plan);
+    api::check_node_types(plan);
   } catch (const Error& error) {
     throw error.with_prefix(where);
   }
@@ -118,6 +120,7 @@ std::vector<TensorInfo> Plan::outputs() const {
 
 void Plan::check() const {
   check_plan(impl().plan);
+  api::check_node_types(impl().plan);
 }
 
 void Plan::require_model(const Model& model) const {

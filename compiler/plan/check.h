@@ -23,7 +23,8 @@ namespace mpc {
 ///    access to what it overlaps (an output may take the bytes of an input only where ops.def allows it); at the end of
 ///    the step parameters, states and gradients hold what they should;
 ///  - costs are finite and not negative.
-/// What it does not prove: that a node's operand types and attributes fit its operator (the plan knows no operators).
+/// What it does not prove: that a node's operand types and attributes fit its operator (the plan knows no operators;
+/// api/check_types.h does).
 /// O(instructions * queues + slices log slices).
 /// @throws Error(M061) naming the first violation, with node, micro-batch and device; Error(M062) for another version;
 /// Error(M051) beyond the limits on queues and events.
