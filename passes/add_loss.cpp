@@ -1,5 +1,6 @@
 #include "passes/add_loss.h"
 
+#include <algorithm>
 #include <array>
 
 #include <fmt/format.h>
@@ -142,7 +143,15 @@ Graph add_loss(const Graph& graph, const LossOptions& options) {
     case LossKind::none: result.loss = builder.own_loss(); break;
     default: result.loss = builder.mean_loss(options.kind);
   }
-  result.outputs.push_back({"loss", result.loss});
+  std::erase_if(result.outputs, [&](const NamedValue& output) {
+    // A model that computes its loss itself tends to call it "loss": from here on that is the weighted loss.
+    return !options.keeps_outputs || (output.name == kLossOutput && output.value == y);
+  });
+  if (std::ranges::find(result.outputs, kLossOutput, &NamedValue::name) != result.outputs.end()) {
+    throw Error(ErrorId::M046, "output \"loss\"",
+                "has the name that the loss gets, and is not what the loss is taken of", "rename the model's output");
+  }
+  result.outputs.push_back({std::string(kLossOutput), result.loss});
   return result;
 }
 

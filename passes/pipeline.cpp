@@ -176,8 +176,7 @@ class FrontHalf {
 
   Graph train(Graph graph, const Division& division, int64_t rows, ShapeChoices& choices) const {
     const double weight = division.batch > 0 ? static_cast<double>(rows) / static_cast<double>(division.batch) : 1;
-    graph = add_loss(graph, {options_.loss, options_.loss_output, weight});
-    if (!options_.keep_outputs) std::erase_if(graph.outputs, [&](const NamedValue& output) { return output.value != graph.loss; });
+    graph = add_loss(graph, {options_.loss, options_.loss_output, weight, options_.keep_outputs});
     graph = remove_dead_nodes(observed_.after("add_loss", std::move(graph)));
     graph = observed_.after("differentiate", differentiate(graph, {options_.frozen}, &choices));
     return observed_.after("add_optimizer", add_optimizer(graph, options_.optimizer));

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <memory>
 
 #include <fmt/format.h>
@@ -9,6 +10,7 @@
 #include "compiler/ir/parse.h"
 #include "compiler/ir/print.h"
 #include "compiler/ir/verify.h"
+#include "compiler/ops/verify_types.h"
 #include "passes/add_loss.h"
 #include "passes/add_optimizer.h"
 #include "passes/canonicalize.h"
@@ -38,12 +40,19 @@ struct Flags {
 };
 
 Graph run_add_loss(const Graph& graph, const Flags& flags) {
+  if (graph.loss.is_valid()) throw Error(ErrorId::M064, "graph " + graph.name, "has a loss already");
   const std::optional<LossKind> kind = parse_loss(flags.loss);
   if (!kind) throw Error(ErrorId::M002, "--loss " + flags.loss, "is not a loss");
   return add_loss(graph, {*kind, flags.loss_input, 1});
 }
 
 Graph run_add_optimizer(const Graph& graph, const Flags& flags) {
+  for (const ParameterGradient& g : graph.gradients) {
+    const auto updates_it = [&](const Update& update) { return update.persistent == g.parameter; };
+    if (std::ranges::none_of(graph.updates, updates_it)) continue;
+    throw Error(ErrorId::M064, "graph " + graph.name,
+                fmt::format("parameter \"{}\" is updated already", graph.value(g.parameter).name));
+  }
   OptimizerOptions options;
   options.optimizer = parse_optimizer(flags.optimizer);
   return add_optimizer(graph, options);
@@ -60,19 +69,28 @@ Graph run_place(const Graph& graph, const Flags& flags) {
   return apply_placement(graph, placement.device_of_node);
 }
 
-/// A pass of the compiler as a function of the graph and the flags.
+Graph run_differentiate(const Graph& graph, const Flags& flags) {
+  if (!graph.loss.is_valid()) throw Error(ErrorId::M064, "graph " + graph.name, "has no loss to differentiate");
+  return differentiate(graph, {flags.frozen});
+}
+
+/// A pass of the compiler as a function of the graph and the flags, and the stages of a graph that it takes.
 struct PassRow {
   const char* name;
+  Stage first;
+  Stage last;
   Graph (*run)(const Graph&, const Flags&);
 };
 
 constexpr PassRow kPasses[] = {
-    {"canonicalize", [](const Graph& graph, const Flags&) { return canonicalize(graph); }},
-    {"add_loss", run_add_loss},
-    {"differentiate", [](const Graph& graph, const Flags& flags) { return differentiate(graph, {flags.frozen}); }},
-    {"add_optimizer", run_add_optimizer},
-    {"place", run_place},
-    {"insert_transfers", [](const Graph& graph, const Flags&) { return insert_transfers(graph); }},
+    {"canonicalize", Stage::imported, Stage::canonical,
+     [](const Graph& graph, const Flags&) { return canonicalize(graph); }},
+    {"add_loss", Stage::imported, Stage::canonical, run_add_loss},
+    {"differentiate", Stage::imported, Stage::canonical, run_differentiate},
+    {"add_optimizer", Stage::training, Stage::training, run_add_optimizer},
+    {"place", Stage::imported, Stage::training, run_place},
+    {"insert_transfers", Stage::placed, Stage::placed,
+     [](const Graph& graph, const Flags&) { return insert_transfers(graph); }},
 };
 
 const PassRow& find_pass(const std::string& name) {
@@ -88,9 +106,19 @@ const PassRow& find_pass(const std::string& name) {
               near ? fmt::format("did you mean {}?", *near) : "use one of " + all);
 }
 
-/// A graph that a user wrote is checked before passes rely on its rules.
-void require_valid(const Graph& graph, const std::string& file) {
-  if (const std::optional<std::string> violation = find_violation(graph)) throw Error(ErrorId::M064, file, *violation);
+/// A graph that a user wrote is checked and completed before passes rely on its rules.
+void make_valid(Graph& graph) {
+  if (const std::optional<std::string> violation = find_violation(graph)) throw Error(ErrorId::M064, "", *violation);
+  complete_attributes(graph);
+}
+
+/// Passes are written for graphs of some stages only; a text may state any.
+void require_stage(const Graph& graph, const PassRow& row) {
+  if (graph.stage >= row.first && graph.stage <= row.last) return;
+  const std::string first(stage_name(row.first));
+  throw Error(ErrorId::M064, "graph " + graph.name,
+              fmt::format("is {}, the pass {} takes a graph that is {}", stage_name(graph.stage), row.name,
+                          row.first == row.last ? first : fmt::format("{} to {}", first, stage_name(row.last))));
 }
 
 int optimize(const Flags& flags, Console& console) {
@@ -99,15 +127,22 @@ int optimize(const Flags& flags, Console& console) {
     if (!name.empty()) rows.push_back(&find_pass(name));
   }
   require_other_file(flags.output, flags.file);
+  const std::string text = read_text_file(flags.file, kMostTextBytes);
   Graph graph;
   try {
-    graph = parse_graph(read_text_file(flags.file, kMostTextBytes));
+    graph = parse_graph(text);
+    make_valid(graph);
+    for (const PassRow* row : rows) {
+      require_stage(graph, *row);
+      graph = row->run(graph, flags);
+      verify(graph);
+      verify_types(graph);
+    }
   } catch (const Error& error) {
-    if (error.id() == ErrorId::M010) throw;
+    // What is wrong with the command line does not lie in the file.
+    if (exit_code(error.id()) == 2) throw;
     throw error.with_prefix(flags.file);
   }
-  require_valid(graph, flags.file);
-  for (const PassRow* row : rows) graph = row->run(graph, flags);
   if (flags.output.empty()) {
     console.data(print(graph));
   } else {

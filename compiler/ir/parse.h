@@ -16,7 +16,7 @@ struct TextLimits {
 };
 
 /// Reads the text form (docs/ir.md). Types are stated in the text and taken as they are; find_violation() and
-/// verify_types() check the rest. Hostile text ends in an error. O(bytes).
+/// complete_attributes() check the rest. Hostile text ends in an error. O(bytes).
 /// @throws Error(M064) with line and column; Error(M051) beyond a limit.
 Graph parse_graph(std::string_view text, const TextLimits& limits = {});
 

@@ -277,6 +277,9 @@ class Verifier {
         return fmt::format("the gradient of {} has the shape {}", describe(parameter), to_string(gradient.shape));
       if (gradient.rate != Rate::per_step)
         return fmt::format("the gradient of {} is not accumulated over the step", describe(parameter));
+      if (gradient.kind != ValueKind::node || graph_.node(gradient.producer).phase == Phase::forward)
+        return fmt::format("the gradient of {} is {}, which no gradient node makes", describe(parameter),
+                           describe(gradient));
     }
     return {};
   }
@@ -285,6 +288,7 @@ class Verifier {
     if (!graph_.loss.is_valid()) return {};
     if (!exists(graph_.loss)) return "the loss does not exist";
     const Value& value = graph_.value(graph_.loss);
+    if (value.kind != ValueKind::node) return fmt::format("the loss is {}, which no node makes", describe(value));
     const bool is_scalar = value.shape.elements() == 1 && is_float(value.dtype);
     return is_scalar ? ""
                      : fmt::format("the loss is {}, not a floating-point scalar", type_text(value.dtype, value.shape));
@@ -297,6 +301,9 @@ class Verifier {
         return fmt::format("{} has the phase {} in a graph that is {}", mpc::describe(node), phase_name(node.phase),
                            stage_name(graph_.stage));
       }
+      // A transfer belongs to what it carries.
+      if (node.phase != Phase::forward && !node.anchor.is_valid() && node.op != OpKind::Transfer)
+        return fmt::format("{} has the phase {} and no anchor", mpc::describe(node), phase_name(node.phase));
       if (node.anchor.is_valid()) {
         const bool is_earlier = node.anchor < NodeId(n);
         if (!is_earlier || graph_.node(node.anchor).phase != Phase::forward)
@@ -334,6 +341,34 @@ class Verifier {
     return {};
   }
 
+  // Before transfers are inserted, a value may be read anywhere: each reader's device gets a copy. What is updated in
+  // place must not be one: the copy would be updated instead.
+  std::string updates_at_home() const {
+    std::vector<DeviceId> home(graph_.values().size());
+    for (const Node& node : graph_.nodes()) {
+      for (const ValueId id : node.inputs) {
+        if (!id.is_valid()) continue;
+        const Value& value = graph_.value(id);
+        const bool is_persistent = value.kind == ValueKind::parameter || value.kind == ValueKind::state;
+        if (is_persistent && !home[id.index()].is_valid()) home[id.index()] = node.device;
+        if (value.kind == ValueKind::state && home[id.index()] != node.device)
+          return fmt::format("{} is read on devices {} and {}, a state has one", describe(value),
+                             home[id.index()].index(), node.device.index());
+      }
+      for (size_t i = 0; i < node.outputs.size(); ++i) {
+        if (!node.outputs[i].is_valid()) continue;
+        home[node.outputs[i].index()] = node.device;
+        const auto over = aliased_input(node.op, static_cast<int>(i));
+        if (!over) continue;
+        const ValueId old = node.inputs[static_cast<size_t>(*over)];
+        if (home[old.index()] != node.device)
+          return fmt::format("{} on device {} writes over {}, which is on device {}", mpc::describe(node),
+                             node.device.index(), describe(graph_.value(old)), home[old.index()].index());
+      }
+    }
+    return {};
+  }
+
   std::string devices() {
     std::vector<DeviceId> home(graph_.values().size());  // local: the one device of each state and replaced parameter
     std::vector<bool> is_replaced(graph_.values().size());
@@ -358,7 +393,7 @@ class Verifier {
                              node.device.index(), describe(value), there.index());
       }
     }
-    return {};
+    return graph_.stage == Stage::placed ? updates_at_home() : "";
   }
 
   const Graph& graph_;

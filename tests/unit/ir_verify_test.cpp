@@ -184,11 +184,14 @@ TEST_CASE("verify: gradients are per step, of the parameter's shape, one each") 
         "value \"acc\" has a gradient, but is no parameter");
   CHECK(changed("gradient %w -> %acc.1", "gradient %w -> %acc.1\ngradient %w -> %acc.1") ==
         "value \"w\" has two gradients");
+  CHECK(violation(parse_graph("graph g training\nparameter %w f32[] from \"w\"\ngradient %w -> %w")) ==
+        "the gradient of value \"w\" is value \"w\", which no gradient node makes");
 }
 
 TEST_CASE("verify: the loss is a floating-point scalar") {
   CHECK(changed("loss %l", "loss %y") == "the loss is f32[4,2], not a floating-point scalar");
   CHECK(changed("%l f32[] =", "%l i64[] =") == "the loss is i64[], not a floating-point scalar");
+  CHECK(changed("loss %l", "loss %rate") == "the loss is value \"rate\", which no node makes");
 }
 
 TEST_CASE("verify: phases go forward and anchors stand before") {
@@ -200,6 +203,8 @@ TEST_CASE("verify: phases go forward and anchors stand before") {
         "node \"gw\" (MatMul) of phase forward reads from node \"back\" (Transfer) of phase input_grad");
   CHECK(changed("@sum phase weight_grad", "@sum phase input_grad").find("of phase input_grad reads from node \"gw\"") !=
         std::string::npos);
+  CHECK(changed("@gy phase input_grad anchor @loss", "@gy phase input_grad") ==
+        "node \"gy\" (Mul) has the phase input_grad and no anchor");
   CHECK(broken([](Graph& g) { g.node(NodeId(3)).anchor = NodeId(999); }) ==
         "the anchor of node \"gy\" (Mul) is no earlier forward node");
   CHECK(violation(parse_graph("graph g canonical\n%y f32[] = Relu(_) @n phase update")) ==
@@ -213,6 +218,29 @@ TEST_CASE("verify: before placing no node has a device, after it every node has 
         "node \"n\" (Relu) has no device in a graph that is placed");
   CHECK(violation(parse_graph("graph g placed\n%y f32[] = Relu(_) @n device 1\n%z f32[] = Relu(%y) @m device 0")) ==
         "none");
+}
+
+TEST_CASE("verify: in a placed graph what is updated in place is updated where it lives") {
+  constexpr std::string_view kPlaced = R"(graph g placed
+input %x f32[2]
+state %s f32[2] = splat 0
+parameter %w f32[2] from "w"
+%y f32[2] = Add(%x, %w) @forward device 0
+%g f32[2] = Neg(%y) @gradient phase weight_grad anchor @forward device 0
+%s.1 f32[2] per_step = GradAccumulate(%g, %s) @sum phase weight_grad anchor @forward device 0
+%w.1 f32[2] = SgdUpdate(%w, %s.1) @sgd phase update per_step anchor @forward device 0
+update %w -> %w.1
+)";
+  const auto with = [&](std::string_view from, std::string_view to) {
+    std::string text(kPlaced);
+    return violation(parse_graph(text.replace(text.find(from), from.size(), to)));
+  };
+  CHECK(with("graph g", "graph g") == "none");
+  CHECK(with("per_step anchor @forward device 0", "per_step anchor @forward device 1") ==
+        "node \"sgd\" (SgdUpdate) on device 1 writes over value \"w\", which is on device 0");
+  CHECK(with("%g f32[2] = Neg(%y) @gradient phase weight_grad anchor @forward device 0",
+             "%g f32[2] = Add(%y, %s) @gradient phase weight_grad anchor @forward device 1") ==
+        "value \"s\" is read on devices 1 and 0, a state has one");
 }
 
 TEST_CASE("verify: a local graph reads only what is on its device") {
