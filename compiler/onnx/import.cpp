@@ -186,11 +186,45 @@ void Importer::throw_unsupported() const {
               fmt::format("{} nodes are not supported: {}", unsupported_.size(), fmt::join(names, "; ")));
 }
 
+namespace {
+
+/// Running statistics are updated in place. Two nodes that update one parameter, or a second node that reads it (its
+/// gradient may, after the update), would need another copy of it within the micro-batch, which the IR does not have.
+/// @throws Error(M046) naming both nodes.
+void refuse_shared_updates(const Graph& graph) {
+  IdMap<ValueId, NodeId> updated_by;
+  const auto refuse = [&](NodeId other, ValueId shared) {
+    throw Error(ErrorId::M046, "node " + graph.node(other).origin,
+                fmt::format("uses \"{}\", which node {} updates in the same step", graph.value(shared).name,
+                            graph.node(updated_by[shared]).origin),
+                "give each of them a tensor of its own");
+  };
+  for (int n = 0; n < graph.node_count(); ++n) {
+    const Node& node = graph.node(NodeId(n));
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      const auto over = aliased_input(node.op, static_cast<int>(i));
+      if (!over || !node.outputs[i].is_valid()) continue;
+      const ValueId old = node.inputs[static_cast<size_t>(*over)];
+      if (updated_by[old].is_valid()) refuse(NodeId(n), old);
+      updated_by[old] = NodeId(n);
+      if (std::ranges::count(node.inputs, old) > 1) refuse(NodeId(n), old);
+    }
+  }
+  for (int n = 0; n < graph.node_count(); ++n) {
+    for (const ValueId input : graph.node(NodeId(n)).inputs) {
+      if (input.is_valid() && updated_by[input].is_valid() && updated_by[input] != NodeId(n)) refuse(NodeId(n), input);
+    }
+  }
+}
+
+}  // namespace
+
 Graph Model::import(const ImportOptions& options, const Evaluator& evaluator) const {
   try {
     Importer importer(*data_, options, evaluator);
     Graph graph = importer.run();
     if (!importer.unsupported().empty()) importer.throw_unsupported();
+    refuse_shared_updates(graph);
     return graph;
   } catch (const Error& error) {
     throw error.with_prefix(data_->info.path);

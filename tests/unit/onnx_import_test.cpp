@@ -359,6 +359,32 @@ TEST_CASE("import: batch normalization updates its running averages in training"
   CHECK_FALSE(find_violation(training));
 }
 
+TEST_CASE("import: running averages that another node uses too are refused in training, naming both nodes") {
+  const auto message = [](const std::string& nodes, ImportOptions::Mode mode) {
+    ImportOptions options;
+    options.mode = mode;
+    const pb::ModelProto proto = parse_graph(R"((float[2, 3, 4] x) => (float[2, 3, 4] y)
+    <float[3] s = {1, 1, 1}, float[3] b = {0, 0, 0}, float[3] mean = {0, 0, 0}, float[3] var = {1, 1, 1}> { )" +
+                                             nodes + " }");
+    return import_error(proto, options) == "none" ? "accepted" : import_message(proto, options);
+  };
+  const auto training = ImportOptions::Mode::training;
+  const std::string twice =
+      "[first] a = BatchNormalization(x, s, b, mean, var) [second] y = BatchNormalization(a, s, b, mean, var)";
+  CHECK(message(twice, ImportOptions::Mode::inference) == "accepted");
+  const std::string refused = message(twice, training);
+  CHECK(
+      refused.find("node second (BatchNormalization): uses \"mean\", which node first (BatchNormalization) updates") !=
+      std::string::npos);
+  // Also where the other node comes first or is the same one: what it read is gone when its gradient is made.
+  CHECK(message("k = Constant<value_ints = [3, 1]>() [read] r = Reshape(mean, k) a = Add(x, r) "
+                "[norm] y = BatchNormalization(a, s, b, mean, var)",
+                training)
+            .find("uses \"mean\", which node norm (BatchNormalization) updates") != std::string::npos);
+  CHECK(message("[norm] y = BatchNormalization(x, s, b, mean, mean)", training)
+            .find("node norm (BatchNormalization): uses \"mean\"") != std::string::npos);
+}
+
 TEST_CASE("import: the same model gives the same graph each time") {
   const onnx_io::Model model =
       load(parse_graph("(float[2, 4] x) => (float[2, 4] y) { a = Softmax(x) b = Gelu(a) y = LayerNormalization(b, s) s "
