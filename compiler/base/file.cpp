@@ -270,7 +270,7 @@ void AtomicFile::pad_to(int64_t alignment) {
   }
 }
 
-void AtomicFile::commit() {
+void AtomicFile::flush() {
   MPC_CHECK(slot_ != nullptr, "the output file '" + path_ + "' is done");
   // A failed fsync is final: the kernel may have dropped the pages, so a second try would report success for lost
   // bytes.
@@ -279,6 +279,12 @@ void AtomicFile::commit() {
   // back.
   const int written = std::exchange(descriptor_, ::dup(descriptor_));
   if (::close(written) != 0) fail("cannot be closed", errno);
+  bytes_flushed_ = bytes_written_;
+}
+
+void AtomicFile::commit() {
+  MPC_CHECK(slot_ != nullptr, "the output file '" + path_ + "' is done");
+  if (bytes_flushed_ != bytes_written_) flush();
   if (::renameat(folder_, temporary_name_.c_str(), folder_, name_.c_str()) != 0)
     fail("cannot be renamed into place", errno);
   slot_->state.store(Slot::kFree);

@@ -59,6 +59,9 @@ class AtomicFile {
   void append(std::string_view text) { append(std::as_bytes(std::span(text.data(), text.size()))); }
   /// Appends zeros up to a multiple of `alignment`. @throws Error(M011)
   void pad_to(int64_t alignment);
+  /// Brings what was appended to the disk. commit() does it too; whoever writes two files that belong together flushes
+  /// both before one of them appears. @throws Error(M011)
+  void flush();
   /// Makes the file appear; the object is done afterwards. @throws Error(M011)
   void commit();
 
@@ -80,6 +83,7 @@ class AtomicFile {
   int descriptor_ = -1;
   Slot* slot_ = nullptr;
   int64_t bytes_written_ = 0;
+  int64_t bytes_flushed_ = -1;
 };
 
 /// Writes a whole file through AtomicFile. @throws as AtomicFile.

@@ -40,28 +40,29 @@ std::optional<std::string> location_fault(const std::string& location) {
   return std::nullopt;
 }
 
+/// Is the entry of a directory a link?
+bool is_link(int directory, const std::string& name) {
+  struct stat status {};
+  return fstatat(directory, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(status.st_mode);
+}
+
 /// openat() of one component after the other, following no link: what RESOLVE_BENEATH does, for kernels without
-/// openat2.
-int open_by_components(int directory, const std::string& location) {
+/// openat2. A descriptor, or a closed one and errno.
+FileDescriptor open_by_components(int directory, const std::string& location) {
   const std::vector<std::string> components = split(location, '/');
   FileDescriptor current;
   int at = directory;
   for (size_t i = 0; i + 1 < components.size(); ++i) {
     FileDescriptor next(openat(at, components[i].c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_DIRECTORY));
-    if (!next.is_open()) return -1;
+    if (!next.is_open()) {
+      // With O_DIRECTORY a link is reported as something that is no directory; openat2 calls it a link.
+      if (errno == ENOTDIR) errno = is_link(at, components[i]) ? ELOOP : ENOTDIR;
+      return {};
+    }
     current = std::move(next);
     at = current.get();
   }
-  return openat(at, components.back().c_str(), kOpenFlags);
-}
-
-int open_beneath(int directory, const std::string& location) {
-  open_how how{};
-  how.flags = static_cast<uint64_t>(kOpenFlags);
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  const long fd = syscall(SYS_openat2, directory, location.c_str(), &how, sizeof(how));
-  if (fd < 0 && errno == ENOSYS) return open_by_components(directory, location);
-  return static_cast<int>(fd);
+  return FileDescriptor(openat(at, components.back().c_str(), kOpenFlags));
 }
 
 /// Digits only, below 2^63.
@@ -107,6 +108,10 @@ Entries read_entries(const pb::TensorProto& tensor, const std::string& where) {
 
 }  // namespace
 
+long kernel_openat2(int directory, const char* path, const open_how* how, size_t bytes) {
+  return syscall(SYS_openat2, directory, path, how, bytes);
+}
+
 FileDescriptor& FileDescriptor::operator=(FileDescriptor&& other) noexcept {
   std::swap(fd_, other.fd_);
   return *this;
@@ -116,15 +121,25 @@ FileDescriptor::~FileDescriptor() {
   if (fd_ >= 0) close(fd_);
 }
 
-ExternalFiles::ExternalFiles(const std::string& model_path, std::string external_root)
+ExternalFiles::ExternalFiles(const std::string& model_path, std::string external_root, OpenAt2 openat2)
     : directory_path_(std::filesystem::path(model_path).parent_path().string()),
-      external_root_(std::move(external_root)) {
+      external_root_(std::move(external_root)),
+      openat2_(openat2) {
   if (directory_path_.empty()) directory_path_ = ".";
   directory_ = FileDescriptor(::open(directory_path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!directory_.is_open()) {
     throw Error(ErrorId::M010, directory_path_,
                 fmt::format("the model's directory cannot be opened: {}", std::strerror(errno)));
   }
+}
+
+FileDescriptor ExternalFiles::open_beneath(int directory, const std::string& location) const {
+  open_how how{};
+  how.flags = static_cast<uint64_t>(kOpenFlags);
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  const long descriptor = openat2_(directory, location.c_str(), &how, sizeof(how));
+  if (descriptor < 0 && errno == ENOSYS) return open_by_components(directory, location);
+  return FileDescriptor(static_cast<int>(descriptor));
 }
 
 FileDescriptor ExternalFiles::open(const std::string& location, const std::string& where, Identity& identity) const {
@@ -152,9 +167,9 @@ FileDescriptor ExternalFiles::open(const std::string& location, const std::strin
                   fmt::format("external data file '{}' is not below the external root", escaped(location, 200)));
     }
     const FileDescriptor root_directory(::open(root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    file = FileDescriptor(open_beneath(root_directory.get(), beneath));
+    file = open_beneath(root_directory.get(), beneath);
   } else {
-    file = FileDescriptor(open_beneath(directory_.get(), location));
+    file = open_beneath(directory_.get(), location);
   }
   if (!file.is_open()) {
     const int error = errno;

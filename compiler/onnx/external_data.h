@@ -9,6 +9,8 @@
 
 #include "compiler/onnx/proto.h"
 
+struct open_how;  // linux/openat2.h
+
 namespace mpc::onnx_io {
 
 /// A file descriptor that closes itself.
@@ -27,6 +29,11 @@ class FileDescriptor {
   int fd_ = -1;
 };
 
+/// The system call openat2 (`how` and `bytes` as in its manual page): a descriptor, or -1 and errno. Injected, because
+/// a test cannot choose the kernel it runs on.
+using OpenAt2 = long (*)(int directory, const char* path, const open_how* how, size_t bytes);
+long kernel_openat2(int directory, const char* path, const open_how* how, size_t bytes);
+
 /// A checked part of an external data file.
 struct ExternalRegion {
   std::string location;
@@ -40,7 +47,9 @@ struct ExternalRegion {
 class ExternalFiles {
  public:
   /// `external_root`: when not empty, files may be reached through links that stay below that directory.
-  ExternalFiles(const std::string& model_path, std::string external_root);
+  /// Where `openat2` ends with ENOSYS (kernels before 5.6, some sandboxes), paths are walked by openat, with the same
+  /// rules.
+  ExternalFiles(const std::string& model_path, std::string external_root, OpenAt2 openat2 = kernel_openat2);
 
   /// Checks the entries of a tensor whose shape takes `bytes`, and the file they name. `where` names the tensor in
   /// errors.
@@ -57,10 +66,12 @@ class ExternalFiles {
     int64_t bytes = 0;
     bool operator==(const Identity&) const = default;
   };
+  FileDescriptor open_beneath(int directory, const std::string& location) const;
   FileDescriptor open(const std::string& location, const std::string& where, Identity& identity) const;
 
   std::string directory_path_;
   std::string external_root_;
+  OpenAt2 openat2_;
   FileDescriptor directory_;
   std::map<std::string, Identity> files_;
 };

@@ -34,6 +34,10 @@ struct Limits {
   std::string external_root;
 };
 
+/// Initializers of more bytes do not stay in the model file: protobuf ends at 2 GiB, and everything else needs room
+/// too.
+inline constexpr int64_t kMaxInlineBytes = (int64_t{1} << 31) - (int64_t{64} << 20);
+
 /// One dimension as the file states it: a number, a symbol, or neither.
 struct DeclaredDim {
   int64_t value = -1;  // -1: not a number
@@ -119,9 +123,11 @@ class Model {
   std::vector<UnsupportedNode> unsupported(const ImportOptions& options, const Evaluator& evaluator) const;
 
   /// Writes the model as it was in the file (opset and names unchanged) with the contents of some initializers
-  /// replaced. External data is written beside it when the file had any or would pass 2 GiB.
-  /// @throws Error(M011).
-  void save(const std::string& path, const std::vector<std::string>& replaced, const WeightSource& replacements) const;
+  /// replaced. External data is written to `<path>.data` when the file had any, or when its initializers are more than
+  /// `inline_bytes`, which protobuf could not hold. Both files appear, or neither.
+  /// @throws Error(M011, M012).
+  void save(const std::string& path, const std::vector<std::string>& replaced, const WeightSource& replacements,
+            int64_t inline_bytes = kMaxInlineBytes) const;
 
   /// Where every ONNX node runs, by node name (inlined and converted form).
   struct Annotation {

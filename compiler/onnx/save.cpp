@@ -145,8 +145,8 @@ void annotate(pb::NodeProto& node, const std::string& configuration, int stage) 
 
 }  // namespace
 
-void Model::save(const std::string& path, const std::vector<std::string>& replaced,
-                 const WeightSource& replacements) const {
+void Model::save(const std::string& path, const std::vector<std::string>& replaced, const WeightSource& replacements,
+                 int64_t inline_bytes) const {
   const std::set<std::string> names(replaced.begin(), replaced.end());
   for (const std::string& name : names) {
     if (data_->weights.find(name) == nullptr)
@@ -156,7 +156,7 @@ void Model::save(const std::string& path, const std::vector<std::string>& replac
   replace_generated(*data_, *proto.mutable_graph(), names);
   replace_sparse(*data_, *proto.mutable_graph(), names);
   write_model(
-      *data_, proto, path, [&](const std::string& name) { return names.contains(name); },
+      *data_, proto, path, inline_bytes, [&](const std::string& name) { return names.contains(name); },
       [&](const std::string& name, int64_t offset, std::span<std::byte> out) { replacements.read(name, offset, out); });
 }
 
@@ -187,7 +187,7 @@ void Model::save_annotated(const std::string& path, const Annotation& annotation
   for (const std::string& device : annotation.device_names) configuration.add_device(device);
   proto.set_ir_version(std::max(proto.ir_version(), kMultiDeviceIrVersion));
   write_model(
-      *data_, proto, path, [](const std::string&) { return false; },
+      *data_, proto, path, kMaxInlineBytes, [](const std::string&) { return false; },
       [](const std::string&, int64_t, std::span<std::byte>) {});
 }
 

@@ -8,15 +8,14 @@
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
 #include "compiler/base/file.h"
+#include "compiler/base/text.h"
 #include "compiler/onnx/types.h"
 
 namespace mpc::onnx_io {
 namespace {
 
-constexpr int64_t kAlignment = 64;  // so that a mapped file can be read in place
-constexpr int64_t kMaxInlineBytes =
-    (int64_t{1} << 31) - (int64_t{64} << 20);  // room below 2 GiB for everything but tensors
-constexpr int64_t kSmallTensorBytes = 1024;    // stays in the model file, where tools look for shapes
+constexpr int64_t kAlignment = 64;           // so that a mapped file can be read in place
+constexpr int64_t kSmallTensorBytes = 1024;  // stays in the model file, where tools look for shapes
 constexpr int64_t kBlockBytes = int64_t{16} << 20;
 
 /// Hands protobuf's output to a file. An error is kept for later: protobuf does not expect exceptions.
@@ -76,9 +75,9 @@ void refuse_external_attributes(const pb::GraphProto& graph) {
 
 class Writer {
  public:
-  Writer(const Model::Data& data, const std::string& path, const std::function<bool(const std::string&)>& is_replaced,
-         const ReplacementReader& read)
-      : data_(data), path_(path), is_replaced_(is_replaced), read_(read) {}
+  Writer(const Model::Data& data, const std::string& path, int64_t inline_bytes,
+         const std::function<bool(const std::string&)>& is_replaced, const ReplacementReader& read)
+      : data_(data), path_(path), inline_bytes_(inline_bytes), is_replaced_(is_replaced), read_(read) {}
 
   void run(pb::ModelProto& proto) {
     auto& initializers = *proto.mutable_graph()->mutable_initializer();
@@ -88,7 +87,7 @@ class Writer {
       bytes += stored_bytes(tensor);
       has_external = has_external || is_external(tensor);
     }
-    if (has_external || bytes > kMaxInlineBytes) data_file_.emplace(path_ + ".data");
+    if (has_external || bytes > inline_bytes_) open_data_file();
     refuse_external_attributes(proto.graph());
     for (auto& tensor : initializers) store(tensor);
     AtomicFile file(path_);
@@ -100,11 +99,20 @@ class Writer {
     }
     if (stream.error()) throw *stream.error();
     if (!is_written) throw Error(ErrorId::M011, path_, "the model does not fit into a protobuf of 2 GiB");
+    file.flush();
     if (data_file_) data_file_->commit();
     file.commit();
   }
 
  private:
+  void open_data_file() {
+    // The model names the file, and a location is UTF-8.
+    if (!is_utf8(data_location()))
+      throw Error(ErrorId::M012, path_, "is not valid UTF-8, which the name of a model with external data must be");
+    data_file_.emplace(path_ + ".data");
+  }
+  std::string data_location() const { return std::filesystem::path(path_).filename().string() + ".data"; }
+
   void store(pb::TensorProto& tensor) {
     const bool was_external = is_external(tensor);
     const bool is_new = is_replaced_(tensor.name());
@@ -134,7 +142,7 @@ class Writer {
       added.set_key(key);
       added.set_value(std::move(value));
     };
-    entry("location", std::filesystem::path(path_).filename().string() + ".data");
+    entry("location", data_location());
     entry("offset", std::to_string(start));
     entry("length", std::to_string(bytes));
   }
@@ -163,6 +171,7 @@ class Writer {
 
   const Model::Data& data_;
   const std::string& path_;
+  const int64_t inline_bytes_;
   const std::function<bool(const std::string&)>& is_replaced_;
   const ReplacementReader& read_;
   std::optional<AtomicFile> data_file_;
@@ -170,9 +179,9 @@ class Writer {
 
 }  // namespace
 
-void write_model(const Model::Data& data, pb::ModelProto& proto, const std::string& path,
+void write_model(const Model::Data& data, pb::ModelProto& proto, const std::string& path, int64_t inline_bytes,
                  const std::function<bool(const std::string&)>& is_replaced, const ReplacementReader& read) {
-  Writer(data, path, is_replaced, read).run(proto);
+  Writer(data, path, inline_bytes, is_replaced, read).run(proto);
 }
 
 }  // namespace mpc::onnx_io

@@ -13,10 +13,10 @@ namespace mpc::onnx_io {
 using ReplacementReader = std::function<void(const std::string& name, int64_t offset, std::span<std::byte> out)>;
 
 /// Writes `proto`, a changed copy of data.proto. Initializers for which `is_replaced` holds get what `read` gives.
-/// Tensors go to `<path>.data` when the model had external data or would pass 2 GiB; both files appear whole or not at
-/// all, the data first.
+/// Tensors go to `<path>.data` when the model had external data or has initializers of more than `inline_bytes`. Both
+/// files are on the disk before one of them appears, the data first.
 /// @throws Error(M011, M012, M046: external data outside initializers, and those of `read`).
-void write_model(const Model::Data& data, pb::ModelProto& proto, const std::string& path,
+void write_model(const Model::Data& data, pb::ModelProto& proto, const std::string& path, int64_t inline_bytes,
                  const std::function<bool(const std::string&)>& is_replaced, const ReplacementReader& read);
 
 }  // namespace mpc::onnx_io

@@ -2,8 +2,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 
+#include "compiler/onnx/external_data.h"
 #include "tests/unit/onnx_support.h"
 
 // External data: where it may lie, and what its entries may say.
@@ -132,6 +134,60 @@ TEST_CASE("external data: a link in the middle of the path is refused with M012"
   const ModelFolder folder(Entries{{"location", "sub/secret.bin"}});
   std::filesystem::create_symlink(folder.path(), folder / "sub");
   CHECK(folder.error() == "M012");
+}
+
+TEST_CASE("external data: without openat2 the same is read and the same is refused") {
+  const ModelFolder folder(Entries{{"location", "w.bin"}});
+  std::filesystem::create_directories(folder / "sub/deeper");
+  write_bytes(folder / "sub/deeper/w.bin", ModelFolder::bytes());
+  std::filesystem::create_symlink(folder.path(), folder / "up");
+  std::filesystem::create_symlink("deeper", folder / "sub/link");
+  std::filesystem::create_symlink("w.bin", folder / "file_link");
+  std::filesystem::create_hard_link(folder.path() + "/secret.bin", folder / "hard");
+  REQUIRE(mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  static int calls = 0;
+  const auto absent = [](int, const char*, const open_how*, size_t) -> long {
+    ++calls;
+    errno = ENOSYS;
+    return -1;
+  };
+  // What a location ends with, read through the files of a kernel with or without openat2.
+  const auto outcome = [&](onnx_io::OpenAt2 openat2, const std::string& location) -> std::string {
+    onnx_io::ExternalFiles files(folder / "model.onnx", "", openat2);
+    try {
+      const pb::ModelProto model = model_with({{"location", location}});
+      const onnx_io::ExternalRegion region = files.check(model.graph().initializer(0), 16, "tensor");
+      float numbers[4];
+      files.read(region, 0, std::as_writable_bytes(std::span(numbers)));
+      return numbers[3] == 4 ? "read" : "other bytes";
+    } catch (const Error& error) {
+      return std::string(error_name(error.id()));
+    }
+  };
+  const std::pair<const char*, const char*> kLocations[] = {{"w.bin", "read"},
+                                                            {"sub/deeper/w.bin", "read"},
+                                                            {"up/secret.bin", "M012"},
+                                                            {"sub/link/w.bin", "M012"},
+                                                            {"file_link", "M012"},
+                                                            {"hard", "M012"},
+                                                            {"pipe", "M012"},
+                                                            {"sub", "M012"},
+                                                            {"sub/absent/w.bin", "M010"},
+                                                            {"w.bin/w.bin", "M010"},
+                                                            {"absent", "M010"},
+                                                            {"../secret.bin", "M012"}};
+  for (const auto& [location, expected] : kLocations) {
+    CAPTURE(location);
+    CHECK(outcome(onnx_io::kernel_openat2, location) == expected);
+    CHECK(outcome(absent, location) == expected);
+  }
+  CHECK(calls >= 12);
+  // Another failure is not a reason to look by another way.
+  const auto refused = [](int, const char*, const open_how*, size_t) -> long {
+    errno = EPERM;
+    return -1;
+  };
+  CHECK(outcome(refused, "w.bin") == "M010");
 }
 
 TEST_CASE("external data: an external root lets links lead anywhere below it, and nowhere else") {

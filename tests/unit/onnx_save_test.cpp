@@ -102,6 +102,60 @@ TEST_CASE("save: external data is written beside the file, replaced or not") {
   CHECK(weight(saved, "b", 512) == std::vector<float>(512, 9));
 }
 
+TEST_CASE("save: weights that protobuf cannot hold go to a file beside the model, both whole or none") {
+  const TemporaryFolder folder;
+  // a: 2048 bytes, b: 4096, small: 8, which stays where tools look for shapes.
+  pb::ModelProto proto = parse_graph(
+      "(float[512] x) => (float[2, 512] y) <float[2] small = {5, 6}> { c = Add(x, a) d = Mul(c, b) k = "
+      "Constant<value_ints = [2, 1]>() s = Reshape(small, k) y = Add(d, s) }");
+  const auto add = [&](const char* name, std::vector<int64_t> dims, float number) {
+    auto& tensor = *proto.mutable_graph()->add_initializer();
+    tensor.set_name(name);
+    tensor.set_data_type(pb::TensorProto::FLOAT);
+    int64_t count = 1;
+    for (const int64_t dim : dims) {
+      tensor.add_dims(dim);
+      count *= dim;
+    }
+    for (int64_t i = 0; i < count; ++i) tensor.add_float_data(number);
+  };
+  add("a", {512}, 1.5F);
+  add("b", {2, 512}, 2.5F);
+  const onnx_io::Model model = load(proto);
+  constexpr int64_t kBytes = 2048 + 4096 + 8;
+  model.save(folder / "in.onnx", {"b"}, Constant(9), kBytes);
+  CHECK(folder.entries() == std::vector<std::string>{"in.onnx"});
+  model.save(folder / "out.onnx", {"b"}, Constant(9), kBytes - 1);
+  CHECK(folder.entries() == std::vector<std::string>{"in.onnx", "out.onnx", "out.onnx.data"});
+  CHECK(std::filesystem::file_size(folder / "out.onnx.data") == 2048 + 4096);
+  CHECK(std::filesystem::file_size(folder / "out.onnx") < 1024);
+  const onnx_io::Model saved = onnx_io::Model::load(folder / "out.onnx");
+  CHECK(weight(saved, "a", 512) == std::vector<float>(512, 1.5F));
+  CHECK(weight(saved, "b", 1024) == std::vector<float>(1024, 9));
+  CHECK(weight(saved, "small", 2) == std::vector<float>{5, 6});
+  CHECK(op_names(import(saved)) == op_names(import(model)));
+
+  // Saving a model over itself reads the old data while the new is written; a failure leaves both as they were.
+  const std::string old_model = content(folder / "out.onnx");
+  const std::string old_data = content(folder / "out.onnx.data");
+  class Failing : public WeightSource {
+    void read(const std::string&, int64_t, std::span<std::byte>) const override {
+      throw Error(ErrorId::M070, "", "no memory");
+    }
+  };
+  CHECK(error_id([&] { saved.save(folder / "out.onnx", {"b"}, Failing(), 0); }) == "M070");
+  std::filesystem::create_directory(folder / "taken.onnx");
+  CHECK(error_id([&] { saved.save(folder / "taken.onnx", {"b"}, Constant(1), 0); }) == "M012");
+  CHECK(folder.entries() == std::vector<std::string>{"in.onnx", "out.onnx", "out.onnx.data", "taken.onnx"});
+  CHECK(content(folder / "out.onnx") == old_model);
+  CHECK(content(folder / "out.onnx.data") == old_data);
+  saved.save(folder / "out.onnx", {"b"}, Constant(4), 0);
+  const onnx_io::Model again = onnx_io::Model::load(folder / "out.onnx");
+  CHECK(weight(again, "a", 512) == std::vector<float>(512, 1.5F));
+  CHECK(weight(again, "b", 1024) == std::vector<float>(1024, 4));
+  CHECK(error_id([&] { model.save(folder / "\xff.onnx", {}, Constant(0), 0); }) == "M012");
+}
+
 TEST_CASE("save: a generated parameter becomes an initializer") {
   const TemporaryFolder folder;
   const onnx_io::Model model =
