@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "compiler/onnx/fitting_input.h"
 #include "compiler/onnx/importer.h"
 #include "compiler/onnx/types.h"
 
@@ -106,6 +107,7 @@ void Importer::add_inputs() {
 
 /// The first input's dimension 0 is the batch: an input whose dimension 0 is written the same way gets options.batch.
 std::vector<int64_t> Importer::input_dims(const DeclaredValue& input) {
+  if (const auto forced = forced_inputs_.find(input.name); forced != forced_inputs_.end()) return forced->second;
   const auto given = options_.input_shapes.find(input.name);
   if (!input.has_shape) {
     if (given == options_.input_shapes.end())
@@ -222,7 +224,16 @@ void refuse_shared_updates(const Graph& graph) {
 Graph Model::import(const ImportOptions& options, const Evaluator& evaluator) const {
   try {
     Importer importer(*data_, options, evaluator);
-    Graph graph = importer.run();
+    Graph graph;
+    try {
+      graph = importer.run();
+    } catch (const Error& error) {
+      if (error.id() != ErrorId::M032 || !importer.mismatch()) throw;
+      const std::string fitting = fitting_input(*data_, options, evaluator, importer);
+      if (fitting.empty()) throw;
+      throw Error(error.id(), error.where(), error.what_happened(),
+                  fmt::format("{}{}{} fits", error.hint(), error.hint().empty() ? "" : "; ", fitting));
+    }
     if (!importer.unsupported().empty()) importer.throw_unsupported();
     refuse_shared_updates(graph);
     return graph;

@@ -246,6 +246,27 @@ std::optional<std::vector<Slot>> Importer::fold(const OnnxNode& node, OpKind op,
   return slots;
 }
 
+void Importer::note_product(const OnnxNode& node, OpKind op, const std::vector<Slot>& inputs,
+                            const Attributes& attributes) {
+  mismatch_.reset();
+  if ((op != OpKind::Gemm && op != OpKind::MatMul) || inputs.size() < 2) return;
+  if (inputs[0] == kAbsent || inputs[1] == kAbsent) return;
+  const Shape& a = type(inputs[0]).shape;
+  const Shape& b = type(inputs[1]).shape;
+  if (a.rank() == 0 || b.rank() == 0 || (op == OpKind::Gemm && (a.rank() != 2 || b.rank() != 2))) return;
+  const auto is_set = [&](std::string_view name) {
+    const Attribute* value = attributes.find(name);
+    return value != nullptr && *value != Attribute(int64_t{0});
+  };
+  const int64_t found = a[is_set("transA") ? 0 : a.rank() - 1];
+  const int64_t expected = b[is_set("transB") ? 1 : std::max(0, b.rank() - 2)];
+  if (found != expected) mismatch_ = ProductMismatch{node.name, found, expected};
+}
+
+bool Importer::has_imported(const std::string& node) const {
+  return std::ranges::find(graph_.nodes(), node, &Node::name) != graph_.nodes().end();
+}
+
 std::vector<Slot> Importer::emit_named(const OnnxNode& node, OpKind op, const std::vector<Slot>& inputs,
                                        Attributes attributes, const std::string& node_name,
                                        const std::vector<std::string>& output_names) {
@@ -253,6 +274,7 @@ std::vector<Slot> Importer::emit_named(const OnnxNode& node, OpKind op, const st
   if (op != OpKind::Dropout) {
     if (auto folded = fold(node, op, inputs, attributes, output_names)) return *folded;
   }
+  note_product(node, op, inputs, attributes);
   std::vector<ValueId> operands;
   for (const Slot input : inputs) operands.push_back(input == kAbsent ? ValueId() : value(input));
   const NodeId id = append(

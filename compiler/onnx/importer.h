@@ -44,6 +44,13 @@ struct OnnxNode {
   [[noreturn]] void fail(ErrorId id, std::string message, std::string hint = {}) const;
 };
 
+/// A matrix product whose inner dimensions differ.
+struct ProductMismatch {
+  std::string node;
+  int64_t found = 0;     // of the left operand
+  int64_t expected = 0;  // of the right one
+};
+
 /// Builds the graph of a model: one node after the other in topological order; operands that are known are folded on
 /// the way. Import rules (import_rules.h) use the lower half.
 class Importer {
@@ -52,6 +59,16 @@ class Importer {
 
   Graph run();
   const std::vector<UnsupportedNode>& unsupported() const { return unsupported_; }
+  /// The product at which run() ended, if it was one.
+  const std::optional<ProductMismatch>& mismatch() const { return mismatch_; }
+  /// Bytes of the constants that run() has computed.
+  int64_t folded_bytes() const { return folded_bytes_; }
+  /// Has run(), which ended with an error, come past the node of this name, which makes a value of the graph?
+  bool has_imported(const std::string& node) const;
+  /// The type of an input of the model. @pre run() has come past the inputs.
+  const TensorType& input_type(const std::string& name) const { return type(names_.at(name)); }
+  /// Gives an input this shape, whatever the model says of it. @pre before run().
+  void force_input(const std::string& name, std::vector<int64_t> shape) { forced_inputs_[name] = std::move(shape); }
   /// The error that names every unsupported node. @pre there is one.
   [[noreturn]] void throw_unsupported() const;
 
@@ -123,6 +140,7 @@ class Importer {
     int depth;
   };
 
+  void note_product(const OnnxNode& node, OpKind op, const std::vector<Slot>& inputs, const Attributes& attributes);
   void add_inputs();
   void add_outputs();
   std::vector<int64_t> input_dims(const DeclaredValue& input);
@@ -152,6 +170,8 @@ class Importer {
   std::deque<Opsets> expanded_opsets_;
   std::vector<UnsupportedNode> unsupported_;
   std::vector<ErrorId> unsupported_ids_;
+  std::optional<ProductMismatch> mismatch_;
+  std::map<std::string, std::vector<int64_t>> forced_inputs_;
   int64_t node_count_ = 0;
   int64_t folded_bytes_ = 0;
   int64_t rng_count_ = 0;

@@ -30,6 +30,8 @@ TEST_CASE("S-H: the classifier as printed is refused before anything is planned,
   CHECK(text.find("classifier/fc") != std::string::npos);
   CHECK(text.find("16384") != std::string::npos);
   CHECK(text.find("4096") != std::string::npos);
+  CHECK(text.find("B with 16384 rows") != std::string::npos);
+  CHECK(text.find("an input \"x\" of 32x32 instead of 64x64 fits") != std::string::npos);
 }
 
 struct Sizes {

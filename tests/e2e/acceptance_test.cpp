@@ -84,6 +84,7 @@ TEST_CASE("acceptance S-H: the broken classifier is refused with the node and bo
   CHECK(result.err.find("classifier/") != std::string::npos);
   CHECK(result.err.find("16384") != std::string::npos);
   CHECK(result.err.find("4096") != std::string::npos);
+  CHECK(result.err.find("B with 16384 rows; an input \"x\" of 32x32 instead of 64x64 fits\n") != std::string::npos);
 }
 
 TEST_CASE("acceptance S-I: the pinned classifier receives the pooled features") {

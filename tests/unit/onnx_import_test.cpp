@@ -359,6 +359,34 @@ TEST_CASE("import: batch normalization updates its running averages in training"
   CHECK_FALSE(find_violation(training));
 }
 
+TEST_CASE("import: a classifier of another image size is refused with the size that fits, where there is one") {
+  // Two convolutions of stride 2 and a classifier with `features` inputs; the image is h x w.
+  const auto hint = [](const std::string& h, const std::string& w, int features) {
+    const std::string text = import_message(
+        parse_graph("(float[2, 3, " + h + ", " + w +
+                    "] x) => (float[2, n] y) { k1 = ConstantOfShape(s1) k2 = "
+                    "ConstantOfShape(s2) w = ConstantOfShape(s3) s1 = Constant<value_ints = [4, 3, 3, 3]>() s2 = "
+                    "Constant<value_ints = [8, 4, 3, 3]>() s3 = Constant<value_ints = [" +
+                    std::to_string(features) +
+                    ", 5]>() a = Conv<strides = [2, 2], pads = [1, 1, 1, 1]>(x, k1) b = "
+                    "Conv<strides = [2, 2], pads = [1, 1, 1, 1]>(a, k2) f = Flatten(b) y = Gemm(f, w) }"));
+    const size_t at = text.find("an input");
+    return at == std::string::npos ? "" : text.substr(at);
+  };
+  // 8 channels of ceil(h / 4) x ceil(w / 4): 2 x 2 = 32 features from 5, 200 = 8 x 5 x 5 from 17.
+  CHECK(hint("32", "32", 32) == "an input \"x\" of 5x5 instead of 32x32 fits");
+  CHECK(hint("8", "8", 200) == "an input \"x\" of 17x17 instead of 8x8 fits");
+  // In the ratio of the input, 3 to 2: 9 x 6 becomes 5 x 3 and then 3 x 2, 6 positions.
+  CHECK(hint("24", "16", 48) == "an input \"x\" of 9x6 instead of 24x16 fits");
+  // No square has 8 x 3 features, and no image at all has 33.
+  CHECK(hint("32", "32", 24) == "");
+  CHECK(hint("8", "8", 33) == "");
+  // Nothing to vary: the features are the input.
+  CHECK(import_message(parse_graph("(float[2, 6] x) => (float[2, 3] y) <float[4, 3] w = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, "
+                                   "1, 1}> { y = Gemm(x, w) }"))
+            .find("an input") == std::string::npos);
+}
+
 TEST_CASE("import: running averages that another node uses too are refused in training, naming both nodes") {
   const auto message = [](const std::string& nodes, ImportOptions::Mode mode) {
     ImportOptions options;
