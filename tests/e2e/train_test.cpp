@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include "compiler/base/error.h"
 #include "compiler/base/file.h"
+#include "compiler/base/json.h"
 #include "mpc/mpc.h"
 #include "tests/e2e/cli.h"
 
+using mpc::read_json_file;
 using mpc::write_file_atomic;
 using namespace mpc::test;
 using nlohmann::json;
@@ -80,7 +83,7 @@ TEST_CASE("train: data and labels come from files") {
   CHECK(answer["loss"].back().get<double>() < 1e-3);
 }
 
-TEST_CASE("train: images and labels come from IDX files, as Fashion-MNIST has them") {
+TEST_CASE("train, S-D: seqnet on two devices learns images from IDX files, with the loss of one device bit for bit") {
   const TemporaryFolder folder;
   const std::string model = zoo_model(folder, "seqnet");
   constexpr int kRows = 400;
@@ -95,12 +98,57 @@ TEST_CASE("train: images and labels come from IDX files, as Fashion-MNIST has th
   }
   write_file_atomic(folder / "images", images);
   write_file_atomic(folder / "labels", labels);
-  const json answer = answer_of({"train", model, "--devices", "cpu:2", "--data", "x=" + (folder / "images"), "--labels",
-                                 folder / "labels", "--optimizer", "adam,lr=0.01", "--epochs", "10", "--batch", "100"});
+  const std::vector<std::string> parts = {"--devices", "cpu:2", "--pin",   "lin1/=0", "--pin",
+                                          "lin2/=1",   "--pin", "loss/=1", "--json",  folder / "two.json"};
+  const auto train = [&](const std::string& data, const std::vector<std::string>& devices) {
+    std::vector<std::string> arguments = {"train",           model,         "--data",       "x=" + data, "--labels",
+                                          folder / "labels", "--optimizer", "adam,lr=0.01", "--epochs",  "10",
+                                          "--batch",         "100"};
+    arguments.insert(arguments.end(), devices.begin(), devices.end());
+    return run_mpc(arguments);
+  };
+  const CommandResult two = train(folder / "images", parts);
+  REQUIRE_MESSAGE(two.exit_code == 0, two.err);
+  CHECK(two.out.find("Epoch [1/10], Loss: ") != std::string::npos);
+  CHECK(two.out.find("Epoch [10/10], Loss: ") != std::string::npos);
+  CHECK(two.out.find("Training finished.") != std::string::npos);
+  const json answer = read_json_file(folder / "two.json", mpc::ErrorId::M010);
   CHECK(answer["loss"].size() == 40);
   // Guessing among ten classes costs ln 10 = 2.30.
   CHECK(answer["loss"].front().get<double>() > 1.5);
   CHECK(answer["loss"].back().get<double>() < 0.5);
+  // 100 rows of 200 hidden values, forth and back; images and labels are fed where they are used.
+  REQUIRE(answer["transfers"].size() == 2);
+  for (const json& transfer : answer["transfers"]) CHECK(transfer["bytes"] == 80000);
+
+  REQUIRE(train(folder / "images", {"--devices", "cpu:1", "--json", folder / "one.json"}).exit_code == 0);
+  CHECK(read_json_file(folder / "one.json", mpc::ErrorId::M010)["loss"] == answer["loss"]);
+
+  // As it is downloaded; only its first bytes matter to say so.
+  write_file_atomic(folder / "images.gz", std::string("\x1f\x8b\x08\0", 4) + images);
+  const CommandResult packed = train(folder / "images.gz", {});
+  CHECK(packed.exit_code == 3);
+  CHECK(packed.err.find("images.gz: is compressed with gzip; unpack it with gunzip first") != std::string::npos);
+}
+
+TEST_CASE("train, S-D: fewer devices than asked for are refused, unless one is to be shared by name") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "seqnet");
+  const auto train = [&](const std::vector<std::string>& devices) {
+    std::vector<std::string> arguments = {"train", model, "--data", "synthetic", "--steps", "2"};
+    arguments.insert(arguments.end(), devices.begin(), devices.end());
+    return run_mpc(arguments);
+  };
+  const CommandResult gpus = train({"--gpus", "2"});
+  CHECK(gpus.exit_code == 8);
+  CHECK(
+      gpus.err.find("this machine has 0 GPUs that mpc can use; --devices cuda:0*2 puts 2 logical devices on one GPU") !=
+      std::string::npos);
+  const CommandResult pinned = train({"--devices", "cpu:1", "--pin", "lin1/=0", "--pin", "lin2/=1"});
+  CHECK(pinned.exit_code == 2);
+  CHECK(pinned.err.find("--pin lin2/=1: there is no device '1'; devices are 0 to 0") != std::string::npos);
+  // Two logical devices on the one CPU.
+  CHECK(train({"--devices", "cpu,cpu", "--pin", "lin1/=0", "--pin", "lin2/=1"}).exit_code == 0);
 }
 
 TEST_CASE("train: interrupted, it saves a valid model and ends with 130 or 143") {
