@@ -44,20 +44,31 @@ void require_channels(Importer& importer, const OnnxNode& node, size_t first, si
   }
 }
 
-/// Batch statistics without running averages to update in place: the statistics come in and go out as plain values.
-void batch_statistics(Importer& importer, const OnnxNode& node) {
+/// The statistics of x over some axes, and x normalized with them and scaled per channel.
+struct Normalized {
+  Slot mean;
+  Slot variance;
+  Slot scaled;
+};
+Normalized normalize_over(Importer& importer, const OnnxNode& node, const std::vector<int64_t>& axes) {
   const Slot x = node.inputs[0];
-  const int rank = importer.type(x).shape.rank();
-  std::vector<int64_t> axes = axes_from(2, rank);
-  axes.insert(axes.begin(), 0);
   const Attributes reduce{{"axes", axes}, {"keepdims", int64_t{1}}};
   const Slot mean = importer.emit(node, OpKind::ReduceMean, {x}, reduce, "mean");
   const Slot centred = importer.emit(node, OpKind::Sub, {x, mean}, {}, "centred");
   const Slot squares = importer.emit(node, OpKind::Mul, {centred, centred}, {}, "squares");
   const Slot variance = importer.emit(node, OpKind::ReduceMean, {squares}, reduce, "variance");
   const Slot unit = normalized(importer, node, centred, variance, node.number("epsilon", 1e-5));
-  const Slot scaled = importer.emit(node, OpKind::Mul,
-                                    {unit, per_channel(importer, node, node.inputs[1], rank, "scale")}, {}, "scaled");
+  const Slot scale = per_channel(importer, node, node.inputs[1], importer.type(x).shape.rank(), "scale");
+  return {mean, variance, importer.emit(node, OpKind::Mul, {unit, scale}, {}, "scaled")};
+}
+
+/// Batch statistics without running averages to update in place: the statistics come in and go out as plain values.
+void batch_statistics(Importer& importer, const OnnxNode& node) {
+  const Slot x = node.inputs[0];
+  const int rank = importer.type(x).shape.rank();
+  std::vector<int64_t> axes = axes_from(2, rank);
+  axes.insert(axes.begin(), 0);
+  const auto [mean, variance, scaled] = normalize_over(importer, node, axes);
   const double momentum = node.number("momentum", 0.9);
   const auto running = [&](size_t input, Slot batch, std::string_view what) {
     const Slot flat = importer.reshape(node, batch, importer.type(node.inputs[input]).shape.to_vector(),
@@ -249,14 +260,7 @@ void instance_normalization(Importer& importer, OnnxNode& node) {
   if (rank < 3)
     node.fail(ErrorId::M032,
               fmt::format("input 0 has shape {}, rank 3 or more is needed", to_string(importer.type(x).shape)));
-  const Attributes reduce{{"axes", axes_from(2, rank)}, {"keepdims", int64_t{1}}};
-  const Slot mean = importer.emit(node, OpKind::ReduceMean, {x}, reduce, "mean");
-  const Slot centred = importer.emit(node, OpKind::Sub, {x, mean}, {}, "centred");
-  const Slot squares = importer.emit(node, OpKind::Mul, {centred, centred}, {}, "squares");
-  const Slot variance = importer.emit(node, OpKind::ReduceMean, {squares}, reduce, "variance");
-  const Slot unit = normalized(importer, node, centred, variance, node.number("epsilon", 1e-5));
-  const Slot scaled = importer.emit(node, OpKind::Mul,
-                                    {unit, per_channel(importer, node, node.inputs[1], rank, "scale")}, {}, "scaled");
+  const Slot scaled = normalize_over(importer, node, axes_from(2, rank)).scaled;
   importer.emit_results(node, OpKind::Add, {scaled, per_channel(importer, node, node.inputs[2], rank, "bias")}, {});
 }
 

@@ -10,26 +10,10 @@
 namespace mpc::reference {
 namespace {
 
-constexpr int64_t kChunk = 512;  // elements converted at a time
-
-// y[i] = f(x[i]), computed in C and stored from R. The result may take the bytes of the operand.
-template <class C, class R, class F>
-void map(const KernelCall& call, F&& f) {
-  std::array<C, kChunk> in;
-  std::array<R, kChunk> out;
-  const int64_t elements = call.outputs[0].shape.elements();
-  for (int64_t begin = 0; begin < elements; begin += kChunk) {
-    const size_t count = static_cast<size_t>(std::min(kChunk, elements - begin));
-    load<C>(call.inputs[0], begin, std::span(in.data(), count));
-    for (size_t i = 0; i < count; ++i) out[i] = f(in[i]);
-    store<R>(call.outputs[0], begin, std::span<const R>(out.data(), count));
-  }
-}
-
 template <class F>
 void map_numbers(OpKind op, const KernelCall& call) {
   const auto parameters = functors::parameters_of(op, call.attributes);
-  map<double, double>(call, [&](double x) { return F::value(x, parameters); });
+  map_elements<double, double>(call, [&](double x) { return F::value(x, parameters); });
 }
 
 template <class F>
@@ -62,7 +46,7 @@ template <class C>
 void clip_integers(const KernelCall& call) {
   const C low = integer_bound<C>(call.attributes.number("min"), true);
   const C high = integer_bound<C>(call.attributes.number("max"), false);
-  map<C, C>(call, [&](C x) { return std::min(high, std::max(low, x)); });
+  map_elements<C, C>(call, [&](C x) { return std::min(high, std::max(low, x)); });
 }
 
 // The kernel of a function that is also defined for integers, where it is `integer_value`.
@@ -70,8 +54,8 @@ template <class F, class G>
 void map_any(OpKind op, const KernelCall& call, G&& integer_value) {
   const DType dtype = call.inputs[0].dtype;
   if (is_float(dtype)) return map_numbers<F>(op, call);
-  if (dtype == DType::u64) return map<uint64_t, uint64_t>(call, integer_value);
-  map<int64_t, int64_t>(call, integer_value);
+  if (dtype == DType::u64) return map_elements<uint64_t, uint64_t>(call, integer_value);
+  map_elements<int64_t, int64_t>(call, integer_value);
 }
 
 // 0 - x modulo 2^64.
@@ -150,16 +134,16 @@ void Clip(const KernelCall& call) {
 void IsInf(const KernelCall& call) {
   const bool negative = call.attributes.flag("detect_negative");
   const bool positive = call.attributes.flag("detect_positive");
-  map<double, int64_t>(call,
-                       [&](double x) { return static_cast<int64_t>(std::isinf(x) && (x < 0 ? negative : positive)); });
+  map_elements<double, int64_t>(
+      call, [&](double x) { return static_cast<int64_t>(std::isinf(x) && (x < 0 ? negative : positive)); });
 }
 
 void IsNaN(const KernelCall& call) {
-  map<double, int64_t>(call, [](double x) { return static_cast<int64_t>(std::isnan(x)); });
+  map_elements<double, int64_t>(call, [](double x) { return static_cast<int64_t>(std::isnan(x)); });
 }
 
 void Not(const KernelCall& call) {
-  map<int64_t, int64_t>(call, [](int64_t x) { return static_cast<int64_t>(x == 0); });
+  map_elements<int64_t, int64_t>(call, [](int64_t x) { return static_cast<int64_t>(x == 0); });
 }
 
 void UnaryGrad(const KernelCall& call) {

@@ -8,8 +8,6 @@
 namespace mpc::reference {
 namespace {
 
-constexpr int64_t kChunk = 512;  // elements converted at a time
-
 // y[i] = f(a[i], b[i]), computed in C and stored from R. The result may take the bytes of an operand of its own type.
 template <class C, class R, class F>
 void zip(const KernelCall& call, F&& f) {

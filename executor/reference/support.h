@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -19,6 +20,8 @@
 namespace mpc::reference {
 
 using Index = std::array<int64_t, kMaxRank>;
+
+inline constexpr int64_t kChunk = 512;  // elements converted at a time
 
 /// Elements [begin, begin + out.size()) of a tensor, converted to the compute type C (double, int64_t or uint64_t).
 template <class C>
@@ -47,6 +50,21 @@ inline std::vector<double> load_numbers(const TensorView& from) {
 }
 inline std::vector<int64_t> load_integers(const TensorView& from) {
   return load_all<int64_t>(from);
+}
+
+/// y[i] = f(x[i]) for operand 0 and result 0, computed in C and stored from R. The result may take the bytes of the
+/// operand.
+template <class C, class R, class F>
+void map_elements(const KernelCall& call, F&& f) {
+  std::array<C, kChunk> in;
+  std::array<R, kChunk> out;
+  const int64_t elements = call.outputs[0].shape.elements();
+  for (int64_t begin = 0; begin < elements; begin += kChunk) {
+    const size_t count = static_cast<size_t>(std::min(kChunk, elements - begin));
+    load<C>(call.inputs[0], begin, std::span(in.data(), count));
+    for (size_t i = 0; i < count; ++i) out[i] = f(in[i]);
+    store<R>(call.outputs[0], begin, std::span<const R>(out.data(), count));
+  }
 }
 
 /// One element. Slower than load/store of many.

@@ -11,8 +11,6 @@
 namespace mpc::reference {
 namespace {
 
-constexpr int64_t kChunk = 512;  // elements converted at a time
-
 // The scalar operands of an optimizer that start at operand `first`: step, lr_scale, grad_scale?.
 struct StepScalars {
   int64_t step;

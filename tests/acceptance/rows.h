@@ -13,6 +13,7 @@
 #include "compiler/plan/simulate.h"
 #include "executor/session.h"
 #include "passes/pipeline.h"
+#include "tests/support/run_plan.h"
 #include "tests/unit/helpers.h"
 
 // What the rows of the acceptance table share: sample models as files, plans for CPU devices, runs on seeded data, and
@@ -81,16 +82,13 @@ class Data {
   std::vector<Entry> entries_;
 };
 
-/// Everything that a run leaves behind.
-struct Outcome {
-  std::vector<double> losses;
-  std::map<std::string, Literal> tensors;  // outputs, gradients, parameters, optimizer state
-};
-
 /// Options of a session that finds reads of what was never written.
 executor::SessionOptions poisoned();
 /// Runs `steps` steps on the same batch, and checks that no device used more memory than planned.
 Outcome run(const ZooModel& model, const Plan& plan, int steps, int64_t label_bound = 10);
+/// The largest error of an element of `actual`, as a share of the largest element of `expected`; infinity when that is
+/// 0, for then there is nothing to compare with; NaN when an element is.
+double largest_error(const Literal& actual, const Literal& expected);
 /// CHECKs that two runs left the same bits, tensor by tensor.
 void check_same_bits(const Outcome& expected, const Outcome& actual);
 /// Plans `options` for `devices` devices and for one, runs both for `steps` steps and compares. @return the plan.

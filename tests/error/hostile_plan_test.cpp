@@ -9,7 +9,6 @@
 #include <limits>
 #include <map>
 #include <optional>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +23,7 @@
 #include "models/zoo.h"
 #include "mpc/compile.h"
 #include "mpc/session.h"
+#include "tests/support/dice.h"
 #include "tests/unit/helpers.h"
 
 namespace mpc::test {
@@ -84,14 +84,9 @@ const std::deque<Case>& cases() {
   return all;
 }
 
-class Dice {
+class PlanDice : public Dice {
  public:
-  explicit Dice(uint32_t seed) : engine_(seed) {}
-  size_t below(size_t count) { return engine_() % count; }
-  template <class T>
-  T& pick(std::vector<T>& items) {
-    return items[below(items.size())];
-  }
+  using Dice::Dice;
   int64_t integer() {
     constexpr std::array<int64_t, 12> kOdd = {0,
                                               1,
@@ -124,9 +119,6 @@ class Dice {
                                                  "f16", "bidirectional", "tanh", "\xff"};
     return kOdd[below(kOdd.size())];
   }
-
- private:
-  std::mt19937 engine_;
 };
 
 /// The value and all that the plan's checker wants to be of its type: copies on other devices and what is written over
@@ -171,7 +163,7 @@ void set_type(PlanValue& value, DType dtype, const std::vector<Shape>& shapes) {
 }
 
 /// Another shape of as many elements. Dimension 0 stays where it is the batch.
-Shape reshaped(const Shape& shape, Dice& dice) {
+Shape reshaped(const Shape& shape, PlanDice& dice) {
   std::vector<int64_t> dims = shape.to_vector();
   if (dims.empty()) return Shape{1};
   const size_t at = dice.below(dims.size());
@@ -197,7 +189,7 @@ Shape reshaped(const Shape& shape, Dice& dice) {
   return Shape(dims);
 }
 
-Attribute other_value(const Attribute& old, Dice& dice) {
+Attribute other_value(const Attribute& old, PlanDice& dice) {
   if (dice.below(8) == 0) return Attribute(dice.text());
   if (const auto* integer = std::get_if<int64_t>(&old)) {
     return dice.below(2) == 0 ? dice.integer() : int64_t(static_cast<uint64_t>(*integer) + dice.below(5) - 2);
@@ -238,7 +230,7 @@ void change_operands(Plan& p, PlanIndex node, const std::function<void(std::vect
 
 struct Kind {
   std::string what;
-  std::function<void(Plan&, Dice&)> apply;
+  std::function<void(Plan&, PlanDice&)> apply;
 };
 
 void keep(std::vector<PlanIndex>&) {}
@@ -249,7 +241,7 @@ void swap_two(std::vector<PlanIndex>& list, size_t a, size_t b) {
 
 std::vector<Kind> kinds() {
   using P = Plan&;
-  using D = Dice&;
+  using D = PlanDice&;
   return {
       {"another attribute value",
        [](P p, D dice) {
@@ -296,7 +288,7 @@ std::vector<Kind> kinds() {
          for (const PlanIndex member : type_class(p, value)) {
            std::vector<Shape> shapes;
            for (const Shape& shape : p.values[member].shapes) {
-             Dice same(seed);
+             PlanDice same(seed);
              shapes.push_back(reshaped(shape, same));
            }
            set_type(p.values[member], p.values[member].dtype, shapes);
@@ -441,7 +433,7 @@ TEST_CASE("hostile plans: every change is refused when loading, or runs; none is
         CAPTURE(kind.what);
         CAPTURE(seed);
         Plan plan = c.plan;
-        Dice dice(seed);
+        PlanDice dice(seed);
         // What is drawn may be what is there already.
         for (int attempt = 0; attempt < 100 && plan == c.plan; ++attempt) kind.apply(plan, dice);
         run_both_ways(c, plan);

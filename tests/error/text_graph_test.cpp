@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <filesystem>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -8,6 +7,7 @@
 
 #include "compiler/base/file.h"
 #include "tests/support/command.h"
+#include "tests/support/dice.h"
 #include "tests/unit/helpers.h"
 
 // Graphs that a user writes by hand and gets wrong: `mpc opt` must say what is wrong and where, never blame itself.
@@ -129,9 +129,8 @@ TEST_CASE("text graphs: no damage to a golden case is an internal error") {
   constexpr uint32_t kSeeds = 300;
   int accepted = 0;
   for (uint32_t seed = 0; seed < kSeeds; ++seed) {
-    std::mt19937 engine(seed);
-    const auto below = [&](size_t count) { return engine() % count; };
-    const std::string& file = files[below(files.size())];
+    Dice dice(seed);
+    const std::string& file = dice.pick(files);
     // Words and what separates them; one of the words is dropped, written twice, exchanged or replaced.
     std::vector<std::string> words(1);
     for (const char c : read_text_file(file, 1 << 20)) {
@@ -140,9 +139,9 @@ TEST_CASE("text graphs: no damage to a golden case is an internal error") {
       words.back() += c;
       if (ends_word) words.emplace_back();
     }
-    for (size_t change = 0; change < 1 + below(3); ++change) {
-      std::string& word = words[below(words.size())];
-      switch (below(4)) {
+    for (size_t change = 0; change < 1 + dice.below(3); ++change) {
+      std::string& word = dice.pick(words);
+      switch (dice.below(4)) {
         case 0:
           word.clear();
           break;
@@ -150,15 +149,15 @@ TEST_CASE("text graphs: no damage to a golden case is an internal error") {
           word += " " + word;
           break;
         case 2:
-          std::swap(word, words[below(words.size())]);
+          std::swap(word, dice.pick(words));
           break;
         default:
-          word = kWords[below(std::size(kWords))];
+          word = kWords[dice.below(std::size(kWords))];
       }
     }
     std::string text;
     for (const std::string& word : words) text += word;
-    const std::string passes = kPasses[below(std::size(kPasses))];
+    const std::string passes = kPasses[dice.below(std::size(kPasses))];
     const CommandResult result = opt(folder, passes, text);
     accepted += result.exit_code == 0 ? 1 : 0;
     CAPTURE(seed);

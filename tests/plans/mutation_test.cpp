@@ -4,7 +4,6 @@
 #include <functional>
 #include <limits>
 #include <optional>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -13,6 +12,7 @@
 #include "compiler/base/error.h"
 #include "compiler/plan/check.h"
 #include "tests/plans/plan_fixture.h"
+#include "tests/support/dice.h"
 
 // Plans with one field changed at random. Every kind of change here makes every plan of the fixture wrong, so the
 // checker must refuse all of them.
@@ -22,14 +22,9 @@ namespace {
 
 constexpr uint32_t kSeeds = 400;
 
-class Dice {
+class PlanDice : public test::Dice {
  public:
-  explicit Dice(uint32_t seed) : engine_(seed) {}
-  size_t below(size_t count) { return engine_() % count; }
-  template <class T>
-  T& pick(std::vector<T>& items) {
-    return items[below(items.size())];
-  }
+  using Dice::Dice;
   /// A number in [0, count) that is not `other`.
   PlanIndex other(size_t count, PlanIndex other) {
     const auto index = static_cast<PlanIndex>(below(count - 1));
@@ -40,16 +35,13 @@ class Dice {
                                             std::numeric_limits<double>::infinity()};
     return kBad[below(kBad.size())];
   }
-
- private:
-  std::mt19937 engine_;
 };
 
 bool is_event(const Instruction& i) {
   return i.action == Action::record || i.action == Action::wait;
 }
 
-Instruction& pick_action(Plan& p, Dice& dice, const std::function<bool(const Instruction&)>& is_wanted) {
+Instruction& pick_action(Plan& p, PlanDice& dice, const std::function<bool(const Instruction&)>& is_wanted) {
   for (;;) {
     Instruction& instruction = dice.pick(p.instructions);
     if (is_wanted(instruction)) return instruction;
@@ -57,7 +49,7 @@ Instruction& pick_action(Plan& p, Dice& dice, const std::function<bool(const Ins
 }
 
 // A workspace may be larger than needed, and it belongs to no micro-batch.
-PlanSlice& pick_value_slice(Plan& p, Dice& dice) {
+PlanSlice& pick_value_slice(Plan& p, PlanDice& dice) {
   for (;;) {
     PlanSlice& slice = dice.pick(p.slices);
     if (slice.value != kNone) return slice;
@@ -100,7 +92,7 @@ std::vector<std::optional<Life>> lives_of(const Plan& p) {
 }
 
 // Puts a slice where another one lives that is read after this one was written.
-bool overlap_live(Plan& p, Dice& dice) {
+bool overlap_live(Plan& p, PlanDice& dice) {
   const auto lives = lives_of(p);
   for (int attempt = 0; attempt < 1000; ++attempt) {
     const size_t a = dice.below(p.slices.size());
@@ -115,7 +107,7 @@ bool overlap_live(Plan& p, Dice& dice) {
 }
 
 // Moves an instruction that reads something before the one that writes it.
-bool read_too_early(Plan& p, Dice& dice) {
+bool read_too_early(Plan& p, PlanDice& dice) {
   const auto lives = lives_of(p);
   for (int attempt = 0; attempt < 1000; ++attempt) {
     const size_t reader = dice.below(p.instructions.size());
@@ -132,12 +124,12 @@ bool read_too_early(Plan& p, Dice& dice) {
 
 struct Kind {
   std::string what;
-  std::function<void(Plan&, Dice&)> apply;
+  std::function<void(Plan&, PlanDice&)> apply;
 };
 
 std::vector<Kind> kinds() {
   using P = Plan&;
-  using D = Dice&;
+  using D = PlanDice&;
   const auto is_any = [](const Instruction&) { return true; };
   const auto is_work = [](const Instruction& i) { return !is_event(i); };
   return {
@@ -322,7 +314,7 @@ TEST_CASE("check_plan: refuses every plan that was made wrong at random") {
   size_t refused = 0;
   for (const Kind& kind : kinds()) {
     for (uint32_t seed = 0; seed < kSeeds; ++seed) {
-      Dice dice(seed);
+      PlanDice dice(seed);
       const size_t which = dice.below(good.size());
       Plan plan = good[which];
       kind.apply(plan, dice);

@@ -93,27 +93,31 @@ Plan plan_on_cpus(const onnx_io::Model& model, int devices, const PlanOptions& o
   return checked(make_plan(model, cpus(devices), options, evaluator));
 }
 
+Outcome take_steps(executor::Session& session, const Plan& plan, int steps) {
+  Outcome outcome;
+  for (int i = 0; i < steps; ++i) outcome.losses.push_back(session.step().loss);
+  for (const PlanOutput& output : plan.outputs) {
+    outcome.tensors.emplace("output " + output.name, session.output(output.name));
+  }
+  for (const PlanGradient& gradient : plan.gradients) {
+    const std::string& parameter = plan.values[gradient.parameter].name;
+    outcome.tensors.emplace("gradient of " + parameter, session.gradient(parameter));
+  }
+  for (const PlanUpdate& update : plan.updates) {
+    const std::string& name = plan.values[update.persistent].name;
+    outcome.tensors.emplace(name, session.read(name));
+  }
+  require_planned_arenas(session, plan);
+  return outcome;
+}
+
 Outcome run_plan(const Plan& plan, const WeightSource& weights, const RunOptions& options) {
   executor::SessionOptions session_options;
   session_options.seed = options.seed;
   session_options.poison = true;
   executor::Session session(plan, weights, session_options);
   const auto contents = bind_inputs(session, plan, options);
-  Outcome outcome;
-  for (int i = 0; i < options.steps; ++i) outcome.losses.push_back(session.step().loss);
-  for (const PlanOutput& output : plan.outputs) {
-    outcome.tensors.emplace_back("output " + output.name, session.output(output.name));
-  }
-  for (const PlanGradient& gradient : plan.gradients) {
-    const std::string& parameter = plan.values[gradient.parameter].name;
-    outcome.tensors.emplace_back("gradient of " + parameter, session.gradient(parameter));
-  }
-  for (const PlanUpdate& update : plan.updates) {
-    const std::string& name = plan.values[update.persistent].name;
-    outcome.tensors.emplace_back(name, session.read(name));
-  }
-  require_planned_arenas(session, plan);
-  return outcome;
+  return take_steps(session, plan, options.steps);
 }
 
 std::optional<std::string> find_difference(const Outcome& expected, const Outcome& actual) {
@@ -125,8 +129,7 @@ std::optional<std::string> find_difference(const Outcome& expected, const Outcom
   }
   if (expected.tensors.size() != actual.tensors.size()) return "the number of tensors";
   for (const auto& [name, content] : expected.tensors) {
-    const auto other = std::find_if(actual.tensors.begin(), actual.tensors.end(),
-                                    [&name = name](const auto& tensor) { return tensor.first == name; });
+    const auto other = actual.tensors.find(name);
     if (other == actual.tensors.end()) return name + " is missing";
     if (!(content == other->second)) return name;
   }

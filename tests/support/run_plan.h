@@ -4,7 +4,6 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "compiler/base/literal.h"
@@ -37,10 +36,13 @@ struct RunOptions {
 
 /// All that a plan computed.
 struct Outcome {
-  std::vector<double> losses;  // one per step; 0 when nothing is trained
-  std::vector<std::pair<std::string, Literal>>
-      tensors;  // outputs, gradients, parameters and states after the last step
+  std::vector<double> losses;              // one per step; 0 when nothing is trained
+  std::map<std::string, Literal> tensors;  // outputs, gradients, parameters and states after the last step
 };
+
+/// Takes `steps` steps of a session whose inputs are bound.
+/// @throws std::runtime_error when a device's arena is not the plan's, or was used beyond its end.
+Outcome take_steps(executor::Session& session, const Plan& plan, int steps);
 
 /// Runs the plan with poisoned arenas.
 /// @throws std::runtime_error when a device's arena is not the plan's, or was used beyond its end.

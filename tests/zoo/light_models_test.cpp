@@ -65,7 +65,7 @@ void check_run(const std::string& name) {
   const test::Outcome one = run(model, test::plan_on_cpus(model, 1, {}, evaluator));
   const Literal expected = onnx_io::read_tensor_file(path_of(name) + "_output_0.pb");
   REQUIRE(one.tensors.size() == 1);
-  const Literal& actual = one.tensors[0].second;
+  const Literal& actual = one.tensors.begin()->second;
   REQUIRE(actual.shape() == expected.shape());
   CHECK(count_wrong(expected, actual) == 0);
 
