@@ -47,6 +47,13 @@ std::vector<std::pair<double, double>> node_times(const Plan& plan, const std::v
 ZooModel::ZooModel(std::string_view name, const std::map<std::string, int64_t>& sizes)
     : model_(onnx_io::Model::load(written(name, sizes, folder_ / "model.onnx"))) {}
 
+ZooModel::ZooModel(std::string_view name, const std::function<void(const std::string& path)>& edit)
+    : model_([&] {
+        const std::string path = written(name, {}, folder_ / "model.onnx");
+        edit(path);
+        return onnx_io::Model::load(path);
+      }()) {}
+
 PlanOptions pinned(const std::vector<std::pair<std::string, int>>& pins) {
   PlanOptions options;
   for (const auto& [pattern, device] : pins) options.pins.push_back({pattern, device});

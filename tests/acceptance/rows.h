@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -25,6 +26,8 @@ namespace mpc::test {
 class ZooModel {
  public:
   explicit ZooModel(std::string_view name, const std::map<std::string, int64_t>& sizes = {});
+  /// `edit` changes the file, named to it, before it is loaded.
+  ZooModel(std::string_view name, const std::function<void(const std::string& path)>& edit);
   const onnx_io::Model& model() const { return model_; }
 
  private:
