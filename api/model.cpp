@@ -159,6 +159,8 @@ ModelReport Model::inspect(const Bindings& bindings) const {
     if (error.id() == ErrorId::M700) throw;
   }
   for (const onnx_io::InitializerInfo& initializer : model.initializers()) {
+    // Shapes, indices and the numbers of formulas are no parameters; importing would make them constants.
+    if (!is_float(initializer.dtype) || initializer.shape.rank() == 0) continue;
     report.parameters += initializer.shape.elements();
     report.parameter_bytes += byte_size(initializer.shape, initializer.dtype);
   }

@@ -123,6 +123,23 @@ std::optional<int64_t> least_weight_elements(std::string_view op, int position) 
   return std::nullopt;
 }
 
+void add_readers(const pb::NodeProto& node, Model::Data& data);
+
+/// The nodes of a graph inside a node; names of the graphs around it are visible there.
+void add_readers(const pb::GraphProto& graph, Model::Data& data) {
+  for (const auto& node : graph.node()) add_readers(node, data);
+  for (const auto& output : graph.output()) data.readers[output.name()].insert("");
+}
+
+void add_readers(const pb::NodeProto& node, Model::Data& data) {
+  const std::string op = (canonical_domain(node.domain()).empty() ? "" : node.domain() + "::") + node.op_type();
+  for (const std::string& input : node.input()) data.readers[input].insert(op);
+  for (const auto& attribute : node.attribute()) {
+    if (attribute.has_g()) add_readers(attribute.g(), data);
+    for (const auto& graph : attribute.graphs()) add_readers(graph, data);
+  }
+}
+
 const pb::AttributeProto* find_attribute(const pb::NodeProto& node, std::string_view name) {
   for (const auto& attribute : node.attribute()) {
     if (attribute.name() == name) return &attribute;
@@ -134,6 +151,11 @@ const pb::AttributeProto* find_attribute(const pb::NodeProto& node, std::string_
 
 void flatten(Model::Data& data) {
   Flattener(data).run();
+}
+
+void find_readers(Model::Data& data) {
+  for (const FlatNode& flat : data.nodes) add_readers(*flat.node, data);
+  for (const auto& output : data.proto.graph().output()) data.readers[output.name()].insert("");
 }
 
 void find_generated_parameters(Model::Data& data) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "compiler/base/text.h"
 #include "compiler/onnx/fitting_input.h"
 #include "compiler/onnx/importer.h"
 #include "compiler/onnx/types.h"
@@ -16,14 +17,34 @@ std::string input_where(const DeclaredValue& input) {
   return "input \"" + input.name + "\"";
 }
 
-[[noreturn]] void unbound(const DeclaredValue& input, size_t axis, const std::string& symbol) {
+[[noreturn]] void unbound(const DeclaredValue& input, size_t axis, const std::string& symbol, bool is_batch) {
   if (symbol.empty()) {
     throw Error(ErrorId::M043, input_where(input), fmt::format("dimension {} is not known", axis),
                 "give the input's shape");
   }
   throw Error(ErrorId::M043, input_where(input),
               fmt::format("dimension {} ('{}') is not bound", axis, escaped(symbol, 100)),
-              fmt::format("bind it with --dim {}=N", escaped(symbol, 100)));
+              fmt::format("bind it with {}--dim {}=N", is_batch ? "--batch N or " : "", escaped(symbol, 100)));
+}
+
+/// @throws Error(M002) for a binding of a symbol that no input has: the one that was meant would stay unbound.
+void require_symbols(const ModelInfo& info, const std::map<std::string, int64_t>& dims) {
+  std::vector<std::string> symbols;
+  for (const DeclaredValue& input : info.inputs) {
+    for (const DeclaredDim& dim : input.dims) {
+      if (!dim.symbol.empty() && std::ranges::find(symbols, dim.symbol) == symbols.end()) symbols.push_back(dim.symbol);
+    }
+  }
+  for (const auto& [symbol, _] : dims) {
+    const bool is_default = info.metadata.contains("mpc.default_" + symbol);
+    if (is_default || std::ranges::find(symbols, symbol) != symbols.end()) continue;
+    const auto near = nearest(symbol, symbols);
+    throw Error(ErrorId::M002, "", fmt::format("no input has a dimension '{}'", escaped(symbol, 100)),
+                near ? fmt::format("did you mean '{}'?", escaped(*near, 100))
+                : symbols.empty()
+                    ? "all its dimensions are numbers"
+                    : fmt::format("its dimensions are: {}", escaped(fmt::format("{}", fmt::join(symbols, ", ")), 300)));
+  }
 }
 
 }  // namespace
@@ -42,6 +63,7 @@ Importer::Importer(const Model::Data& data, const ImportOptions& options, const 
       throw Error(ErrorId::M003, "",
                   fmt::format("dimension '{}' is bound to {}, it must not be negative", symbol, dim));
   }
+  require_symbols(data.info, options.dims);
 }
 
 Graph Importer::run() {
@@ -135,7 +157,7 @@ std::vector<int64_t> Importer::input_dims(const DeclaredValue& input) {
     } else if (options_.batch && !dim.symbol.empty() && !first.empty() && dim.symbol == first[0].symbol) {
       dims.push_back(*options_.batch);
     } else {
-      unbound(input, i, dim.symbol);
+      unbound(input, i, dim.symbol, is_batch);
     }
     if (dims.back() < 0)
       throw Error(ErrorId::M004, input_where(input), fmt::format("dimension {} is {}", i, dims.back()));

@@ -219,7 +219,9 @@ void dropout(Importer& importer, OnnxNode& node) {
   if (trains && node.opset() >= 12 && node.has_input(1)) ratio = scalar(1, "ratio");
   if (!(ratio >= 0 && ratio < 1)) node.fail(ErrorId::M033, fmt::format("ratio is {}, it must be in [0, 1)", ratio));
   if (trains && ratio > 0) {
-    if (node.has_output(1)) node.fail(ErrorId::M046, "the mask of a dropout that trains is not supported as a result");
+    // PyTorch's exporter names the mask though nothing reads it.
+    if (node.has_output(1) && importer.is_read(node.outputs[1]))
+      node.fail(ErrorId::M046, "the mask of a dropout that trains is not supported as a result");
     OnnxNode first = node;
     first.outputs.resize(1);
     importer.emit_results(first, OpKind::Dropout, {x}, {{"ratio", ratio}, {"rng", importer.next_rng()}});
@@ -246,7 +248,7 @@ void batch_normalization(Importer& importer, OnnxNode& node) {
     return;
   }
   for (size_t i = 3; i < 5; ++i) {
-    if (node.has_output(i))
+    if (node.has_output(i) && importer.is_read(node.outputs[i]))
       node.fail(ErrorId::M046, "saved statistics (outputs 3 and 4 before opset 14) are not supported");
   }
   const bool has_running_averages = importer.is_weight(node.inputs[3]) && importer.is_weight(node.inputs[4]);

@@ -118,6 +118,18 @@ Slot Importer::add_slot(SlotData data) {
   return static_cast<Slot>(slots_.size()) - 1;
 }
 
+/// torch.onnx makes initializers of a formula's numbers: the scale of an attention is `val_72` of shape (1). A number
+/// is told from a parameter of one element by the name (parameters are called as in the network) and by what reads it:
+/// parameters whose layout the exporter changed have such names too, but a slope of PRelu is read by PRelu.
+bool Importer::is_exported_number(const std::string& name, const TensorContent& content) const {
+  constexpr std::string_view kPrefix = "val_";
+  if (content.shape.elements() != 1 || !is_float(content.dtype) || !name.starts_with(kPrefix)) return false;
+  if (data_.info.producer != "pytorch" || !parse_integer(std::string_view(name).substr(kPrefix.size()))) return false;
+  const auto readers = data_.readers.find(name);
+  return readers != data_.readers.end() &&
+         std::ranges::all_of(readers->second, [](const std::string& op) { return op == "Mul" || op == "Div"; });
+}
+
 Slot Importer::lookup(const std::string& name) {
   if (name.empty()) return kAbsent;
   if (const auto it = names_.find(name); it != names_.end()) return it->second;
@@ -127,7 +139,8 @@ Slot Importer::lookup(const std::string& name) {
   }
   SlotData slot{.name = name, .type = {weight->dtype, weight->shape}, .value = {}, .literal = {}};
   // Scalars are how exporters write the numbers of a formula; integers are indices and shapes.
-  const bool is_constant = weight->shape.rank() == 0 || (!is_float(weight->dtype) && weight->bytes() <= kFoldBytes);
+  const bool is_constant = weight->shape.rank() == 0 || is_exported_number(name, *weight) ||
+                           (!is_float(weight->dtype) && weight->bytes() <= kFoldBytes);
   if (is_constant) {
     slot.literal = to_literal(*weight, data_.files.get());
   } else {

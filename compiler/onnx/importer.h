@@ -87,6 +87,8 @@ class Importer {
   std::optional<Literal> content(Slot slot) const;
   /// As content(). @throws Error(M043) naming the operand when it is not known.
   Literal require_content(const OnnxNode& node, size_t input, std::string_view what) const;
+  /// Does a node of the file, or the file's user, read the value? (A result may be named and of no use.)
+  bool is_read(const std::string& name) const { return data_.readers.contains(name); }
   bool is_weight(Slot slot) const { return slots_[static_cast<size_t>(slot)].weight != nullptr; }
   /// Statistics are parameters that no gradient reaches. @pre is_weight(slot), and no node has read it yet.
   void set_not_trainable(Slot slot) { slots_[static_cast<size_t>(slot)].trainable = false; }
@@ -151,6 +153,7 @@ class Importer {
   void push(const OnnxNode& node, std::vector<pb::NodeProto> body, const Opsets* opsets);
   void refuse(const OnnxNode& node, const std::string& reason, ErrorId id);
   Slot lookup(const std::string& name);
+  bool is_exported_number(const std::string& name, const TensorContent& content) const;
   Slot add_slot(SlotData data);
   std::vector<Slot> emit_named(const OnnxNode& node, OpKind op, const std::vector<Slot>& inputs, Attributes attributes,
                                const std::string& node_name, const std::vector<std::string>& output_names);

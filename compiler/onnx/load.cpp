@@ -168,6 +168,7 @@ Model Model::load(const std::string& path, const Limits& limits) {
     read_initializers(*data);
     read_info(*data);
     flatten(*data);
+    find_readers(*data);
     find_generated_parameters(*data);
   } catch (const Error& error) {
     throw error.where().starts_with(path) ? error : error.with_prefix(path);

@@ -2,7 +2,9 @@
 
 #include <deque>
 #include <map>
+#include <set>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -40,10 +42,15 @@ struct Model::Data {
   std::deque<Opsets> opsets;
   /// Names of values, of the file and of inlined functions.
   std::unordered_set<std::string> value_names;
+  /// The operators that read a value, by its name: those of nodes and of the graphs within them; "" for a result of the
+  /// model or of such a graph.
+  std::unordered_map<std::string, std::set<std::string>> readers;
 };
 
 /// Fills nodes, inlined and opsets from the checked proto.
 void flatten(Model::Data& data);
+/// Fills readers. @pre flatten was called.
+void find_readers(Model::Data& data);
 /// Fills generated, and their contents in weights.
 void find_generated_parameters(Model::Data& data);
 

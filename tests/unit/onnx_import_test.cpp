@@ -31,7 +31,25 @@ TEST_CASE("import: a symbol that is not bound is named with the flag that binds 
   const auto error = error_of([] { import(parse_graph(kTwoInputs)); });
   REQUIRE(error);
   CHECK(error->id() == ErrorId::M043);
-  CHECK(std::string(error->what()).find("--dim batch=N") != std::string::npos);
+  CHECK(std::string(error->what()).find("--batch N or --dim batch=N") != std::string::npos);
+  ImportOptions options;
+  options.batch = 2;
+  const std::string time = import_message(parse_graph(kTwoInputs), options);
+  CHECK(time.find("bind it with --dim time=N") != std::string::npos);
+}
+
+TEST_CASE("import: a binding of a symbol that no input has is refused, M002, with the one that may be meant") {
+  ImportOptions options;
+  options.dims = {{"bacth", 2}, {"time", 3}};
+  const auto error = error_of([&] { import(parse_graph(kTwoInputs), options); });
+  REQUIRE(error);
+  CHECK(error->id() == ErrorId::M002);
+  CHECK(std::string(error->what()).find("no input has a dimension 'bacth'") != std::string::npos);
+  CHECK(error->hint() == "did you mean 'batch'?");
+  options.dims = {{"rows_per_step", 2}};
+  CHECK(import_message(parse_graph(kTwoInputs), options).find("its dimensions are: batch, time") != std::string::npos);
+  CHECK(import_message(parse_graph("(float[2] x) => (float[2] y) { y = Relu(x) }"), options)
+            .find("all its dimensions are numbers") != std::string::npos);
 }
 
 TEST_CASE("import: symbols are bound by --dim, by given shapes, and by the batch") {
@@ -337,6 +355,31 @@ TEST_CASE("import: dropout is nothing in inference and an op with its own number
   CHECK(graph.nodes()[1].attributes.number("ratio") == 0.5);
   CHECK(graph.nodes()[0].attributes.integer("rng") != graph.nodes()[1].attributes.integer("rng"));
   CHECK(import_error(parse_graph("(float[2] x) => (float[2] y, bool[2] m) { y, m = Dropout(x) }"), options) == "M046");
+  CHECK(import_error(parse_graph("(float[2] x) => (float[2] y) { y, m = Dropout(x) }"), options) == "none");
+  CHECK(import_error(parse_graph("(float[2] x) => (float[2] y) { a, m = Dropout(x) n = Not(m) y = Where(n, a, x) }"),
+                     options) == "M046");
+  // A graph within a node reads it too.
+  CHECK(import_error(
+            parse_graph("(float[2] x) => (float[2] y) <bool c = {1}> { a, m = Dropout(x) y = If(c) <then_branch = t "
+                        "() => (float[2] r) { r = Where(m, a, x) }, else_branch = e () => (float[2] r) { r = "
+                        "Identity(a) }> }"),
+            options) == "M046");
+}
+
+TEST_CASE("import: a number that torch.onnx wrote as an initializer is a constant, a parameter of one element is not") {
+  const auto parameters = [](const std::string& name, const std::string& body, const std::string& producer) {
+    pb::ModelProto proto = parse_graph("(float[2] x) => (float[2] y) <float[1] " + name + " = {0.5}> { " + body + " }");
+    proto.set_producer_name(producer);
+    const Graph graph = import(proto);
+    return std::ranges::count(graph.values(), ValueKind::parameter, &Value::kind);
+  };
+  CHECK(parameters("val_72", "a = Mul(x, val_72) y = Div(a, val_72)", "pytorch") == 0);
+  CHECK(parameters("val_72", "y = Mul(x, val_72)", "elsewhere") == 1);
+  CHECK(parameters("alpha", "y = Mul(x, alpha)", "pytorch") == 1);
+  CHECK(parameters("val_scale", "y = Mul(x, val_scale)", "pytorch") == 1);
+  CHECK(parameters("val_20", "y = PRelu(x, val_20)", "pytorch") == 1);
+  CHECK(parameters("val_20", "a = Mul(x, val_20) y = PRelu(a, val_20)", "pytorch") == 1);
+  CHECK(parameters("val_20", "y = Add(x, val_20)", "pytorch") == 1);  // the bias of a layer with one output
 }
 
 TEST_CASE("import: batch normalization updates its running averages in training") {
