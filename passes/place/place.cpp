@@ -131,11 +131,11 @@ std::vector<std::string> notes_on_cuts(const Problem& problem, const std::vector
     const auto producer = static_cast<size_t>(sent.producer);
     const int device = device_of_block[producer];
     const bool crosses = std::ranges::any_of(sent.consumers, [&](int b) { return device_of_block[static_cast<size_t>(b)] != device; });
-    if (!crosses || sent.forward_bytes == 0) continue;
+    if (!crosses || sent.forward_bytes == 0 || sent.is_parameter) continue;  // a block makes no parameter
     int64_t read_bytes = 0;
     for (const int t : problem.tensors_of[producer]) {
       const place::Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
-      const bool is_local_operand = tensor.producer != sent.producer && device_of_block[static_cast<size_t>(tensor.producer)] == device;
+      const bool is_local_operand = tensor.producer != sent.producer && !tensor.is_parameter && device_of_block[static_cast<size_t>(tensor.producer)] == device;
       if (is_local_operand) read_bytes = std::max(read_bytes, tensor.forward_bytes);
     }
     if (read_bytes < kWorthTelling * sent.forward_bytes) continue;
@@ -158,7 +158,7 @@ std::vector<std::string> notes_on_cheap_blocks(const Problem& problem, const std
   for (const place::Tensor& sent : problem.tensors) {
     const auto block = static_cast<size_t>(sent.producer);
     const Node& node = graph.node(problem.nodes[block]);
-    if (problem.pinned[block] < 0 || op_share(node.op) != Share::kElementwise || sent.forward_bytes == 0) continue;
+    if (problem.pinned[block] < 0 || op_share(node.op) != Share::kElementwise || sent.forward_bytes == 0 || sent.is_parameter) continue;
     const int to = device_of_block[static_cast<size_t>(sent.consumers.front())];
     if (to == device_of_block[block]) continue;
     const bool is_wanted_elsewhere = std::ranges::any_of(sent.consumers, [&](int b) { return device_of_block[static_cast<size_t>(b)] != to; });

@@ -96,6 +96,7 @@ class ProblemBuilder {
         }
         if (producer < 0 || producer == block) continue;
         Tensor& tensor = tensor_for(input, producer);
+        tensor.is_parameter = value.kind == ValueKind::parameter;
         if (std::ranges::find(tensor.consumers, block) != tensor.consumers.end()) continue;
         tensor.consumers.push_back(block);
         if (is_fixed_[input.index()]) {

@@ -20,6 +20,7 @@ struct Tensor {
   int64_t forward_bytes = 0;   // per micro-batch, producer to reader
   int64_t backward_bytes = 0;  // its gradient, reader to producer
   int64_t copied_bytes = 0;    // kept on every device with a reader, because no step changes it: nothing travels
+  bool is_parameter = false;   // a weight that several blocks read; the producer is the first of them
 };
 
 struct Problem {

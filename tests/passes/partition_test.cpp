@@ -2,11 +2,13 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <functional>
 #include <optional>
 #include <string>
 
+#include "compiler/ir/parse.h"
 #include "compiler/ir/print.h"
 #include "tests/support/random_graph.h"
 #include "tests/support/run_plan.h"
@@ -155,5 +157,33 @@ TEST_CASE("partition: a graph whose plan is wrong is reduced to the node that is
     const std::string report = reduced_report(c, *problem, confuse_tanh);
     CHECK(report.find("MPC_TEST_SEED=" + std::to_string(seed)) != std::string::npos);
     CHECK(report.find(print(small)) != std::string::npos);
+  }
+}
+
+TEST_CASE("partition: a parameter that both sides of a cut read is not told as a block's small result") {
+  // %b is 256 bytes, what the block that reads it first reads beside it is 16,384: but the block does not make %b. It is
+  // trained, so the other device gets it anew in each step.
+  const Graph graph = parse_graph(R"(graph "shared" imported
+input %x f32[64,64]
+parameter %b f32[64] from "b"
+%h f32[64,64] = Tanh(%x) @front/tanh
+%a f32[64,64] = Add(%h, %b) @front/add
+%c f32[64,64] = Add(%a, %b) @back/add
+%y f32[64,64] = Tanh(%c) @back/tanh
+output y = %y
+)");
+  PlanOptions options;
+  options.pins = {{"front/", 0}, {"back/", 1}};
+  options.train = true;
+  options.loss = LossKind::mse;
+  options.optimizer.optimizer = parse_optimizer("sgd,lr=0.01");
+  const FrontGraphs graphs = make_front_graphs([&](int64_t) { return graph; }, {}, options, "text");
+  const Plan plan = test::plan_on_cpus(graphs, 2, options);
+  CHECK(std::ranges::any_of(plan.transfers, [&](const PlanTransfer& transfer) {
+    return std::ranges::any_of(transfer.sources, [&](PlanIndex value) { return plan.values[value].source == "b"; });
+  }));
+  for (const std::string& note : plan.notes) {
+    INFO(note);
+    CHECK(note.find("runs before the cut") == std::string::npos);
   }
 }
