@@ -77,6 +77,15 @@ Verdict verify_set(const Model& model, const std::string& folder, const Cluster&
     std::optional<Tensor> tensor = find_tensor(folder, "input", i);
     if (tensor) inputs.emplace(declared[i].name, std::move(*tensor));
   }
+  const std::vector<DeclaredTensor> outputs = model.outputs();
+  std::map<size_t, Tensor> expected;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    std::optional<Tensor> tensor = find_tensor(folder, "output", i);
+    if (tensor) expected.emplace(i, std::move(*tensor));
+  }
+  if (expected.empty())
+    throw Error(ErrorId::M010, folder, "holds no expected output",
+                "output_<i>.pb or .npy, i counts the model's outputs");
   Verdict verdict;
   verdict.plan = make_plan(model, cluster, options, inputs);
   Session session(*verdict.plan, model, options.session);
@@ -87,11 +96,8 @@ Verdict verify_set(const Model& model, const std::string& folder, const Cluster&
     session.bind(input.name, tensor->second);
   }
   const StepResult result = session.step();
-  const std::vector<DeclaredTensor> outputs = model.outputs();
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const std::optional<Tensor> expected = find_tensor(folder, "output", i);
-    if (!expected) continue;
-    const Difference difference = compare(session.output(outputs[i].name), *expected, options.rtol, options.atol);
+  for (const auto& [i, tensor] : expected) {
+    const Difference difference = compare(session.output(outputs[i].name), tensor, options.rtol, options.atol);
     verdict.max_abs_error = std::max(verdict.max_abs_error, difference.max_abs_error);
     verdict.max_rel_error = std::max(verdict.max_rel_error, difference.max_rel_error);
     if (!difference.is_equal && verdict.passed) {

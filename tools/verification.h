@@ -33,7 +33,8 @@ std::vector<std::string> data_sets(const std::string& folder);
 
 /// Runs `model` on input_<i>.pb or .npy of a data set and compares with output_<i>. When shapes depend on the content
 /// of integer inputs (M043), these inputs become part of the plan. `inspect` is called with the session after the step.
-/// @throws Error for a model that cannot be planned (M050 when nothing fits) or files that cannot be read.
+/// @throws Error for a model that cannot be planned (M050 when nothing fits) or files that cannot be read; Error(M010)
+/// when there is no output to compare with.
 Verdict verify_set(const Model& model, const std::string& folder, const Cluster& cluster, const VerifyOptions& options,
                    const std::function<void(const Session&, const StepResult&)>& inspect = {});
 

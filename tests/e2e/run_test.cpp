@@ -86,6 +86,16 @@ TEST_CASE("verify: the data set that a run left passes; a changed one fails with
   CHECK(failed.err.find("output \"y\" [0, 0]") != std::string::npos);
 }
 
+TEST_CASE("verify: test data without an expected output is an error, for there is nothing that could fail") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "tiny-linear");
+  mpc::save_tensor(folder / "input_0.npy", mpc::random_tensor(mpc::DType::f32, {32, 10}, 3, "x"));
+  const CommandResult result = run_mpc({"verify", model, "--test-data", folder.path()});
+  CHECK(result.exit_code == 6);
+  CHECK(result.err.find("error[M010]") != std::string::npos);
+  CHECK(result.err.find("holds no expected output") != std::string::npos);
+}
+
 TEST_CASE("run: a trace of the measured step is written") {
   const TemporaryFolder folder;
   const std::string trace = folder / "trace.json";
