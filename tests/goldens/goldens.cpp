@@ -8,9 +8,6 @@
 
 namespace mpc::test {
 
-Goldens::Goldens(std::string_view name)
-    : file_(std::string(MPC_SOURCE_DIR) + "/tests/goldens/data/" + std::string(name) + ".safetensors") {}
-
 std::vector<double> Goldens::numbers(std::string_view tensor) const {
   const SafetensorsEntry* entry = file_.find(tensor);
   if (entry == nullptr) throw std::runtime_error(file_.path() + " has no tensor '" + std::string(tensor) + "'");
@@ -26,6 +23,12 @@ Golden Goldens::read(std::string_view tensor) const {
   const std::vector<double> sums = numbers(std::string(tensor) + "#sums");
   return {numbers(tensor), static_cast<int64_t>(sums.at(0)), static_cast<int64_t>(sums.at(1)), sums.at(2), sums.at(3),
           sums.at(4)};
+}
+
+size_t Goldens::count(std::string_view prefix) const {
+  return static_cast<size_t>(std::ranges::count_if(file_.entries(), [&](const SafetensorsEntry& entry) {
+    return entry.name.starts_with(prefix) && !entry.name.ends_with("#sums");
+  }));
 }
 
 std::vector<double> sample_of(const Literal& actual, const Golden& golden) {

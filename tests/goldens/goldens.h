@@ -22,13 +22,15 @@ struct Golden {
   double largest = 0;  // magnitude
 };
 
-/// The file data/NAME.safetensors.
+/// A file of them.
 class Goldens {
  public:
-  explicit Goldens(std::string_view name);
+  explicit Goldens(const std::string& path) : file_(path) {}
   /// @throws std::runtime_error when there is no such tensor.
   Golden read(std::string_view tensor) const;
   bool has(std::string_view tensor) const { return file_.find(tensor) != nullptr; }
+  /// How many tensors have a name that begins so.
+  size_t count(std::string_view prefix) const;
 
  private:
   std::vector<double> numbers(std::string_view tensor) const;

@@ -166,6 +166,10 @@ class Run {
   }
 };
 
+Goldens goldens_of(const Row& row) {
+  return Goldens(std::string(MPC_SOURCE_DIR) + "/tests/goldens/data/" + row.goldens + ".safetensors");
+}
+
 PlanOptions options_of(const Row& row) {
   PlanOptions options = training(row.pins, row.loss, row.optimizer);
   for (const std::string& group : row.groups) options.optimizer.groups.push_back({group, options.optimizer.optimizer});
@@ -178,7 +182,7 @@ void check_plan_of(const Row& row, const Precision& precision, const ZooModel& m
                    const PlanOptions& options) {
   INFO(precision.type, " on ", devices, " devices, with ", options.pins.size(), " pins and ", options.microbatches,
        " micro-batches");
-  const Goldens goldens(row.goldens);
+  const Goldens goldens = goldens_of(row);
   Run run(row, goldens, model, plan_of(model, devices, options));
   run.check_step(precision, 1);
   if (!options.train) return;
@@ -190,7 +194,7 @@ void check_plan_of(const Row& row, const Precision& precision, const ZooModel& m
 /// planner places it, and pinned with each of `changes`.
 void check_row(const Row& row, const std::vector<std::function<void(PlanOptions&)>>& changes = {}) {
   for (const Precision& precision : {kF32, kF64}) {
-    if (!Goldens(row.goldens).has(std::string(precision.type) + "/step1/loss")) continue;
+    if (!goldens_of(row).has(std::string(precision.type) + "/step1/loss")) continue;
     const ZooModel model(row.model, [&](const std::string& path) {
       if (precision.is_f64) make_f64(path);
     });

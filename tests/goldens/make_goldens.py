@@ -341,13 +341,16 @@ def stride_of(count, kept):
 
 
 class Goldens:
-    def __init__(self):
+    """What a file will hold. Of a tensor of dtype t at most kept[t] elements are stored."""
+
+    def __init__(self, kept):
+        self.kept = kept
         self.tensors = {}
 
     def add(self, name, array):
         flat = np.ascontiguousarray(array).reshape(-1)
         assert np.all(np.isfinite(flat)), name
-        stride = stride_of(flat.size, KEPT[flat.dtype])
+        stride = stride_of(flat.size, self.kept[flat.dtype])
         wide = flat.astype(np.float64)
         self.tensors[name] = flat[::stride].copy()
         self.tensors[name + "#sums"] = np.array(
@@ -410,7 +413,7 @@ def main():
     torch.set_num_threads(1)  # the same sums in the same order, whoever runs this
     for key in sys.argv[2:] or ROWS:
         row = ROWS[key]
-        goldens = Goldens()
+        goldens = Goldens(KEPT)
         initial = zoo_weights(sys.argv[1], row.model)
         inputs = [content(index, spec) for index, spec in enumerate(row.inputs)]
         for spec, array in zip(row.inputs, inputs):
