@@ -25,6 +25,7 @@ constexpr Row kRules[] = {
     {"DepthToSpace", rules::depth_to_space},
     {"Div", rules::broadcasting},
     {"Dropout", rules::dropout},
+    {"Einsum", rules::einsum},
     {"Equal", rules::broadcasting},
     {"EyeLike", rules::eye_like},
     {"Flatten", rules::flatten},

@@ -25,6 +25,8 @@ void range(Importer&, OnnxNode&);
 void eye_like(Importer&, OnnxNode&);
 void cast(Importer&, OnnxNode&);
 void cast_like(Importer&, OnnxNode&);
+// import_rules_einsum.cpp
+void einsum(Importer&, OnnxNode&);
 // import_rules_layout.cpp: shapes of tensors
 void reshape(Importer&, OnnxNode&);
 void squeeze(Importer&, OnnxNode&);

@@ -15,6 +15,13 @@ Numbers of_counting(const Shape& shape, const std::string& graph, int opset = 21
   return run(parse_graph(graph, opset), {{"x", counting(shape)}});
 }
 
+/// "[2,3]".
+std::string to_brackets(const Shape& shape) {
+  std::string text;
+  for (const int64_t dim : shape) text += (text.empty() ? "[" : ",") + std::to_string(dim);
+  return text + "]";
+}
+
 std::string ops_of(const std::string& graph, int opset = 21) {
   return op_names(import(parse_graph(graph, opset)));
 }
@@ -184,6 +191,59 @@ TEST_CASE("rules: Upsample and Resize of opset 10 repeat elements") {
   const std::string none = "<float[4] s = {1, 1, 2, 1}, float[0] none = {}> ";
   CHECK(of_counting({1, 1, 2, 1}, "(float[1,1,2,1] x) => (float[1,1,4,1] y) " + none + "{ y = Resize(x, none, s) }",
                     13) == Numbers{0, 0, 1, 1});
+}
+
+TEST_CASE("rules: Einsum is written as products, sums and transposes") {
+  // x counts 0, 1, 2, ...; rows of x(2,3): (0, 1, 2) and (3, 4, 5).
+  const auto of = [](const Shape& shape, const std::string& equation, const std::string& result,
+                     const std::string& more = "") {
+    const std::string operands = more.empty() ? "x" : "x, w";
+    return of_counting(shape, "(float" + to_brackets(shape) + " x) => (float" + result + " y) " + more +
+                                  " { y = Einsum<equation = \"" + equation + "\">(" + operands + ") }");
+  };
+  const std::string w23 = "<float[2,3] w = {1, 10, 100, 2, 20, 200}>";
+  CHECK(of({2, 3}, "ij->ji", "[3,2]") == Numbers{0, 3, 1, 4, 2, 5});
+  CHECK(of({2, 3}, "ij -> i", "[2]") == Numbers{3, 12});
+  CHECK(of({2, 3}, "ij->", "") == Numbers{15});
+  CHECK(of({2, 3}, "ba", "[3,2]") == Numbers{0, 3, 1, 4, 2, 5});  // implied: sorted
+  CHECK(of({2, 3}, "ij,kj->ik", "[2,2]", w23) == Numbers{210, 420, 543, 1086});
+  CHECK(of({2, 3}, "ij,kj", "[2,2]", w23) == Numbers{210, 420, 543, 1086});  // implied: j is in both
+  CHECK(of({2, 3}, "ij,ij->", "", w23) == Numbers{210 + 1086});
+  CHECK(of({2, 3}, "ij,ij->ij", "[2,3]", w23) == Numbers{0, 10, 200, 6, 80, 1000});
+  CHECK(of({2, 3}, "ij,ij->j", "[3]", w23) == Numbers{6, 90, 1200});
+  CHECK(of({2}, "i,jk->kji", "[3,2,2]", w23) == Numbers{0, 1, 0, 2, 0, 10, 0, 20, 0, 100, 0, 200});  // outer product
+  CHECK(of({2, 3}, "ij,ik->j", "[3]", w23) == Numbers{666, 111 + 4 * 222, 222 + 5 * 222});  // k is summed first
+  // heads: (b, q, h, d) and (b, k, h, d), d = 1: with one row per side it is a product per head
+  CHECK(of({1, 1, 3, 2}, "bqhd,bkhd->bhqk", "[1,3,1,1]", "<float[1,1,3,2] w = {1, 2, 3, 4, 5, 6}>") ==
+        Numbers{2, 18, 50});
+  CHECK(of({2, 1, 3}, "...ij,jk->...ik", "[2,1,1]", "<float[3,1] w = {1, 10, 100}>") == Numbers{210, 543});
+  CHECK(of({2, 2}, "...i,...i->...", "[2]", "<float[2,2] w = {1, 2, 3, 4}>") == Numbers{2, 18});
+  CHECK(of_counting({2, 2}, "(float[2,2] x) => (float[2,2] y) { y = Einsum<equation = \"ij,jk,kl->il\">(x, x, x) }") ==
+        Numbers{6, 11, 22, 39});  // (0 1; 2 3) cubed
+  // A Linear layer's product takes its weight as it is but for one transpose.
+  CHECK(ops_of("(float[2,5,3] x) => (float[2,5,4] y) <float[4,3] w = {0,0,0,0,0,0,0,0,0,0,0,0}> { y = Einsum<equation "
+               "= \"bti,oi->bto\">(x, w) }") == "Transpose MatMul");
+}
+
+TEST_CASE("rules: an Einsum that does not fit its operands is refused, and so is what is not supported") {
+  const auto error = [](const std::string& equation, const std::string& operands = "x, x") {
+    return import_error(parse_graph("(float[2,3] x, float[1,3] one) => (float[N] y) { y = Einsum<equation = \"" +
+                                    equation + "\">(" + operands + ") }"));
+  };
+  CHECK(error("ij,ij->ij") == "none");
+  CHECK(error("ij->ij") == "M031");     // one operand
+  CHECK(error("ij,i1->ij") == "M031");  // no letter
+  CHECK(error("ij,......->ij") == "M031");
+  CHECK(error("ij,ij->ik") == "M031");  // nobody has k
+  CHECK(error("ij,ij->ii") == "M031");
+  CHECK(error("ij,i->ij") == "M032");  // the rank
+  CHECK(error("ij,ijk...->ij") == "M032");
+  CHECK(error("ij,jk->ik") == "M032");  // 3 and 2
+  CHECK(error("ii,ij->j") == "M046");
+  CHECK(error("ij,ij->ij", "x, one") == "M046");
+  CHECK(error("abcd") == "M031");
+  CHECK(import_error(parse_graph("(float[2,1,1,1,1] x) => (float[N] y) { y = Einsum<equation = "
+                                 "\"abcde,fghij->abcdefghij\">(x, x) }")) == "M046");  // rank 10
 }
 
 TEST_CASE("rules: ConvTranspose is the input gradient of a convolution") {
