@@ -115,6 +115,21 @@ void conv_gradient(GradientContext& context) {
   }
 }
 
+/// With C the convolution by w as a matrix, this op is C^T: of u = input 0 and g = d(loss)/d(output) the gradient by u is
+/// C g, the convolution itself, and the gradient by w is that of <C g, u>, where u stands for dy and g for x.
+void conv_input_grad_gradient(GradientContext& context) {
+  const ValueId g = context.output_grad(0);
+  const ValueId u = context.input(0);
+  const ValueId w = context.input(1);
+  Attributes attributes = context.attributes();
+  attributes.erase("shape");
+  if (context.needs(0)) context.set_input_grad(0, context.emit(OpKind::Conv, {g, w}, attributes, "dy"));
+  if (context.needs(1)) {
+    attributes.set("shape", context.shape(w).to_vector());
+    context.set_input_grad(1, context.emit(OpKind::ConvWeightGrad, {u, g}, attributes, "w"));
+  }
+}
+
 /// Each of the three makes one multiply-add per (element of y, input channel of the group, kernel element).
 double product_flops(const Shape& y, const Shape& w) {
   return 2.0 * static_cast<double>(y.elements()) * static_cast<double>(w.elements(1, w.rank()));
@@ -148,7 +163,8 @@ const OpDef Conv_def = {
     .cost = conv_cost,
 };
 
-/// dx of Conv from (dy, w); attributes as the Conv, and `shape`, the shape of x. FLOPs as the products of the Conv.
+/// dx of Conv from (dy, w); attributes as the Conv, and `shape`, the shape of x. FLOPs as the products of the Conv. It is
+/// what ONNX calls ConvTranspose, so it is trained through.
 extern const OpDef ConvInputGrad_def;
 const OpDef ConvInputGrad_def = {
     .op = OpKind::ConvInputGrad,
@@ -156,7 +172,7 @@ const OpDef ConvInputGrad_def = {
     .max_inputs = 2,
     .attributes = conv_grad_attributes(),
     .infer = infer_conv_input_grad,
-    .differentiable = Differentiable::no,
+    .gradient = conv_input_grad_gradient,
     .cost = conv_input_grad_cost,
 };
 
