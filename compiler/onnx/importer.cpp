@@ -118,16 +118,30 @@ Slot Importer::add_slot(SlotData data) {
   return static_cast<Slot>(slots_.size()) - 1;
 }
 
-/// torch.onnx makes initializers of a formula's numbers: the scale of an attention is `val_72` of shape (1). A number
-/// is told from a parameter of one element by the name (parameters are called as in the network) and by what reads it:
-/// parameters whose layout the exporter changed have such names too, but a slope of PRelu is read by PRelu.
-bool Importer::is_exported_number(const std::string& name, const TensorContent& content) const {
+/// torch.onnx makes initializers `val_<n>` of a formula's numbers (an attention's scale, of shape (1)), and of the ones
+/// and zeros that stand where a normalization has no weight and bias. A parameter is called as in the network; only
+/// when the exporter changed its layout it has such a name too, and then other operators read it, or it has other
+/// numbers.
+bool Importer::is_exported_constant(const std::string& name, const TensorContent& content) const {
   constexpr std::string_view kPrefix = "val_";
-  if (content.shape.elements() != 1 || !is_float(content.dtype) || !name.starts_with(kPrefix)) return false;
-  if (data_.info.producer != "pytorch" || !parse_integer(std::string_view(name).substr(kPrefix.size()))) return false;
+  constexpr std::string_view kFactors[] = {"Div", "Mul"};
+  constexpr std::string_view kNormalizations[] = {"BatchNormalization", "GroupNormalization", "InstanceNormalization",
+                                                  "LayerNormalization", "RMSNormalization"};
+  if (data_.info.producer != "pytorch" || !is_float(content.dtype) || !name.starts_with(kPrefix) ||
+      !parse_integer(std::string_view(name).substr(kPrefix.size())) || content.bytes() > kFoldBytes)
+    return false;
   const auto readers = data_.readers.find(name);
-  return readers != data_.readers.end() &&
-         std::ranges::all_of(readers->second, [](const std::string& op) { return op == "Mul" || op == "Div"; });
+  if (readers == data_.readers.end()) return false;
+  const auto are_all = [&](std::span<const std::string_view> ops) {
+    return std::ranges::all_of(readers->second, [&](const auto& op) { return std::ranges::count(ops, op) > 0; });
+  };
+  if (content.shape.elements() == 1 && are_all(kFactors)) return true;
+  if (!are_all(kNormalizations)) return false;
+  const Literal literal = to_literal(content, data_.files.get());
+  for (int64_t i = 0; i < content.shape.elements(); ++i) {
+    if (literal.number(i) != literal.number(0)) return false;
+  }
+  return true;
 }
 
 Slot Importer::lookup(const std::string& name) {
@@ -139,7 +153,7 @@ Slot Importer::lookup(const std::string& name) {
   }
   SlotData slot{.name = name, .type = {weight->dtype, weight->shape}, .value = {}, .literal = {}};
   // Scalars are how exporters write the numbers of a formula; integers are indices and shapes.
-  const bool is_constant = weight->shape.rank() == 0 || is_exported_number(name, *weight) ||
+  const bool is_constant = weight->shape.rank() == 0 || is_exported_constant(name, *weight) ||
                            (!is_float(weight->dtype) && weight->bytes() <= kFoldBytes);
   if (is_constant) {
     slot.literal = to_literal(*weight, data_.files.get());

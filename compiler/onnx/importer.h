@@ -153,7 +153,7 @@ class Importer {
   void push(const OnnxNode& node, std::vector<pb::NodeProto> body, const Opsets* opsets);
   void refuse(const OnnxNode& node, const std::string& reason, ErrorId id);
   Slot lookup(const std::string& name);
-  bool is_exported_number(const std::string& name, const TensorContent& content) const;
+  bool is_exported_constant(const std::string& name, const TensorContent& content) const;
   Slot add_slot(SlotData data);
   std::vector<Slot> emit_named(const OnnxNode& node, OpKind op, const std::vector<Slot>& inputs, Attributes attributes,
                                const std::string& node_name, const std::vector<std::string>& output_names);

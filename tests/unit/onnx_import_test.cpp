@@ -366,7 +366,7 @@ TEST_CASE("import: dropout is nothing in inference and an op with its own number
             options) == "M046");
 }
 
-TEST_CASE("import: a number that torch.onnx wrote as an initializer is a constant, a parameter of one element is not") {
+TEST_CASE("import: numbers that torch.onnx wrote as initializers are constants, parameters are not") {
   const auto parameters = [](const std::string& name, const std::string& body, const std::string& producer) {
     pb::ModelProto proto = parse_graph("(float[2] x) => (float[2] y) <float[1] " + name + " = {0.5}> { " + body + " }");
     proto.set_producer_name(producer);
@@ -380,6 +380,18 @@ TEST_CASE("import: a number that torch.onnx wrote as an initializer is a constan
   CHECK(parameters("val_20", "y = PRelu(x, val_20)", "pytorch") == 1);
   CHECK(parameters("val_20", "a = Mul(x, val_20) y = PRelu(a, val_20)", "pytorch") == 1);
   CHECK(parameters("val_20", "y = Add(x, val_20)", "pytorch") == 1);  // the bias of a layer with one output
+
+  const auto of_norm = [](const std::string& scale, const std::string& numbers) {
+    pb::ModelProto proto =
+        parse_graph("(float[2,2,3] x) => (float[2,2,3] y) <float[2] " + scale + " = " + numbers +
+                    ", float[2] bias = {0, 0}> { y = InstanceNormalization(x, " + scale + ", bias) }");
+    proto.set_producer_name("pytorch");
+    const Graph graph = import(proto);
+    return std::ranges::count(graph.values(), ValueKind::parameter, &Value::kind);
+  };
+  CHECK(of_norm("val_9", "{1, 1}") == 1);  // bias alone
+  CHECK(of_norm("val_9", "{1, 2}") == 2);
+  CHECK(of_norm("norm_weight", "{1, 1}") == 2);
 }
 
 TEST_CASE("import: batch normalization updates its running averages in training") {
