@@ -127,6 +127,24 @@ class Cnn(nn.Module):
         return self.fc(self.dropout(h.flatten(1)))
 
 
+class Gram(nn.Module):
+    """Down and up again by convolutions, and Einsum as a layer and as a product of activations."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.norm = nn.GroupNorm(2, 4)
+        self.up = nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1)
+        self.mix = nn.Parameter(torch.randn(5, 6))
+        self.fc = nn.Linear(30, 10)
+
+    def forward(self, x):
+        h = self.up(F.silu(self.norm(self.down(x))))
+        mixed = torch.einsum("nchw,oc->nohw", h, self.mix)
+        gram = torch.einsum("nohw,nchw->noc", mixed, h) / 256
+        return self.fc(gram.flatten(1))
+
+
 def trained(network):
     """As if it had been trained: no two weights are alike, so that the exporter merges none, and running averages are
     those of some data."""
@@ -211,17 +229,21 @@ MODELS = {
     "encoder-torchscript": (Encoder, None, torchscript, "ids", "logits", BATCH, tokens),
     "cnn-dynamo": (Cnn, fused, dynamo, "x", "y", BATCH, images),
     "cnn-torchscript": (Cnn, fused, torchscript, "x", "y", BATCH, images),
+    "gram-dynamo": (Gram, None, dynamo, "x", "y", BATCH, images),
+    "gram-torchscript": (Gram, None, torchscript, "x", "y", BATCH, images),
     "cnn-training": (lambda: Cnn(dropout=0), None, torchscript_training, "x", "y", BATCH, images),
 }
 
 
 def layouts(array):
-    """The ways in which exporters write a parameter: as it is, transposed for MatMul, split among nodes by rows."""
-    yield "", lambda a: a
+    """The ways in which exporters write a parameter: as it is, per channel, transposed for MatMul, its first rows."""
+    yield lambda a: a
+    if array.ndim == 1:
+        yield lambda a: a.reshape(-1, 1, 1)
     if array.ndim == 2:
-        yield "transposed ", lambda a: a.T
+        yield lambda a: a.T
         for rows in range(1, array.shape[0]):
-            yield f"first {rows} rows of ", lambda a, rows=rows: a[:rows]
+            yield lambda a, rows=rows: a[:rows]
 
 
 def match_parameters(model, network):
@@ -231,10 +253,10 @@ def match_parameters(model, network):
     matches = {}
     for tensor in model.graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)
-        if array.dtype != np.float32 or array.size == 1 or tensor.name in buffers:
-            continue  # a number of a formula, or running averages
+        if array.dtype != np.float32 or np.ptp(array) == 0 or tensor.name in buffers:
+            continue  # numbers of a formula (no weight has one number only, see trained()), or running averages
         found = [(name, layout) for name, parameter in parameters.items()
-                 for _, layout in layouts(parameter.detach().numpy())
+                 for layout in layouts(parameter.detach().numpy())
                  if layout(parameter.detach().numpy()).shape == array.shape
                  and np.allclose(layout(parameter.detach().numpy()), array, rtol=1e-5, atol=1e-6)]
         assert len(found) == 1, (tensor.name, array.shape, found)
