@@ -194,7 +194,15 @@ Graph import_at(const onnx_io::Model& model, const PlanOptions& options, const E
   import.known_inputs = options.known_inputs;
   import.mode = options.train ? onnx_io::ImportOptions::Mode::training : onnx_io::ImportOptions::Mode::inference;
   if (division.batch > 0 && (options.batch || division.microbatches > 1)) import.batch = rows;
-  return model.import(import, evaluator);
+  try {
+    return model.import(import, evaluator);
+  } catch (const Error& error) {
+    const int64_t fixed = batch_dim(model.info()).value;
+    const bool is_other = import.batch && fixed >= 0 && fixed != rows;
+    if (!is_other || error.id() != ErrorId::M032 || !error.hint().empty()) throw;
+    throw Error(error.id(), error.where(), error.what_happened(),
+                fmt::format("the file is for {} rows and may not work for {}: export it with a dynamic batch", fixed, rows));
+  }
 }
 
 // --- Back half: from graphs to a plan. ---

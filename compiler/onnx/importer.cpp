@@ -1,6 +1,7 @@
 #include "compiler/onnx/importer.h"
 
 #include <algorithm>
+#include <limits>
 
 #include <fmt/format.h>
 #include <onnx/defs/schema.h>
@@ -37,6 +38,20 @@ std::optional<Attribute> to_attribute(const pb::AttributeProto& a) {
       return Attribute(std::vector<std::string>(a.strings().begin(), a.strings().end()));
     default:
       return std::nullopt;
+  }
+}
+
+/// The most negative finite number of a float type.
+double lowest_number(DType dtype) {
+  switch (dtype) {
+    case DType::f16:
+      return -65504.0;
+    case DType::bf16:
+      return -0x1.fep127;
+    case DType::f32:
+      return std::numeric_limits<float>::lowest();
+    default:
+      return std::numeric_limits<double>::lowest();
   }
 }
 
@@ -118,17 +133,18 @@ Slot Importer::add_slot(SlotData data) {
   return static_cast<Slot>(slots_.size()) - 1;
 }
 
-/// torch.onnx makes initializers `val_<n>` of a formula's numbers (an attention's scale, of shape (1)), and of the ones
-/// and zeros that stand where a normalization has no weight and bias. A parameter is called as in the network; only
-/// when the exporter changed its layout it has such a name too, and then other operators read it, or it has other
-/// numbers.
+/// torch.onnx makes initializers `val_<n>` of a formula's numbers (an attention's scale, of shape (1)), of the ones and
+/// zeros that stand where a normalization has no weight and bias, and of masks that it computed, which hold the lowest
+/// number of their type. A parameter is called as in the network; only when the exporter changed its layout it has such
+/// a name too, and then other operators read it, or it has other numbers.
 bool Importer::is_exported_constant(const std::string& name, const TensorContent& content) const {
   constexpr std::string_view kPrefix = "val_";
   constexpr std::string_view kFactors[] = {"Div", "Mul"};
+  constexpr std::string_view kMasked[] = {"Add"};
   constexpr std::string_view kNormalizations[] = {"BatchNormalization", "GroupNormalization", "InstanceNormalization",
                                                   "LayerNormalization", "RMSNormalization"};
-  if (data_.info.producer != "pytorch" || !is_float(content.dtype) || !name.starts_with(kPrefix) ||
-      !parse_integer(std::string_view(name).substr(kPrefix.size())) || content.bytes() > kFoldBytes)
+  if (data_.info.producer != "pytorch" || content.shape.elements() == 0 || !is_float(content.dtype) ||
+      !name.starts_with(kPrefix) || !parse_integer(std::string_view(name).substr(kPrefix.size())))
     return false;
   const auto readers = data_.readers.find(name);
   if (readers == data_.readers.end()) return false;
@@ -136,12 +152,17 @@ bool Importer::is_exported_constant(const std::string& name, const TensorContent
     return std::ranges::all_of(readers->second, [&](const auto& op) { return std::ranges::count(ops, op) > 0; });
   };
   if (content.shape.elements() == 1 && are_all(kFactors)) return true;
-  if (!are_all(kNormalizations)) return false;
+  const bool is_mask = are_all(kMasked);
+  if (!is_mask && !are_all(kNormalizations)) return false;
   const Literal literal = to_literal(content, data_.files.get());
-  for (int64_t i = 0; i < content.shape.elements(); ++i) {
-    if (literal.number(i) != literal.number(0)) return false;
-  }
-  return true;
+  const auto any = [&](const auto& holds) {
+    for (int64_t i = 0; i < content.shape.elements(); ++i) {
+      if (holds(literal.number(i))) return true;
+    }
+    return false;
+  };
+  if (is_mask) return any([lowest = lowest_number(content.dtype)](double number) { return number <= lowest; });
+  return !any([first = literal.number(0)](double number) { return number != first; });
 }
 
 Slot Importer::lookup(const std::string& name) {
@@ -153,14 +174,15 @@ Slot Importer::lookup(const std::string& name) {
   }
   SlotData slot{.name = name, .type = {weight->dtype, weight->shape}, .value = {}, .literal = {}};
   // Scalars are how exporters write the numbers of a formula; integers are indices and shapes.
-  const bool is_constant = weight->shape.rank() == 0 || is_exported_constant(name, *weight) ||
-                           (!is_float(weight->dtype) && weight->bytes() <= kFoldBytes);
+  const bool is_number = weight->shape.rank() == 0 || is_exported_constant(name, *weight);
+  const bool is_constant =
+      weight->shape.rank() == 0 || ((is_number || !is_float(weight->dtype)) && weight->bytes() <= kFoldBytes);
   if (is_constant) {
     slot.literal = to_literal(*weight, data_.files.get());
   } else {
     const auto generated = data_.generated.find(name);
     slot.weight = weight;
-    slot.trainable = is_float(weight->dtype) && (generated == data_.generated.end() || generated->second);
+    slot.trainable = is_float(weight->dtype) && !is_number && (generated == data_.generated.end() || generated->second);
   }
   return names_[name] = add_slot(std::move(slot));
 }

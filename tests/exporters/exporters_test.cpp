@@ -27,6 +27,7 @@ struct Exported {
   std::map<std::string, int64_t> dims = {};  // symbols beside the batch
 };
 const std::vector<Exported> kExported = {{"gpt-dynamo", "ids"},
+                                         {"gpt-dynamo-fixed", "ids"},
                                          {"gpt-dynamo-23", "ids", {{"sequence", 12}}},
                                          {"gpt-torchscript", "ids", {{"sequence", 12}}},
                                          {"encoder-dynamo", "ids"},
@@ -63,9 +64,19 @@ TEST_CASE("exporters: every exported model gives ONNX Runtime's outputs on 1, 2,
     const nlohmann::json answer = answer_of({"verify", "--suite", kData, "--filter", "-(dynamo|torchscript)",
                                              "--devices", devices, "--rtol", "1e-4", "--atol", "1e-5", "--quiet"});
     CHECK(answer["passed"] == true);
-    CHECK(answer["counts"]["passed"] == 9);
-    CHECK(answer["cases"].size() == 9);
+    CHECK(answer["counts"]["passed"] == 10);
+    CHECK(answer["cases"].size() == 10);
   }
+}
+
+TEST_CASE("exporters: a model for a fixed number of rows says so when it is asked for another") {
+  const std::string model = kData + "gpt-dynamo-fixed/model.onnx";
+  const CommandResult result = run_mpc({"partition", model, "--devices", "cpu:2", "--batch", "4"});
+  CHECK(result.exit_code == 3);
+  INFO(result.err);
+  CHECK(result.err.find("error[M032]") != std::string::npos);
+  CHECK(result.err.find("the file is for 3 rows and may not work for 4: export it with a dynamic batch") !=
+        std::string::npos);
 }
 
 TEST_CASE("exporters: `mpc train` has PyTorch's losses") {

@@ -175,7 +175,7 @@ def fused(network):
 
 def dynamo(network, x, name, output, dynamic, path, opset=None):
     program = torch.onnx.export(network, (x,), dynamo=True, input_names=[name], output_names=[output],
-                                dynamic_shapes=(dynamic,), opset_version=opset, verbose=False)
+                                dynamic_shapes=(dynamic,) if dynamic else None, opset_version=opset, verbose=False)
     program.save(path, external_data=False)
 
 
@@ -223,6 +223,7 @@ TEXT = {0: "batch", 1: "sequence"}
 # name: network, network that is trained for comparison, exporter, input, output, dynamic axes, content
 MODELS = {
     "gpt-dynamo": (Gpt, None, dynamo, "ids", "logits", BATCH, tokens),
+    "gpt-dynamo-fixed": (Gpt, None, dynamo, "ids", "logits", {}, tokens),
     "gpt-dynamo-23": (Gpt, None, dynamo_23, "ids", "logits", TEXT, tokens),
     "gpt-torchscript": (Gpt, None, torchscript, "ids", "logits", TEXT, tokens),
     "encoder-dynamo": (Encoder, None, dynamo, "ids", "logits", BATCH, tokens),
@@ -255,6 +256,8 @@ def match_parameters(model, network):
         array = onnx.numpy_helper.to_array(tensor)
         if array.dtype != np.float32 or np.ptp(array) == 0 or tensor.name in buffers:
             continue  # numbers of a formula (no weight has one number only, see trained()), or running averages
+        if array.min() == np.finfo(np.float32).min:
+            continue  # a mask
         found = [(name, layout) for name, parameter in parameters.items()
                  for layout in layouts(parameter.detach().numpy())
                  if layout(parameter.detach().numpy()).shape == array.shape
@@ -286,7 +289,7 @@ def main():
         folder.mkdir(parents=True, exist_ok=True)
         network = trained(make()).eval()
         original = copy.deepcopy(network)
-        first, second = content(3, 12), content(5, 7 if len(dynamic) == 2 else 12)
+        first, second = content(3, 12), content(5 if dynamic else 3, 7 if len(dynamic) == 2 else 12)
         path = folder / "model.onnx"
         export(network, first, name, output, dynamic, path)
         model = without_traces(path)

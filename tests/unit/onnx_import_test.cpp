@@ -1,3 +1,5 @@
+#include <limits>
+
 #include <doctest/doctest.h>
 
 #include "api/reference_evaluator.h"
@@ -392,6 +394,25 @@ TEST_CASE("import: numbers that torch.onnx wrote as initializers are constants, 
   CHECK(of_norm("val_9", "{1, 1}") == 1);  // bias alone
   CHECK(of_norm("val_9", "{1, 2}") == 2);
   CHECK(of_norm("norm_weight", "{1, 1}") == 2);
+
+  const auto of_mask = [](const std::string& name, float masked, const std::string& op) {
+    pb::ModelProto proto = parse_graph("(float[2] x) => (float[2] y) <float[2] " + name + " = {0, 0}> { y = " + op +
+                                       "(x, " + name + ") }");
+    proto.set_producer_name("pytorch");
+    pb::TensorProto& tensor = *proto.mutable_graph()->mutable_initializer(0);
+    tensor.clear_raw_data();
+    tensor.clear_float_data();
+    tensor.add_float_data(0);
+    tensor.add_float_data(masked);
+    const Graph graph = import(proto);
+    return std::ranges::count(graph.values(), ValueKind::parameter, &Value::kind);
+  };
+  constexpr float kLowest = std::numeric_limits<float>::lowest();
+  CHECK(of_mask("val_56", kLowest, "Add") == 0);
+  CHECK(of_mask("val_56", -std::numeric_limits<float>::infinity(), "Add") == 0);
+  CHECK(of_mask("val_56", -1e9F, "Add") == 1);
+  CHECK(of_mask("val_56", kLowest, "Sub") == 1);
+  CHECK(of_mask("bias", kLowest, "Add") == 1);
 }
 
 TEST_CASE("import: batch normalization updates its running averages in training") {
