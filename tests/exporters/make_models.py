@@ -31,7 +31,8 @@ from torch.nn import functional as F
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "goldens"))
-from make_goldens import Goldens, cross_entropy  # noqa: E402
+from golden_file import Goldens  # noqa: E402
+from make_goldens import cross_entropy  # noqa: E402
 
 STEPS = 2
 LEARNING_RATE = 0.1
