@@ -186,7 +186,7 @@ class Differentiator {
     if (!any) return;
     GradientContext context(graph_, id, std::move(output_grads), needs, choices_);
     op_def(graph_.node(id).op).gradient(context);
-    const bool is_summed = std::ranges::any_of(outputs, [&](ValueId output) { return output.is_valid() && needs_gradient(output) && is_per_step(output); });
+    const bool is_summed = graph_.node(id).rate == Rate::per_step && graph_.value(graph_.loss).rate == Rate::per_microbatch;
     for (size_t k = 0; k < inputs.size(); ++k) {
       if (!needs[k]) continue;
       MPC_CHECK(context.input_grads()[k].is_valid(), "the gradient rule of " + describe(graph_.node(id)) + " gave none for input " + std::to_string(k));
