@@ -34,7 +34,7 @@ void for_each_sample(F&& f) {
     try {
       f(sample);
     } catch (const std::exception& error) {
-      FAIL_CHECK(error.what());
+      FAIL_CHECK(std::string(error.what()));
     }
   }
 }

@@ -170,7 +170,7 @@ TEST_CASE("zoo: every sample model on k devices gives the bits of one device") {
     try {
       check_sample(sample, index++);
     } catch (const std::exception& error) {
-      FAIL_CHECK(error.what());
+      FAIL_CHECK(std::string(error.what()));
     }
   }
 }
