@@ -76,7 +76,8 @@ float* in_place(const KernelCall& call, size_t input, size_t output) {
 
 void sgd(const KernelCall& call, int threads) {
   const StepScalars scalars(OpKind::SgdUpdate, call, 2);
-  const auto step = functors::sgd_step<float>(call.attributes, scalars.lr_scale, scalars.grad_scale);
+  const auto step =
+      functors::sgd_step<float>(functors::SgdConstants(call.attributes), scalars.lr_scale, scalars.grad_scale);
   float* p = in_place(call, 0, 0);
   const float* g = call.inputs[1].as<float>();
   parallel_for(threads, call.outputs[0].shape.elements(), kGrain,
@@ -85,7 +86,8 @@ void sgd(const KernelCall& call, int threads) {
 
 void momentum(const KernelCall& call, int threads) {
   const StepScalars scalars(OpKind::MomentumUpdate, call, 3);
-  const auto step = functors::momentum_step<float>(call.attributes, scalars.step, scalars.lr_scale, scalars.grad_scale);
+  const auto step = functors::momentum_step<float>(functors::MomentumConstants(call.attributes), scalars.step,
+                                                   scalars.lr_scale, scalars.grad_scale);
   float* p = in_place(call, 0, 0);
   float* m = in_place(call, 2, 1);
   const float* g = call.inputs[1].as<float>();
@@ -95,7 +97,8 @@ void momentum(const KernelCall& call, int threads) {
 
 void adam(const KernelCall& call, int threads) {
   const StepScalars scalars(OpKind::AdamUpdate, call, 4);
-  const auto step = functors::adam_step<float>(call.attributes, scalars.step, scalars.lr_scale, scalars.grad_scale);
+  const auto step = functors::adam_step<float>(functors::AdamConstants(call.attributes), scalars.step, scalars.lr_scale,
+                                               scalars.grad_scale);
   float* p = in_place(call, 0, 0);
   float* m = in_place(call, 2, 1);
   float* v = in_place(call, 3, 2);

@@ -67,44 +67,78 @@ struct AdamStep {
   }
 };
 
-// The scalars of a step from canonical attributes, computed in double and rounded once.
+// What an optimizer's canonical attributes say, as numbers that can be handed to a GPU.
+
+struct SgdConstants {
+  explicit SgdConstants(const Attributes& attributes)
+      : lr(attributes.number("lr")), weight_decay(attributes.number("weight_decay")) {}
+  double lr;
+  double weight_decay;
+};
+
+struct MomentumConstants {
+  explicit MomentumConstants(const Attributes& attributes)
+      : lr(attributes.number("lr")),
+        weight_decay(attributes.number("weight_decay")),
+        momentum(attributes.number("momentum")),
+        dampening(attributes.number("dampening")),
+        is_nesterov(attributes.flag("nesterov")) {}
+  double lr;
+  double weight_decay;
+  double momentum;
+  double dampening;
+  bool is_nesterov;
+};
+
+struct AdamConstants {
+  explicit AdamConstants(const Attributes& attributes)
+      : lr(attributes.number("lr")),
+        beta1(attributes.number("beta1")),
+        beta2(attributes.number("beta2")),
+        epsilon(attributes.number("epsilon")),
+        weight_decay(attributes.number("weight_decay")),
+        is_decoupled(attributes.flag("decoupled")) {}
+  double lr;
+  double beta1;
+  double beta2;
+  double epsilon;
+  double weight_decay;
+  bool is_decoupled;
+};
+
+// The scalars of a step, computed in double and rounded once.
 
 template <class T>
-SgdStep<T> sgd_step(const Attributes& attributes, double lr_scale, double grad_scale) {
-  return {static_cast<T>(attributes.number("lr") * lr_scale), static_cast<T>(attributes.number("weight_decay")),
-          static_cast<T>(grad_scale)};
+MPC_HD SgdStep<T> sgd_step(const SgdConstants& c, double lr_scale, double grad_scale) {
+  return {static_cast<T>(c.lr * lr_scale), static_cast<T>(c.weight_decay), static_cast<T>(grad_scale)};
 }
 
 /// @param step 1 for the first update.
 template <class T>
-MomentumStep<T> momentum_step(const Attributes& attributes, int64_t step, double lr_scale, double grad_scale) {
-  return {static_cast<T>(attributes.number("lr") * lr_scale),
-          static_cast<T>(attributes.number("weight_decay")),
+MPC_HD MomentumStep<T> momentum_step(const MomentumConstants& c, int64_t step, double lr_scale, double grad_scale) {
+  return {static_cast<T>(c.lr * lr_scale),
+          static_cast<T>(c.weight_decay),
           static_cast<T>(grad_scale),
-          static_cast<T>(attributes.number("momentum")),
-          static_cast<T>(1.0 - attributes.number("dampening")),
-          attributes.flag("nesterov"),
+          static_cast<T>(c.momentum),
+          static_cast<T>(1.0 - c.dampening),
+          c.is_nesterov,
           step == 1};
 }
 
 /// @param step 1 for the first update.
 template <class T>
-AdamStep<T> adam_step(const Attributes& attributes, int64_t step, double lr_scale, double grad_scale) {
-  const double lr = attributes.number("lr") * lr_scale;
-  const double beta1 = attributes.number("beta1");
-  const double beta2 = attributes.number("beta2");
-  const double weight_decay = attributes.number("weight_decay");
-  const bool is_decoupled = attributes.flag("decoupled");
+MPC_HD AdamStep<T> adam_step(const AdamConstants& c, int64_t step, double lr_scale, double grad_scale) {
+  const double lr = c.lr * lr_scale;
   const double t = static_cast<double>(step);
-  return {static_cast<T>(lr / (1.0 - std::pow(beta1, t))),
-          static_cast<T>(std::sqrt(1.0 - std::pow(beta2, t))),
-          static_cast<T>(1.0 - beta1),
-          static_cast<T>(beta2),
-          static_cast<T>(1.0 - beta2),
-          static_cast<T>(attributes.number("epsilon")),
+  return {static_cast<T>(lr / (1.0 - std::pow(c.beta1, t))),
+          static_cast<T>(std::sqrt(1.0 - std::pow(c.beta2, t))),
+          static_cast<T>(1.0 - c.beta1),
+          static_cast<T>(c.beta2),
+          static_cast<T>(1.0 - c.beta2),
+          static_cast<T>(c.epsilon),
           static_cast<T>(grad_scale),
-          static_cast<T>(is_decoupled ? 0.0 : weight_decay),
-          static_cast<T>(is_decoupled ? 1.0 - lr * weight_decay : 1.0)};
+          static_cast<T>(c.is_decoupled ? 0.0 : c.weight_decay),
+          static_cast<T>(c.is_decoupled ? 1.0 - lr * c.weight_decay : 1.0)};
 }
 
 }  // namespace mpc::functors

@@ -90,7 +90,8 @@ void SgdUpdate(const KernelCall& call) {
   const StepScalars scalars = step_scalars(OpKind::SgdUpdate, call, 2);
   with_update_type(call.inputs[0].dtype, [&](auto tag) {
     using T = decltype(tag);
-    const auto step = functors::sgd_step<T>(call.attributes, scalars.lr_scale, scalars.grad_scale);
+    const auto step =
+        functors::sgd_step<T>(functors::SgdConstants(call.attributes), scalars.lr_scale, scalars.grad_scale);
     update_elements<T, 2, 1>(call, {0, 1}, {0}, [&](std::array<T, 2>& v) { v[0] = step.next(v[0], v[1]); });
   });
 }
@@ -99,7 +100,8 @@ void MomentumUpdate(const KernelCall& call) {
   const StepScalars scalars = step_scalars(OpKind::MomentumUpdate, call, 3);
   with_update_type(call.inputs[0].dtype, [&](auto tag) {
     using T = decltype(tag);
-    const auto step = functors::momentum_step<T>(call.attributes, scalars.step, scalars.lr_scale, scalars.grad_scale);
+    const auto step = functors::momentum_step<T>(functors::MomentumConstants(call.attributes), scalars.step,
+                                                 scalars.lr_scale, scalars.grad_scale);
     update_elements<T, 3, 2>(call, {0, 1, 2}, {0, 2}, [&](std::array<T, 3>& v) { step.apply(v[0], v[1], v[2]); });
   });
 }
@@ -108,7 +110,8 @@ void AdamUpdate(const KernelCall& call) {
   const StepScalars scalars = step_scalars(OpKind::AdamUpdate, call, 4);
   with_update_type(call.inputs[0].dtype, [&](auto tag) {
     using T = decltype(tag);
-    const auto step = functors::adam_step<T>(call.attributes, scalars.step, scalars.lr_scale, scalars.grad_scale);
+    const auto step = functors::adam_step<T>(functors::AdamConstants(call.attributes), scalars.step, scalars.lr_scale,
+                                             scalars.grad_scale);
     update_elements<T, 4, 3>(call, {0, 1, 2, 3}, {0, 2, 3},
                              [&](std::array<T, 4>& v) { step.apply(v[0], v[1], v[2], v[3]); });
   });

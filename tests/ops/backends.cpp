@@ -1,10 +1,12 @@
 #include "tests/ops/backends.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "executor/cpu/cpu_kernels.h"
+#include "executor/cuda/kernel.h"
 
 namespace mpc::test {
 namespace {
@@ -16,13 +18,18 @@ NodeSpec::Operand operand(const std::optional<TensorType>& type) {
   return {type->dtype, type->shape, true, false};
 }
 
-std::variant<Tensors, Declined> run_cpu(OpKind op, const Attributes& attributes, const Tensors& inputs,
-                                        const Types& outputs, const StepContext& step) {
+NodeSpec node_of(OpKind op, const Attributes& attributes, const Tensors& inputs, const Types& outputs) {
   NodeSpec node;
   node.op = op;
   node.attributes = &attributes;
   for (const auto& type : types_of(inputs)) node.inputs.push_back(operand(type));
   for (const auto& type : outputs) node.outputs.push_back(operand(type));
+  return node;
+}
+
+std::variant<Tensors, Declined> run_cpu(OpKind op, const Attributes& attributes, const Tensors& inputs,
+                                        const Types& outputs, const StepContext& step) {
+  const NodeSpec node = node_of(op, attributes, inputs, outputs);
   executor::KernelOrReason found = cpu::find_kernel(node);
   if (found.kernel == nullptr) return Declined{found.reason};
   CallOptions options;
@@ -38,10 +45,45 @@ std::variant<Tensors, Declined> run_cpu(OpKind op, const Attributes& attributes,
   return first;
 }
 
+/// The CUDA backend's own kernels, compiled for the host.
+std::variant<Tensors, Declined> run_cuda_on_host(OpKind op, const Attributes& attributes, const Tensors& inputs,
+                                                 const Types& outputs, const StepContext& step) {
+  cuda::KernelOrReason found = cuda::find_own_kernel(node_of(op, attributes, inputs, outputs), {});
+  if (found.kernel == nullptr) return Declined{found.reason};
+  mpc_cuda_step device_step{};
+  device_step.step = step.step;
+  device_step.seed = step.seed;
+  std::vector<std::byte> workspace(static_cast<size_t>(found.kernel->workspace_bytes()), std::byte{0xFF});
+  CallOptions options;
+  options.step = step;
+  const auto run = [&] {
+    const auto call_kernel = [&](const KernelCall& call) {
+      std::vector<void*> ins;
+      std::vector<void*> outs;
+      for (const TensorView& view : call.inputs) ins.push_back(view.data);
+      for (const TensorView& view : call.outputs) outs.push_back(view.data);
+      cuda::Launch launch;
+      launch.inputs = ins;
+      launch.outputs = outs;
+      launch.workspace = workspace.data();
+      launch.step = &device_step;
+      launch.microbatch = step.microbatch;
+      found.kernel->run(launch);
+    };
+    return run_kernel(call_kernel, op, attributes, inputs, outputs, options);
+  };
+  const Tensors first = run();
+  if (device_step.has_fault != 0) throw std::logic_error("a valid index was reported");
+  options.poison = std::byte{0x5A};
+  std::fill(workspace.begin(), workspace.end(), std::byte{0x5A});
+  if (run() != first) throw std::logic_error("two runs of " + std::string(found.kernel->name()) + " differ");
+  return first;
+}
+
 }  // namespace
 
 std::span<const Backend> backends() {
-  static const std::vector<Backend> kBackends = {{"cpu", &run_cpu}};
+  static const std::vector<Backend> kBackends = {{"cpu", &run_cpu}, {"cuda on the host", &run_cuda_on_host}};
   return kBackends;
 }
 

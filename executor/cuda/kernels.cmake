@@ -1,0 +1,13 @@
+# The sources of the plugin's own kernels. The plugin compiles them for the GPU, tests/cuda for the host.
+set(MPC_CUDA_KERNEL_SOURCES
+  binary.cu
+  convolution.cu
+  elementwise.cu
+  movement.cu
+  normalization.cu
+  pooling.cu
+  product.cu
+  reduction.cu
+  softmax.cu
+  training.cu)
+list(TRANSFORM MPC_CUDA_KERNEL_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/executor/cuda/kernels/)

@@ -1,0 +1,171 @@
+// Convolution and its gradients without a library: one thread or block per result, f64 sums. Slow; what is taken when
+// cuDNN is not there or declines.
+
+#include "executor/cuda/data.h"
+#include "executor/cuda/kernels/factories.h"
+#include "executor/cuda/kernels/window.h"
+
+namespace mpc::cuda {
+namespace {
+
+/// The sizes of a convolution: x (N, C, in), w (M, C / group, kernel), y (N, M, out).
+struct Sizes {
+  Window window;
+  int64_t batch = 0;
+  int64_t channels = 0;
+  int64_t group_channels = 0;
+  int64_t maps = 0;
+  int64_t group_maps = 0;
+  int64_t in = 0;
+  int64_t out = 0;
+  int64_t kernel = 0;
+};
+
+struct Forward {
+  FloatIn x, w, bias;  // bias may have no data
+  FloatOut y;
+  Sizes s;
+  MPC_DEVICE void operator()(int64_t i) const {
+    const int64_t m = i / s.out % s.maps;
+    const int64_t n = i / s.out / s.maps;
+    const Window::Index o = Window::unravel(i % s.out, s.window.out);
+    double sum = 0;
+    for (int64_t c = 0; c < s.group_channels; ++c) {
+      const int64_t plane = (n * s.channels + m / s.group_maps * s.group_channels + c) * s.in;
+      const int64_t filter = (m * s.group_channels + c) * s.kernel;
+      s.window.for_each_tap(o, [&](int64_t k, int64_t at) {
+        sum += static_cast<double>(w[filter + k]) * static_cast<double>(x[plane + at]);
+      });
+    }
+    if (bias.data != nullptr) sum += static_cast<double>(bias[m]);
+    y.set(i, static_cast<float>(sum));
+  }
+};
+
+struct InputGrad {
+  FloatIn dy, w;
+  FloatOut dx;
+  Sizes s;
+  MPC_DEVICE void operator()(int64_t i) const {
+    const int64_t channel = i / s.in % s.channels;
+    const int64_t n = i / s.in / s.channels;
+    const int64_t group = channel / s.group_channels;
+    const int64_t c = channel % s.group_channels;
+    const Window::Index at = Window::unravel(i % s.in, s.window.in);
+    double sum = 0;
+    for (int64_t m = group * s.group_maps; m < (group + 1) * s.group_maps; ++m) {
+      const int64_t filter = (m * s.group_channels + c) * s.kernel;
+      s.window.for_each_window(at, [&](int64_t k, int64_t o) {
+        sum += static_cast<double>(w[filter + k]) * static_cast<double>(dy[(n * s.maps + m) * s.out + o]);
+      });
+    }
+    dx.set(i, static_cast<float>(sum));
+  }
+};
+
+struct WeightGrad {
+  FloatIn dy, x;
+  FloatOut dw;
+  Sizes s;
+  MPC_DEVICE void operator()(Block& block, int64_t i) const {
+    const Window& window = s.window;
+    const Window::Index k = Window::unravel(i % s.kernel, window.kernel);
+    const int64_t c = i / s.kernel % s.group_channels;
+    const int64_t m = i / s.kernel / s.group_channels;
+    const int64_t channel = m / s.group_maps * s.group_channels + c;
+    const double sum = block.sum(s.batch * s.out, [&](int64_t j) {
+      const int64_t n = j / s.out;
+      const Window::Index o = Window::unravel(j % s.out, window.out);
+      Window::Index at;
+      for (int axis = 0; axis < Window::kAxes; ++axis) {
+        at.at[axis] = o.at[axis] * window.stride[axis] - window.begin_pad[axis] + k.at[axis] * window.dilation[axis];
+        if (at.at[axis] < 0 || at.at[axis] >= window.in[axis]) return 0.0;
+      }
+      return static_cast<double>(dy[(n * s.maps + m) * s.out + j % s.out]) *
+             static_cast<double>(x[(n * s.channels + channel) * s.in + Window::ravel(at, window.in)]);
+    });
+    block.for_each(1, [&](int64_t) { dw.set(i, static_cast<float>(sum)); });
+  }
+};
+
+Sizes sizes_of(const Attributes& attributes, const Shape& x, const Shape& w, const Shape& y) {
+  Sizes s;
+  s.window = Window(attributes, x, y);
+  s.batch = x[0];
+  s.channels = x[1];
+  s.group_channels = w[1];
+  s.maps = w[0];
+  s.group_maps = w[0] / attributes.integer("group");
+  s.in = s.window.in_elements();
+  s.out = s.window.out_elements();
+  s.kernel = s.window.kernel_elements();
+  return s;
+}
+
+std::string refusal(const executor::NodeSpec& node) {
+  if (!all_small_floats(node)) return "convolution: only f32, f16 and bf16";
+  if (!Window::fits(node.outputs[0].shape)) return "convolution: only 1 to 3 spatial dimensions";
+  for (const auto* operands : {&node.inputs, &node.outputs}) {
+    for (const auto& operand : *operands) {
+      if (operand.is_present && operand.shape.elements() == 0) return "convolution: an operand is empty";
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+KernelOrReason convolution(const executor::NodeSpec& node, const MakeOptions&) {
+  if (std::string reason = refusal(node); !reason.empty()) return declined(reason);
+  Forward body{};
+  body.x.dtype = input_dtype(node, 0);
+  body.w.dtype = input_dtype(node, 1);
+  body.bias.dtype = input_dtype(node, 2);
+  body.y.dtype = output_dtype(node, 0);
+  body.s = sizes_of(*node.attributes, node.inputs[0].shape, node.inputs[1].shape, node.outputs[0].shape);
+  const int64_t count = node.outputs[0].shape.elements();
+  return function_kernel("cuda:direct convolution", [=](const Launch& launch) {
+    Forward bound = body;
+    bound.x.data = launch.inputs[0];
+    bound.w.data = launch.inputs[1];
+    bound.bias.data = launch.in<void>(2);
+    bound.y.data = launch.outputs[0];
+    for_each(launch.stream, count, bound, "Conv");
+  });
+}
+
+KernelOrReason convolution_input_grad(const executor::NodeSpec& node, const MakeOptions&) {
+  if (std::string reason = refusal(node); !reason.empty()) return declined(reason);
+  InputGrad body{};
+  body.dy.dtype = input_dtype(node, 0);
+  body.w.dtype = input_dtype(node, 1);
+  body.dx.dtype = output_dtype(node, 0);
+  body.s = sizes_of(*node.attributes, node.outputs[0].shape, node.inputs[1].shape, node.inputs[0].shape);
+  const int64_t count = node.outputs[0].shape.elements();
+  return function_kernel("cuda:direct convolution", [=](const Launch& launch) {
+    InputGrad bound = body;
+    bound.dy.data = launch.inputs[0];
+    bound.w.data = launch.inputs[1];
+    bound.dx.data = launch.outputs[0];
+    for_each(launch.stream, count, bound, "ConvInputGrad");
+  });
+}
+
+KernelOrReason convolution_weight_grad(const executor::NodeSpec& node, const MakeOptions&) {
+  if (std::string reason = refusal(node); !reason.empty()) return declined(reason);
+  WeightGrad body{};
+  body.dy.dtype = input_dtype(node, 0);
+  body.x.dtype = input_dtype(node, 1);
+  body.dw.dtype = output_dtype(node, 0);
+  body.s = sizes_of(*node.attributes, node.inputs[1].shape, node.outputs[0].shape, node.inputs[0].shape);
+  const int64_t count = node.outputs[0].shape.elements();
+  return function_kernel("cuda:direct convolution", [=](const Launch& launch) {
+    WeightGrad bound = body;
+    bound.dy.data = launch.inputs[0];
+    bound.x.data = launch.inputs[1];
+    bound.dw.data = launch.outputs[0];
+    for_each_block(launch.stream, count, bound, "ConvWeightGrad");
+  });
+}
+
+}  // namespace mpc::cuda

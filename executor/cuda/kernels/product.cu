@@ -1,0 +1,107 @@
+// MatMul and Gemm without a library: one thread per result, f64 sums in ascending order. Slow; what is taken when
+// cuBLASLt is not there or declines.
+
+#include "executor/cuda/data.h"
+#include "executor/cuda/kernels/factories.h"
+
+namespace mpc::cuda {
+namespace {
+
+/// y[batch, row, column] = alpha * sum over k of a[batch, row, k] b[batch, k, column] + beta * c.
+struct Product {
+  FloatIn a, b, c;  // c may have no data
+  FloatOut y;
+  Walk<2> batches;  // where the matrices of a and b begin
+  Walk<1> addend;
+  int64_t rows;
+  int64_t columns;
+  int64_t inner;
+  int64_t a_row, a_step;     // steps of a along rows and k
+  int64_t b_step, b_column;  // steps of b along k and columns
+  double alpha;
+  double beta;
+  MPC_DEVICE void operator()(int64_t i) const {
+    const int64_t column = i % columns;
+    const int64_t row = i / columns % rows;
+    const auto begin = batches.positions(i / columns / rows);
+    double sum = 0;
+    for (int64_t k = 0; k < inner; ++k) {
+      sum += static_cast<double>(a[begin.at[0] + row * a_row + k * a_step]) *
+             static_cast<double>(b[begin.at[1] + k * b_step + column * b_column]);
+    }
+    sum *= alpha;
+    if (c.data != nullptr) sum += beta * static_cast<double>(c[addend.positions(i).at[0]]);
+    y.set(i, static_cast<float>(sum));
+  }
+};
+
+Shape batch_of(const Shape& shape) {
+  return shape.rank() < 2 ? Shape{} : Shape(shape.dims().first(static_cast<size_t>(shape.rank() - 2)));
+}
+
+void shape_matmul(const executor::NodeSpec& node, Product& product) {
+  const Shape& a = node.inputs[0].shape;
+  const Shape& b = node.inputs[1].shape;
+  product.inner = a[a.rank() - 1];
+  product.rows = a.rank() == 1 ? 1 : a[a.rank() - 2];
+  product.columns = b.rank() == 1 ? 1 : b[b.rank() - 1];
+  const Shape batch = *broadcast(batch_of(a), batch_of(b));
+  Steps a_steps = broadcast_steps(batch_of(a), batch);
+  Steps b_steps = broadcast_steps(batch_of(b), batch);
+  for (size_t d = 0; d < kMaxRank; ++d) {
+    a_steps[d] *= product.rows * product.inner;
+    b_steps[d] *= product.inner * product.columns;
+  }
+  product.batches = make_walk<2>(batch, {a_steps, b_steps});
+  product.a_row = product.inner;
+  product.a_step = 1;
+  product.b_step = product.columns;
+  product.b_column = 1;
+  product.alpha = 1;
+  product.beta = 0;
+}
+
+void shape_gemm(const executor::NodeSpec& node, Product& product) {
+  const Shape& a = node.inputs[0].shape;
+  const Shape& b = node.inputs[1].shape;
+  const Shape& y = node.outputs[0].shape;
+  const bool trans_a = node.attributes->flag("transA");
+  const bool trans_b = node.attributes->flag("transB");
+  product.inner = a[trans_a ? 0 : 1];
+  product.rows = y[0];
+  product.columns = y[1];
+  product.a_row = trans_a ? 1 : a[1];
+  product.a_step = trans_a ? a[1] : 1;
+  product.b_step = trans_b ? 1 : b[1];
+  product.b_column = trans_b ? b[1] : 1;
+  product.alpha = node.attributes->number("alpha");
+  product.beta = node.attributes->number("beta");
+  if (has_input(node, 2)) product.addend = make_walk<1>(y, {broadcast_steps(node.inputs[2].shape, y)});
+}
+
+}  // namespace
+
+KernelOrReason product(const executor::NodeSpec& node, const MakeOptions&) {
+  if (!all_small_floats(node)) return declined("matrix product: only f32, f16 and bf16");
+  Product body{};
+  if (node.op == OpKind::MatMul) {
+    shape_matmul(node, body);
+  } else {
+    shape_gemm(node, body);
+  }
+  body.a.dtype = input_dtype(node, 0);
+  body.b.dtype = input_dtype(node, 1);
+  body.c.dtype = input_dtype(node, 2);
+  body.y.dtype = output_dtype(node, 0);
+  const int64_t count = node.outputs[0].shape.elements();
+  return function_kernel("cuda:plain product", [=](const Launch& launch) {
+    Product bound = body;
+    bound.a.data = launch.inputs[0];
+    bound.b.data = launch.inputs[1];
+    bound.c.data = launch.in<void>(2);
+    bound.y.data = launch.outputs[0];
+    for_each(launch.stream, count, bound, "product");
+  });
+}
+
+}  // namespace mpc::cuda

@@ -1,0 +1,32 @@
+#include "executor/cuda/kernel.h"
+#include "executor/cuda/kernels/factories.h"
+#include "executor/functors/unary.h"
+
+namespace mpc::cuda {
+namespace {
+
+KernelFactory factory_of(OpKind op) {
+  switch (op) {
+#define MPC_CUDA_KERNEL(name, factory) \
+  case OpKind::name:                   \
+    return &factory;
+#include "executor/cuda/kernels/kernels.def"
+#undef MPC_CUDA_KERNEL
+#define MPC_CASE(name) case OpKind::name:
+    MPC_UNARY(MPC_CASE)
+#undef MPC_CASE
+    return &unary;
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace
+
+KernelOrReason find_own_kernel(const executor::NodeSpec& node, const MakeOptions& options) {
+  const KernelFactory factory = factory_of(node.op);
+  if (factory == nullptr) return declined("the CUDA backend has no kernel for " + std::string(op_name(node.op)));
+  return factory(node, options);
+}
+
+}  // namespace mpc::cuda
