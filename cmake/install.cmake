@@ -13,6 +13,9 @@ target_include_directories(mpc_api PUBLIC $<INSTALL_INTERFACE:${CMAKE_INSTALL_IN
 set_target_properties(mpc_api PROPERTIES EXPORT_NAME mpc)
 install(TARGETS ${mpc_archives} EXPORT mpcTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}/mpc)
 install(TARGETS mpc RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+if(MPC_HAS_CUDA)
+  install(TARGETS mpc_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/mpc DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT mpcTargets NAMESPACE mpc:: DESTINATION ${mpc_config_dir})
 

@@ -3,6 +3,8 @@ option(MPC_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(MPC_BUILD_BENCH "Build the benchmarks" OFF)
 option(MPC_WARNINGS_ARE_ERRORS "Stop at a compiler's warning (the presets do)" OFF)
 set(MPC_SANITIZE "" CACHE STRING "Sanitizers to build with, for example address,undefined or thread")
+set(MPC_CUDA "AUTO" CACHE STRING "The CUDA plugin: ON, OFF, or AUTO: when nvcc and the headers of cuBLASLt and cuDNN are found")
+set_property(CACHE MPC_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(MPC_ONNX_PREFIX "" CACHE PATH "Where scripts/build_onnx put ONNX (default: its cache)")
 
 set(CMAKE_CXX_STANDARD 20)

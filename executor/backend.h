@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "compiler/base/attributes.h"
+#include "compiler/base/ids.h"
 #include "compiler/base/op_kind.h"
 #include "compiler/base/shape.h"
 #include "executor/kernel.h"
@@ -28,6 +29,10 @@ struct NodeSpec {
   std::vector<Operand> inputs;
   std::vector<Operand> outputs;
   int threads = 1;
+  // Where the node stands in its plan: its number, its device, and the queue that runs it.
+  uint32_t node = 0;
+  DeviceId device{0};
+  uint32_t queue = 0;
 };
 
 /// The code of one node, prepared for its shapes. run() may be called many times, from one thread at a time.

@@ -7,8 +7,11 @@
 #include <utility>
 
 #include "compiler/base/error.h"
+#include "compiler/base/text.h"
 #include "compiler/plan/check.h"
 #include "executor/cpu/cpu_kernels.h"
+#include "executor/device/accelerators.h"
+#include "executor/device/device_queues.h"
 #include "executor/host/arena.h"
 #include "executor/host/engine.h"
 #include "executor/host/exchange.h"
@@ -45,20 +48,37 @@ KernelOrReason choose_kernel(const NodeSpec& spec, const SessionOptions& options
 
 Plan checked(Plan plan) {
   check_plan(plan);
-  for (const PlanDevice& device : plan.devices) {
-    if (device.backend == "cpu") continue;
-    throw Error(ErrorId::M080, fmt::format("device \"{}\"", device.name),
-                fmt::format("its backend \"{}\" is not available here", device.backend), "plan for CPU devices");
-  }
   return plan;
 }
 
-std::vector<Arena> make_arenas(const Plan& plan, bool with_poison) {
+/// "its largest tensor is ..." for the message when the arena of a device cannot be had.
+std::string arena_use_text(const Plan& plan, DeviceId device) {
+  const PlanSlice* largest = nullptr;
+  for (const PlanSlice& slice : plan.slices) {
+    if (slice.device == device && (largest == nullptr || slice.bytes > largest->bytes)) largest = &slice;
+  }
+  if (largest == nullptr) return "its arena";
+  const std::string name =
+      largest->value == kNone ? "a workspace" : fmt::format("\"{}\"", plan.values[largest->value].name);
+  return fmt::format("its arena, of which {} takes {} bytes ({})", name, largest->bytes, bytes_text(largest->bytes));
+}
+
+std::vector<Arena> make_arenas(const Plan& plan, const Accelerators& accelerators, bool with_poison) {
   std::vector<Arena> arenas;
   arenas.reserve(plan.devices.size());
-  for (const PlanDevice& device : plan.devices) {
-    arenas.emplace_back(device.name, device.arena_bytes);
-    if (with_poison) arenas.back().poison();
+  for (size_t d = 0; d < plan.devices.size(); ++d) {
+    const PlanDevice& device = plan.devices[d];
+    const DeviceId id(d);
+    if (!accelerators.has(id) || device.arena_bytes == 0) {
+      arenas.emplace_back(device.name, device.arena_bytes);
+      if (with_poison) arenas.back().poison();
+      continue;
+    }
+    std::byte* memory = accelerators.allocate(id, device.arena_bytes, arena_use_text(plan, id));
+    arenas.emplace_back(memory, device.arena_bytes,
+                        [&accelerators, id](std::byte* old) { accelerators.release(id, old); });
+    // Device memory is what the last owner left; the host's is zero.
+    accelerators.fill(id, {memory, static_cast<size_t>(device.arena_bytes)}, with_poison ? kPoison : std::byte{0});
   }
   return arenas;
 }
@@ -80,6 +100,13 @@ void write_literal(const Literal& literal, std::span<std::byte> to, const std::s
 struct Session::Impl {
   Impl(Plan plan_in, const WeightSource& weights, const SessionOptions& options_in);
 
+  KernelOrReason kernel_for(const NodeSpec& spec);
+  void require_kernels() const;
+  std::unique_ptr<DeviceQueues> make_queues();
+  /// Calls fill(memory) with host memory of a slice's size, and puts it where the slice is.
+  template <class Fill>
+  void write_slice(PlanIndex slice, Fill&& fill);
+
   void load(const WeightSource& weights);
   void note_arena_use();
   void require_usable() const;
@@ -91,6 +118,8 @@ struct Session::Impl {
 
   const Plan plan;
   const SessionOptions options;
+  Accelerators accelerators;
+  std::vector<std::string> missing_kernels;
   std::vector<Arena> arenas;
   Program program;
   HostInputs inputs;
@@ -101,22 +130,69 @@ struct Session::Impl {
   int64_t steps = 0;
   bool has_separate_update = false;  // update() ran after the last step()
   std::optional<Error> failure;
-  Engine engine;  // last: its threads use the rest
+  std::unique_ptr<DeviceQueues> queues;  // null: every device is the host's
+  Engine engine;                         // last: its threads use the rest
 };
 
 Session::Impl::Impl(Plan plan_in, const WeightSource& weights, const SessionOptions& options_in)
     : plan(checked(std::move(plan_in))),
       options(options_in),
-      arenas(make_arenas(plan, options.poison)),
+      accelerators(plan, options.cuda_plugin),
+      arenas(make_arenas(plan, accelerators, options.poison)),
       program(
-          plan, arenas, [this](const NodeSpec& spec) { return choose_kernel(spec, options); }, options.poison),
+          plan, arenas, [this](const NodeSpec& spec) { return kernel_for(spec); }, options.poison),
       inputs(plan),
       outputs(plan),
-      engine(program, inputs, outputs,
+      queues(make_queues()),
+      engine(program, inputs, outputs, queues.get(),
              {options.interpreter == Interpreter::threads, options.seed, options.record_timeline, options.check_finite,
-              options.watchdog_seconds}) {
+              options.watchdog_seconds, options.captures}) {
   load(weights);
   note_arena_use();
+}
+
+KernelOrReason Session::Impl::kernel_for(const NodeSpec& spec) {
+  if (!accelerators.has(spec.device)) return choose_kernel(spec, options);
+  KernelOrReason found = accelerators.make_kernel(spec);
+  if (found.kernel != nullptr) return found;
+  const PlanNode& node = plan.nodes[spec.node];
+  missing_kernels.push_back(
+      fmt::format("{} ({}): {}", node.origin.empty() ? node.name : node.origin, op_name(node.op), found.reason));
+  return {std::make_unique<PlainKernel>(reference_kernel(spec.op)), {}};  // never run: require_kernels() comes first
+}
+
+void Session::Impl::require_kernels() const {
+  const bool is_reference = options.interpreter == Interpreter::reference || options.kernels == KernelSet::reference;
+  if (is_reference && !accelerators.is_empty()) {
+    throw Error(ErrorId::M046, "session", "reference kernels run on the host only", "plan for CPU devices");
+  }
+  if (missing_kernels.empty()) return;
+  constexpr size_t kMostNamed = 8;
+  std::string text;
+  for (size_t i = 0; i < std::min(missing_kernels.size(), kMostNamed); ++i) {
+    text += (i == 0 ? "" : "; ") + missing_kernels[i];
+  }
+  if (missing_kernels.size() > kMostNamed) text += fmt::format("; and {} more", missing_kernels.size() - kMostNamed);
+  throw Error(ErrorId::M046, fmt::format("{} nodes", missing_kernels.size()),
+              "their device has no kernel for them: " + text, "--pin NAME=cpu:0 puts a node on the host");
+}
+
+std::unique_ptr<DeviceQueues> Session::Impl::make_queues() {
+  require_kernels();
+  if (accelerators.is_empty()) return nullptr;
+  accelerators.allocate_workspaces();
+  return std::make_unique<DeviceQueues>(program, accelerators,
+                                        DeviceQueueOptions{options.transport, options.record_timeline});
+}
+
+template <class Fill>
+void Session::Impl::write_slice(PlanIndex slice, Fill&& fill) {
+  const DeviceId device = plan.slices[slice].device;
+  const std::span<std::byte> memory = program.memory(slice);
+  if (!accelerators.has(device)) return fill(memory);
+  std::vector<std::byte> content(memory.size());
+  fill(std::span<std::byte>(content));
+  accelerators.upload(device, memory.data(), content);
 }
 
 void Session::Impl::load(const WeightSource& weights) {
@@ -126,15 +202,15 @@ void Session::Impl::load(const WeightSource& weights) {
     const PlanValue& value = plan.values[slice.value];
     switch (value.kind) {
       case PlanValueKind::parameter:
-        weights.read(value.source, 0, program.memory(i));
+        write_slice(i, [&](std::span<std::byte> to) { weights.read(value.source, 0, to); });
         break;
       case PlanValueKind::state:
-        write_literal(value.literals.front(), program.memory(i), value.name);
+        write_slice(i, [&](std::span<std::byte> to) { write_literal(value.literals.front(), to, value.name); });
         break;
       case PlanValueKind::constant: {
         const int variant = slice.microbatch == kPerStep ? 0 : plan.variant_of(slice.microbatch);
-        write_literal(value.literals[value.literals.size() > 1 ? static_cast<size_t>(variant) : 0], program.memory(i),
-                      value.name);
+        const Literal& literal = value.literals[value.literals.size() > 1 ? static_cast<size_t>(variant) : 0];
+        write_slice(i, [&](std::span<std::byte> to) { write_literal(literal, to, value.name); });
         break;
       }
       case PlanValueKind::input:
@@ -205,7 +281,14 @@ std::vector<PlanIndex> Session::Impl::slices_of(const std::string& value_name, b
 Literal Session::Impl::content(PlanIndex slice) const {
   const PlanValue& value = plan.values[plan.slices[slice].value];
   const std::span<const std::byte> memory = program.memory(slice);
-  return Literal(value.dtype, value.shapes.front(), {memory.begin(), memory.end()});
+  std::vector<std::byte> content(memory.size());
+  const DeviceId device = plan.slices[slice].device;
+  if (accelerators.has(device)) {
+    accelerators.download(device, content, memory.data());
+  } else {
+    std::copy(memory.begin(), memory.end(), content.begin());
+  }
+  return Literal(value.dtype, value.shapes.front(), std::move(content));
 }
 
 std::vector<bool> Session::Impl::device_updates(const StepOptions& step_options) const {
@@ -292,7 +375,7 @@ void Session::write(const std::string& value_name, const Literal& content) {
                   fmt::format("is written as {}, expected {}", type_text(content.dtype(), content.shape()),
                               type_text(value.dtype, value.shapes.front())));
     }
-    write_literal(content, impl_->program.memory(slice), value_name);
+    impl_->write_slice(slice, [&](std::span<std::byte> to) { write_literal(content, to, value_name); });
   }
   impl_->program.forget_constants();
 }
@@ -313,6 +396,14 @@ const std::vector<MeasuredEntry>& Session::measured() const {
 
 std::vector<Session::ArenaUse> Session::arena_use() const {
   return impl_->has_stepped ? impl_->stepped_use : impl_->loaded_use;
+}
+
+std::vector<DeviceQueues::Route> Session::routes() const {
+  return impl_->queues == nullptr ? std::vector<DeviceQueues::Route>{} : impl_->queues->routes();
+}
+
+bool Session::was_replayed() const {
+  return impl_->engine.was_replayed();
 }
 
 std::vector<Session::KernelChoice> Session::kernel_choices() const {

@@ -14,6 +14,8 @@
 #include "compiler/base/weights.h"
 #include "compiler/plan/plan.h"
 #include "executor/backend.h"
+#include "executor/cuda/abi.h"
+#include "executor/device/device_queues.h"
 
 namespace mpc::executor {
 
@@ -37,7 +39,11 @@ struct SessionOptions {
   bool check_finite = false;      // after each node: first NaN or infinity is an error that names it (M091)
   bool poison = false;            // fill arenas and freed slices with a pattern; for tests
   double watchdog_seconds = 300;  // a step in which no queue ends an instruction for this long has failed (M081)
-  /// Asked first for the kernel of a node; null kernels fall through. For tests that inject faults.
+  Transport transport = Transport::automatic;  // between devices that are not the host
+  bool captures = true;  // replay whole steps as one graph where all devices can; same bits either way
+  /// The CUDA plugin; null: that of the process, looked for when a plan has CUDA devices. For tests.
+  const mpc_cuda_plugin* cuda_plugin = nullptr;
+  /// Asked first for the kernel of a node on the host; null kernels fall through. For tests that inject faults.
   std::function<KernelOrReason(const NodeSpec&)> kernel_override;
 };
 
@@ -67,8 +73,8 @@ struct StepResult {
 class Session {
  public:
   /// Checks the plan (check_plan), allocates arenas, loads parameters from `weights`, initializes states and constants.
-  /// @throws Error(M061), Error(M070) naming device, bytes asked; Error(M080) for a backend that is not there; weight
-  /// errors.
+  /// @throws Error(M061), Error(M070) naming device, bytes asked; Error(M080) for a backend that is not there;
+  /// Error(M046) listing nodes that their devices have no kernel for; weight errors.
   Session(Plan plan, const WeightSource& weights, const SessionOptions& options);
   ~Session();
   Session(const Session&) = delete;
@@ -111,6 +117,10 @@ class Session {
     std::string declined;
   };
   std::vector<KernelChoice> kernel_choices() const;
+  /// How transfers between devices that are not the host are made.
+  std::vector<DeviceQueues::Route> routes() const;
+  /// Was the last step the replay of a captured graph?
+  bool was_replayed() const;
 
  private:
   struct Impl;

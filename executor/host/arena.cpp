@@ -14,8 +14,6 @@ namespace {
 
 // Pages of 2 MiB save address translation, which large matrices otherwise wait for.
 constexpr int64_t kHugePageBytes = int64_t{2} << 20;
-// All bits set is a NaN in f16, bf16, f32 and f64.
-constexpr int kPoisonByte = 0xFF;
 
 }  // namespace
 
@@ -31,19 +29,29 @@ Arena::Arena(const std::string& device_name, int64_t bytes) : bytes_(bytes) {
   data_ = static_cast<std::byte*>(memory);
 }
 
+Arena::Arena(std::byte* data, int64_t bytes, std::function<void(std::byte*)> release)
+    : data_(data), bytes_(bytes), release_(std::move(release)) {}
+
 Arena::~Arena() {
-  if (data_ != nullptr) munmap(data_, static_cast<size_t>(bytes_));
+  if (data_ == nullptr) return;
+  if (release_) {
+    release_(data_);
+    return;
+  }
+  munmap(data_, static_cast<size_t>(bytes_));
 }
 
 Arena::Arena(Arena&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)),
+      release_(std::move(other.release_)) {}
 
 void Arena::poison() {
   executor::poison({data_, static_cast<size_t>(bytes_)});
 }
 
 void poison(std::span<std::byte> memory) {
-  if (!memory.empty()) std::memset(memory.data(), kPoisonByte, memory.size());
+  if (!memory.empty()) std::memset(memory.data(), static_cast<int>(kPoison), memory.size());
 }
 
 }  // namespace mpc::executor

@@ -27,16 +27,19 @@ void pause_briefly() {
 
 }  // namespace
 
-Engine::Engine(const Program& program, const HostInputs& inputs, HostOutputs& outputs, const EngineOptions& options)
+Engine::Engine(const Program& program, const HostInputs& inputs, HostOutputs& outputs, DeviceQueues* queues,
+               const EngineOptions& options)
     : program_(program),
       plan_(program.plan()),
       inputs_(inputs),
       outputs_(outputs),
+      queues_(queues),
       options_(options),
       times_(options.record_timeline ? plan_.instructions.size() : 0),
       events_(plan_.event_count) {
   measured_.reserve(times_.size());
-  if (!options_.is_threaded) return;
+  is_all_on_streams_ = queues_ != nullptr && queues_->is_all_on_streams();
+  if (!options_.is_threaded || is_all_on_streams_) return;
   make_lanes();
   spin_iterations_ = lanes_.size() < std::thread::hardware_concurrency() ? kSpinIterations : 0;
   try {
@@ -84,6 +87,9 @@ void Engine::make_lanes() {
       }
     }
     lane_of_queue[q] = link;
+    if (queues_ != nullptr && queues_->is_on_stream(static_cast<PlanIndex>(q))) {
+      link->stream_queues.push_back(static_cast<PlanIndex>(q));
+    }
   }
   for (PlanIndex i = 0; i < plan_.instructions.size(); ++i) {
     lane_of_queue[plan_.instructions[i].queue]->instructions.push_back(i);
@@ -99,11 +105,16 @@ double Engine::run(const StepRequest& request) {
   request_ = request;
   std::fill(times_.begin(), times_.end(), MeasuredEntry{});
   start_time_ = std::chrono::steady_clock::now();
-  if (options_.is_threaded) {
+  was_replayed_ = false;
+  if (queues_ != nullptr) queues_->set_step(request.step, options_.seed);
+  if (is_all_on_streams_) {
+    run_on_streams();
+  } else if (options_.is_threaded) {
     run_threaded();
   } else {
     run_in_order();
   }
+  if (queues_ != nullptr) finish_streams();
   const double seconds = now_s();
   collect_measured();
   return seconds;
@@ -114,6 +125,54 @@ void Engine::run_in_order() {
   for (PlanIndex i = 0; i < plan_.instructions.size(); ++i) {
     if (!execute_or_fail(i, 0)) throw Error(*failure_);
   }
+}
+
+void Engine::run_on_streams() {
+  for (PlanIndex i = 0; i < plan_.instructions.size(); ++i) {
+    if (plan_.instructions[i].action == Action::feed && !is_left_out(i)) queues_->stage_feed(i, inputs_);
+  }
+  const bool is_whole =
+      request_.part == StepRequest::Part::whole &&
+      std::all_of(request_.device_updates.begin(), request_.device_updates.end(), [](bool updates) { return updates; });
+  const bool is_replayed = options_.captures && is_whole && has_run_whole_ && times_.empty() && !options_.check_finite;
+  if (is_replayed) {
+    if (!queues_->has_graph()) {
+      queues_->begin_capture();
+      enqueue_step();
+      queues_->end_capture();
+    }
+    queues_->launch_graph();
+  } else {
+    enqueue_step();
+  }
+  queues_->sync_all();
+  has_run_whole_ = has_run_whole_ || is_whole;
+  was_replayed_ = is_replayed;
+}
+
+void Engine::enqueue_step() {
+  for (PlanIndex q = 0; q < plan_.queues.size(); ++q) queues_->begin_queue(q);
+  for (PlanIndex i = 0; i < plan_.instructions.size(); ++i) {
+    if (!execute_or_fail(i, 0)) throw Error(*failure_);
+  }
+  for (PlanIndex q = 0; q < plan_.queues.size(); ++q) queues_->end_queue(q);
+}
+
+// What the streams left for the host: outputs, measured times, reports of kernels.
+void Engine::finish_streams() {
+  queues_->check_faults();
+  for (PlanIndex i = 0; i < plan_.instructions.size(); ++i) {
+    if (!is_on_stream(i) || is_left_out(i)) continue;
+    const Action action = plan_.instructions[i].action;
+    if (action == Action::fetch) queues_->collect_fetch(i, outputs_);
+    if (times_.empty() || (action != Action::run && action != Action::recv)) continue;
+    times_[i] = {i, queues_->start_s(i), queues_->end_s(i)};
+    if (action == Action::recv) times_[i - 1] = {i - 1, times_[i].start_s, times_[i].end_s};
+  }
+}
+
+bool Engine::is_on_stream(PlanIndex instruction) const {
+  return queues_ != nullptr && queues_->is_on_stream(plan_.instructions[instruction].queue);
 }
 
 void Engine::run_threaded() {
@@ -150,16 +209,27 @@ void Engine::serve(Lane& lane) {
 }
 
 void Engine::run_lane(Lane& lane, uint32_t epoch) {
+  const bool is_on_streams = !lane.stream_queues.empty();
+  const auto on_streams = [&](auto&& f) {
+    return attempt(kNone, epoch, [&] {
+      for (const PlanIndex queue : lane.stream_queues) f(queue);
+    });
+  };
+  if (is_on_streams && !on_streams([this](PlanIndex queue) { queues_->begin_queue(queue); })) return;
   for (const PlanIndex index : lane.instructions) {
     const Instruction& instruction = plan_.instructions[index];
-    if (instruction.action == Action::wait) {
-      wait(events_[instruction.index], epoch);
-    } else if (instruction.action == Action::record) {
-      advance(events_[instruction.index], epoch);
-    }
+    if (instruction.action == Action::wait) wait(events_[instruction.index], epoch);
     if (is_aborted_.load(std::memory_order_acquire)) return;
     if (!execute_or_fail(index, epoch)) return;
+    // After it was executed: a stream that waits for the event of another must find it recorded.
+    if (instruction.action == Action::record) advance(events_[instruction.index], epoch);
     lane.executed.fetch_add(1, std::memory_order_relaxed);
+  }
+  if (is_on_streams) {
+    on_streams([this](PlanIndex queue) {
+      queues_->end_queue(queue);
+      queues_->sync_queue(queue);
+    });
   }
 }
 
@@ -188,16 +258,21 @@ void Engine::wait(std::atomic<uint32_t>& word, uint32_t wanted) const {
 
 bool Engine::execute_or_fail(PlanIndex instruction, uint32_t epoch) {
   if (is_left_out(instruction)) return true;
+  return attempt(instruction, epoch, [&] { execute(instruction); });
+}
+
+template <class F>
+bool Engine::attempt(PlanIndex instruction, uint32_t epoch, F&& f) {
+  const auto where = [&] { return instruction == kNone ? std::string("stream") : program_.describe(instruction); };
   try {
-    execute(instruction);
+    f();
     return true;
   } catch (const Error& error) {
     fail(instruction, error, epoch);
   } catch (const std::bad_alloc&) {
-    fail(instruction,
-         Error(ErrorId::M070, program_.describe(instruction), "the host has no memory left for its kernel"), epoch);
+    fail(instruction, Error(ErrorId::M070, where(), "the host has no memory left for its kernel"), epoch);
   } catch (const std::exception& error) {
-    fail(instruction, Error(ErrorId::M080, program_.describe(instruction), error.what()), epoch);
+    fail(instruction, Error(ErrorId::M080, where(), error.what()), epoch);
   }
   return false;
 }
@@ -244,7 +319,42 @@ bool Engine::is_left_out(PlanIndex index) const {
   return false;
 }
 
+void Engine::execute_on_stream(PlanIndex index) {
+  const Instruction& instruction = plan_.instructions[index];
+  const Program::Bound& bound = program_.bound(index);
+  queues_->mark_start(index);
+  for (const std::span<std::byte> memory : bound.poison_before)
+    queues_->enqueue_fill(instruction.queue, memory, kPoison);
+  switch (instruction.action) {
+    case Action::run:
+      run_kernel(index);
+      break;
+    case Action::recv:
+      queues_->enqueue_transfer(index);
+      break;
+    case Action::feed:
+      if (!is_all_on_streams_) queues_->stage_feed(index, inputs_);  // else staged before the step
+      queues_->enqueue_feed(index);
+      break;
+    case Action::fetch:
+      queues_->enqueue_fetch(index);
+      break;
+    case Action::record:
+      queues_->record(instruction.index, instruction.queue);
+      break;
+    case Action::wait:
+      queues_->wait(instruction.index, instruction.queue);
+      break;
+    case Action::send:  // its recv comes next on the same stream and moves the bytes
+      break;
+  }
+  for (const std::span<std::byte> memory : bound.poison_after)
+    queues_->enqueue_fill(instruction.queue, memory, kPoison);
+  queues_->mark_end(index);
+}
+
 void Engine::execute(PlanIndex index) {
+  if (is_on_stream(index)) return execute_on_stream(index);
   const Instruction& instruction = plan_.instructions[index];
   const Program::Bound& bound = program_.bound(index);
   const double start_s = times_.empty() ? 0 : now_s();
@@ -268,9 +378,11 @@ void Engine::execute(PlanIndex index) {
       outputs_.fetch(instruction.index, instruction.microbatch, {from.data, static_cast<size_t>(from.bytes())});
       break;
     }
+    case Action::wait:
+      if (queues_ != nullptr) queues_->wait_on_host(instruction.index);
+      break;
     case Action::send:  // its recv comes next on the same lane and moves the bytes
     case Action::record:
-    case Action::wait:
       break;
   }
   for (const std::span<std::byte> memory : bound.poison_after) poison(memory);
@@ -293,22 +405,32 @@ void Engine::run_kernel(PlanIndex index) {
 }
 
 void Engine::check_outputs(PlanIndex index) const {
-  const Instruction& instruction = plan_.instructions[index];
   const Program::Bound& bound = program_.bound(index);
   for (size_t i = 0; i < bound.outputs.size(); ++i) {
-    const TensorView& output = bound.outputs[i];
-    if (output.data == nullptr) continue;
-    const std::optional<int64_t> position = first_not_finite(output);
-    if (!position) continue;
-    const double value = read_number(output.dtype, output.data + *position * dtype_bytes(output.dtype));
-    throw Error(
-        ErrorId::M091, program_.describe(index),
-        fmt::format("element {} of its output \"{}\" {} is {} (step {}, micro-batch {}, device \"{}\")", *position,
-                    plan_.values[plan_.slices[instruction.writes[i]].value].name, type_text(output.dtype, output.shape),
-                    value, request_.step + 1, std::max(instruction.microbatch, 0),
-                    plan_.devices[plan_.nodes[instruction.index].device.index()].name),
-        "a smaller learning rate or gradient clipping may help");
+    if (bound.outputs[i].data == nullptr) continue;
+    if (!is_on_stream(index)) {
+      check_output(index, i, bound.outputs[i]);
+      continue;
+    }
+    std::vector<std::byte> content = queues_->download(plan_.instructions[index].queue, bound.outputs[i]);
+    TensorView copy = bound.outputs[i];
+    copy.data = content.data();
+    check_output(index, i, copy);
   }
+}
+
+void Engine::check_output(PlanIndex index, size_t i, const TensorView& output) const {
+  const std::optional<int64_t> position = first_not_finite(output);
+  if (!position) return;
+  const Instruction& instruction = plan_.instructions[index];
+  const double value = read_number(output.dtype, output.data + *position * dtype_bytes(output.dtype));
+  throw Error(
+      ErrorId::M091, program_.describe(index),
+      fmt::format("element {} of its output \"{}\" {} is {} (step {}, micro-batch {}, device \"{}\")", *position,
+                  plan_.values[plan_.slices[instruction.writes[i]].value].name, type_text(output.dtype, output.shape),
+                  value, request_.step + 1, std::max(instruction.microbatch, 0),
+                  plan_.devices[plan_.nodes[instruction.index].device.index()].name),
+      "a smaller learning rate or gradient clipping may help");
 }
 
 Error Engine::no_progress() const {

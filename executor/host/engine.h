@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "compiler/base/error.h"
+#include "executor/device/device_queues.h"
 #include "executor/host/exchange.h"
 #include "executor/host/program.h"
 #include "executor/session.h"
@@ -21,8 +22,14 @@
 // a projection of the total order, and so is a lane; every wait comes after its record in that order; hence the lane
 // whose next instruction is the earliest of all can always go on, and no interleaving of lanes can deadlock.
 //
-// Events are numbers that only rise: `record` writes the number of the step, `wait` waits for it, so that nothing is reset
-// between steps. A lane that begins with a wait sleeps there between steps, so that a step wakes it when there is work. The first failure ends the step: all waiting lanes are released and stop.
+// Lanes of other devices than the host enqueue on streams (executor/device) and go on: what their instructions take
+// from other lanes, streams wait for. The host's lanes wait for streams where they need them. When no lane is the
+// host's, one thread enqueues the whole step in the total order, and from the second whole step on a captured graph
+// replays it.
+//
+// Events are numbers that only rise: `record` writes the number of the step, `wait` waits for it, so that nothing is
+// reset between steps. A lane that begins with a wait sleeps there between steps, so that a step wakes it when there is
+// work. The first failure ends the step: all waiting lanes are released and stop.
 
 namespace mpc::executor {
 
@@ -40,12 +47,14 @@ struct EngineOptions {
   bool record_timeline = false;
   bool check_finite = false;
   double watchdog_seconds = 300;
+  bool captures = true;  // replay whole steps as a graph, where all queues are on streams
 };
 
 class Engine {
  public:
-  /// Starts the threads. The arguments outlive the engine.
-  Engine(const Program& program, const HostInputs& inputs, HostOutputs& outputs, const EngineOptions& options);
+  /// Starts the threads. The arguments outlive the engine. @param queues  null: every device is the host's
+  Engine(const Program& program, const HostInputs& inputs, HostOutputs& outputs, DeviceQueues* queues,
+         const EngineOptions& options);
   /// Waits for kernels that are still running, then ends the threads.
   ~Engine();
   Engine(const Engine&) = delete;
@@ -55,11 +64,14 @@ class Engine {
   /// when nothing moved for watchdog_seconds; the engine is unusable afterwards.
   double run(const StepRequest& request);
   const std::vector<MeasuredEntry>& measured() const { return measured_; }
+  /// Was the last run the replay of a graph?
+  bool was_replayed() const { return was_replayed_; }
 
  private:
   struct Lane {
     std::string name;
     int openmp_threads = 1;
+    std::vector<PlanIndex> stream_queues;  // not empty: the lane enqueues on their stream
     std::vector<PlanIndex> instructions;
     std::atomic<uint32_t>* start = nullptr;  // what it waits for between steps: its first event, or else the step itself
     std::atomic<uint64_t> executed{0};  // of all steps
@@ -71,14 +83,22 @@ class Engine {
   void serve(Lane& lane);
   void run_lane(Lane& lane, uint32_t epoch);
   void run_in_order();
+  void run_on_streams();
+  void enqueue_step();
+  void finish_streams();
   void run_threaded();
   bool execute_or_fail(PlanIndex instruction, uint32_t epoch);
+  template <class F>
+  bool attempt(PlanIndex instruction, uint32_t epoch, F&& f);
   void execute(PlanIndex instruction);
+  void execute_on_stream(PlanIndex instruction);
+  bool is_on_stream(PlanIndex instruction) const;
   void run_kernel(PlanIndex instruction);
   bool is_left_out(PlanIndex instruction) const;
   void check_outputs(PlanIndex instruction) const;
   /// Raises `word` to `epoch`, if it is lower, and wakes who waits for it.
   static void advance(std::atomic<uint32_t>& word, uint32_t epoch);
+  void check_output(PlanIndex instruction, size_t position, const TensorView& output) const;
   void wait(std::atomic<uint32_t>& word, uint32_t wanted) const;
   void fail(PlanIndex instruction, const Error& error, uint32_t epoch);
   void release_all(uint32_t epoch);
@@ -91,8 +111,12 @@ class Engine {
   const Plan& plan_;
   const HostInputs& inputs_;
   HostOutputs& outputs_;
+  DeviceQueues* queues_;
   EngineOptions options_;
   int spin_iterations_ = 0;
+  bool is_all_on_streams_ = false;
+  bool has_run_whole_ = false;  // a whole step was enqueued before: everything is loaded, a capture may begin
+  bool was_replayed_ = false;
 
   StepRequest request_;
   std::chrono::steady_clock::time_point start_time_;

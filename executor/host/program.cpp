@@ -102,6 +102,9 @@ Kernel* Program::kernel_of(const Instruction& instruction, const Bound& bound, c
   spec.op = node.op;
   spec.attributes = bound.attributes;
   spec.threads = plan_.devices[node.device.index()].threads;
+  spec.node = instruction.index;
+  spec.device = node.device;
+  spec.queue = instruction.queue;
   for (size_t i = 0; i < bound.inputs.size(); ++i) {
     const PlanIndex slice = instruction.reads[i];
     const PlanIndex value = slice == kNone ? kNone : plan_.slices[slice].value;
@@ -171,6 +174,11 @@ void Program::find_poison() {
     });
     if (!is_shared) bound_[last.first].poison_after.push_back(memory(slice));
   }
+}
+
+std::span<std::byte> Program::arena(DeviceId device) const {
+  const Arena& arena = arenas_[device.index()];
+  return {arena.data(), static_cast<size_t>(arena.bytes())};
 }
 
 void Program::forget_constants() {

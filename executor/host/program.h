@@ -54,6 +54,8 @@ class Program {
   const Bound& bound(PlanIndex instruction) const { return bound_[instruction]; }
   const std::vector<Choice>& choices() const { return choices_; }
   void forget_constants();
+  /// All memory of a device.
+  std::span<std::byte> arena(DeviceId device) const;
   /// The memory of a slice (as many bytes as its value has for its micro-batch).
   std::span<std::byte> memory(PlanIndex slice) const;
   /// The node, transfer, input or output that an instruction is about, for messages.

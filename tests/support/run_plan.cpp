@@ -112,7 +112,7 @@ Outcome take_steps(executor::Session& session, const Plan& plan, int steps) {
 }
 
 Outcome run_plan(const Plan& plan, const WeightSource& weights, const RunOptions& options) {
-  executor::SessionOptions session_options;
+  executor::SessionOptions session_options = options.session;
   session_options.seed = options.seed;
   session_options.poison = true;
   executor::Session session(plan, weights, session_options);

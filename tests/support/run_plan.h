@@ -32,6 +32,8 @@ struct RunOptions {
   int64_t integer_bound = 8;
   /// Content of inputs by name, instead of random numbers.
   std::map<std::string, Literal> inputs;
+  /// Of the session; seed and poison are set by run_plan.
+  executor::SessionOptions session = {};
 };
 
 /// All that a plan computed.

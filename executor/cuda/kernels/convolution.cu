@@ -4,6 +4,7 @@
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
 #include "executor/cuda/kernels/window.h"
+#include "executor/cuda/library_kernels.h"
 
 namespace mpc::cuda {
 namespace {
@@ -88,6 +89,16 @@ struct WeightGrad {
   }
 };
 
+/// y[n, channel, i] += bias[channel].
+struct AddChannelBias {
+  FloatIn y;
+  FloatIn bias;
+  FloatOut result;
+  int64_t channels;
+  int64_t positions;
+  MPC_DEVICE void operator()(int64_t i) const { result.set(i, y[i] + bias[i / positions % channels]); }
+};
+
 Sizes sizes_of(const Attributes& attributes, const Shape& x, const Shape& w, const Shape& y) {
   Sizes s;
   s.window = Window(attributes, x, y);
@@ -114,6 +125,12 @@ std::string refusal(const executor::NodeSpec& node) {
 }
 
 }  // namespace
+
+void add_channel_bias(Stream stream, void* y, DType y_type, const void* bias, DType bias_type, int64_t batch,
+                      int64_t channels, int64_t positions) {
+  for_each(stream, batch * channels * positions,
+           AddChannelBias{{y, y_type}, {bias, bias_type}, {y, y_type}, channels, positions}, "bias");
+}
 
 KernelOrReason convolution(const executor::NodeSpec& node, const MakeOptions&) {
   if (std::string reason = refusal(node); !reason.empty()) return declined(reason);

@@ -7,6 +7,7 @@
 #include "compiler/base/literal.h"
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
+#include "executor/cuda/library_kernels.h"
 
 namespace mpc::cuda {
 namespace {
@@ -304,6 +305,24 @@ KernelOrReason transpose(const executor::NodeSpec& node, const MakeOptions&) {
 KernelOrReason expand(const executor::NodeSpec& node, const MakeOptions&) {
   const Shape& y = node.outputs[0].shape;
   return movement(node, y, broadcast_steps(node.inputs[0].shape, y), 0, strides(y), 0);
+}
+
+BroadcastCopy::BroadcastCopy(const executor::NodeSpec& node, size_t input) {
+  executor::NodeSpec copy;
+  copy.op = OpKind::Expand;
+  copy.inputs = {node.inputs[input]};
+  copy.outputs = {node.outputs[0]};
+  kernel_ = expand(copy, {}).kernel;
+}
+
+void BroadcastCopy::run(Stream stream, const void* from, void* to) const {
+  void* const inputs[] = {const_cast<void*>(from)};
+  void* const outputs[] = {to};
+  Launch launch;
+  launch.inputs = inputs;
+  launch.outputs = outputs;
+  launch.stream = stream;
+  kernel_->run(launch);
 }
 
 KernelOrReason slice(const executor::NodeSpec& node, const MakeOptions&) {

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <string>
+
+#include "executor/cuda/kernel.h"
+
+// Kernels that NVIDIA's libraries carry out. A factory declines with a reason where the library is not there, or has
+// nothing for the node; the plugin's own kernels then take the node.
+
+namespace mpc::cuda {
+
+/// A library's handle for one logical device, made when it is first asked for.
+class LibraryHandle {
+ public:
+  LibraryHandle() = default;
+  LibraryHandle(const LibraryHandle&) = delete;
+  LibraryHandle& operator=(const LibraryHandle&) = delete;
+  ~LibraryHandle();
+  void* handle = nullptr;
+  void (*destroy)(void*) = nullptr;
+};
+
+/// MatMul and Gemm by cuBLASLt. The algorithm is the first of its heuristics, which depends on shapes and types alone.
+KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle);
+
+/// Conv, ConvInputGrad and ConvWeightGrad by the graph API of cuDNN, deterministic engines only; strict f32 takes no
+/// engine that rounds its operands.
+KernelOrReason cudnn_convolution(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle);
+
+/// For tests without a GPU: whether cuDNN has an engine for the node on the device that `device_json` describes; "" or
+/// why not.
+std::string cudnn_convolution_refusal(const executor::NodeSpec& node, const MakeOptions& options,
+                                      const std::string& device_json);
+
+// What library kernels need of the plugin's own (kernels/*.cu).
+
+/// y = c broadcast to y's shape.
+class BroadcastCopy {
+ public:
+  BroadcastCopy() = default;
+  BroadcastCopy(const executor::NodeSpec& node, size_t input);
+  void run(Stream stream, const void* from, void* to) const;
+
+ private:
+  std::shared_ptr<Kernel> kernel_;
+};
+
+/// y[n, channel, i] += bias[channel].
+void add_channel_bias(Stream stream, void* y, DType y_type, const void* bias, DType bias_type, int64_t batch,
+                      int64_t channels, int64_t positions);
+
+}  // namespace mpc::cuda
