@@ -8,6 +8,8 @@
 #include "compiler/base/file.h"
 #include "compiler/base/json.h"
 #include "compiler/base/text.h"
+#include "executor/cuda/has_kernel.h"
+#include "executor/device/plugin.h"
 
 namespace mpc::v1 {
 namespace {
@@ -31,7 +33,42 @@ mpc::Cluster cluster_of_file_kind(int count, const std::string& path) {
   return parse_cluster(json_text(Json{{"devices", std::move(devices)}}), path);
 }
 
+/// The row of the table for a GPU by the name its driver gives it; empty when there is none.
+std::string kind_of_gpu(const std::string& model, int64_t memory_bytes) {
+  constexpr int64_t kGiB = int64_t{1} << 30;
+  const auto names = [&](std::string_view part) { return model.find(part) != std::string::npos; };
+  if (names("H200")) return "h200";
+  if (names("H100")) return "h100-80g";
+  if (names("B200")) return "b200";
+  if (names("A100")) return memory_bytes > 60 * kGiB ? "a100-80g" : "a100-40g";
+  if (names("L40S")) return "l40s";
+  if (names("4090")) return "rtx4090";
+  if (names("V100")) return "v100-16g";
+  return "";
+}
+
 }  // namespace
+
+LocalGpus local_gpus() {
+  const executor::CudaInventory inventory = executor::cuda_inventory();
+  LocalGpus result;
+  result.plugin = inventory.plugin_path;
+  result.reason = inventory.reason;
+  for (const mpc_cuda_facts& facts : inventory.devices) {
+    result.gpus.push_back({fmt::format("cuda:{}", facts.ordinal), facts.name,
+                           fmt::format("{}.{}", facts.major, facts.minor), kind_of_gpu(facts.name, facts.memory_bytes),
+                           facts.memory_bytes, facts.free_bytes});
+  }
+  for (const mpc_cuda_library& library : inventory.libraries) {
+    result.libraries.push_back({library.name, library.is_there != 0, library.version, library.path, library.costs});
+  }
+  return result;
+}
+
+bool has_cuda_kernel(const std::string& op) {
+  const std::optional<OpKind> kind = find_op(op);
+  return kind && cuda::has_kernel(*kind);
+}
 
 std::string_view assumed_gpu_kind() {
   return kAssumedGpuKind;
@@ -74,6 +111,14 @@ Cluster Cluster::load(const std::string& path) {
 Cluster Cluster::with_memory(const std::string& text) const {
   mpc::Cluster capped = impl().cluster;
   cap_memory(capped, text);
+  return wrap(std::move(capped));
+}
+
+Cluster Cluster::with_memory(const std::vector<int64_t>& bytes) const {
+  mpc::Cluster capped = impl().cluster;
+  for (size_t d = 0; d < std::min(bytes.size(), capped.devices.size()); ++d) {
+    capped.devices[d].memory_bytes = std::min(capped.devices[d].memory_bytes, bytes[d]);
+  }
   return wrap(std::move(capped));
 }
 

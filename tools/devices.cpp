@@ -55,7 +55,18 @@ int list_devices(const Console& console) {
   if (!link.is_verified) throw Error(ErrorId::M081, "cpu:0 to cpu:1", "what was read back is not what was written");
   std::string text =
       fmt::format("cpu     {} cores, {} of memory; --devices cpu:N makes N devices\n", cores, bytes_text(memory));
-  text += "cuda    none: this build of mpc has no CUDA backend\n";
+  const LocalGpus local = local_gpus();
+  if (local.gpus.empty()) text += fmt::format("cuda    none: {}\n", local.reason);
+  for (const LocalGpu& gpu : local.gpus) {
+    text +=
+        fmt::format("{}  {}, compute capability {}, {} of memory, {} free; --devices {}*N makes N devices\n", gpu.name,
+                    gpu.model, gpu.capability, bytes_text(gpu.memory_bytes), bytes_text(gpu.free_bytes), gpu.name);
+  }
+  for (const GpuLibrary& library : local.libraries) {
+    text += library.is_there
+                ? fmt::format("        {} {} ({})\n", library.name, library.version, library.path)
+                : fmt::format("        {} is missing: {}; {}\n", library.name, library.costs, library.path);
+  }
   text += fmt::format("link    cpu to cpu: {} measured, read back and equal\n\n", rate_text(link.bytes_per_second));
   api::Table table({"kind", "backend", "memory", "f32", "memory rate", "source"}, {1, 5});
   Json kinds = Json::array();
@@ -70,7 +81,25 @@ int list_devices(const Console& console) {
                      {"source", kind.source}});
   }
   console.say(text + "kinds that can be planned for (--gpu-type):\n" + table.text());
-  console.json({{"devices", {{{"name", "cpu"}, {"cores", cores}, {"memory_bytes", memory}}}},
+  Json devices = {{{"name", "cpu"}, {"cores", cores}, {"memory_bytes", memory}}};
+  for (const LocalGpu& gpu : local.gpus) {
+    devices.push_back({{"name", gpu.name},
+                       {"model", gpu.model},
+                       {"capability", gpu.capability},
+                       {"kind", gpu.kind},
+                       {"memory_bytes", gpu.memory_bytes},
+                       {"free_bytes", gpu.free_bytes}});
+  }
+  Json libraries = Json::array();
+  for (const GpuLibrary& library : local.libraries) {
+    libraries.push_back({{"name", library.name},
+                         {"there", library.is_there},
+                         {"version", library.version},
+                         {"path", library.path},
+                         {"costs", library.costs}});
+  }
+  console.json({{"devices", devices},
+                {"cuda", {{"plugin", local.plugin}, {"reason", local.reason}, {"libraries", libraries}}},
                 {"links",
                  {{{"from", "cpu"},
                    {"to", "cpu"},

@@ -8,6 +8,7 @@
 #include "compiler/base/op_kind.h"
 #include "compiler/ops/op_def.h"
 #include "executor/cpu/cpu_kernels.h"
+#include "mpc/cluster.h"
 #include "tools/command.h"
 #include "tools/console.h"
 
@@ -36,10 +37,16 @@ int list_ops(bool as_markdown, const Console& console) {
     const std::string backward(backward_text(op));
     const bool has_fast = cpu::has_fast_kernel(op);
     const std::string cpu = has_fast ? "fast" : "reference";
-    table.add({name, "yes", backward, "yes", cpu, "no"});
-    markdown += fmt::format("| {} | yes | {} | yes | {} | no |\n", name, backward, cpu);
-    ops.push_back(
-        {{"op", name}, {"forward", true}, {"backward", backward}, {"reference", true}, {"cpu", cpu}, {"cuda", false}});
+    const bool has_cuda = has_cuda_kernel(name);
+    const std::string cuda = has_cuda ? "yes" : "no";
+    table.add({name, "yes", backward, "yes", cpu, cuda});
+    markdown += fmt::format("| {} | yes | {} | yes | {} | {} |\n", name, backward, cpu, cuda);
+    ops.push_back({{"op", name},
+                   {"forward", true},
+                   {"backward", backward},
+                   {"reference", true},
+                   {"cpu", cpu},
+                   {"cuda", has_cuda}});
   }
   console.say(as_markdown ? markdown : table.text());
   console.json({{"ops", ops}});

@@ -55,6 +55,61 @@ void set_limit(Limits& limits, const std::string& text) {
               near ? fmt::format("did you mean {}?", *near) : "use one of " + all);
 }
 
+bool has_gpu(const Cluster& chosen) {
+  for (int d = 0; d < chosen.device_count(); ++d) {
+    if (chosen.backend(d) == "cuda") return true;
+  }
+  return false;
+}
+
+/// The GPU that a device stands for: "cuda:0" for "cuda:0" and "cuda:0.1".
+std::string gpu_name(const std::string& device_name) {
+  return device_name.substr(0, device_name.find('.'));
+}
+
+/// @throws Error(M080) when a device's GPU is not there.
+void require_gpus(const Cluster& chosen, const LocalGpus& local) {
+  for (int d = 0; d < chosen.device_count(); ++d) {
+    if (chosen.backend(d) == "cpu") continue;
+    const std::string name = chosen.device_name(d);
+    const bool is_there =
+        std::ranges::any_of(local.gpus, [&](const LocalGpu& gpu) { return gpu.name == gpu_name(name); });
+    if (is_there) continue;
+    const int count = chosen.device_count();
+    throw Error(
+        ErrorId::M080, fmt::format("device {}", name),
+        local.gpus.empty() ? fmt::format("this machine has 0 GPUs that mpc can use: {}", local.reason)
+                           : fmt::format("this machine has {} GPUs that mpc can use", local.gpus.size()),
+        fmt::format("--devices cuda:0*{0} puts {0} logical devices on one GPU, --devices cpu:{0} runs on the CPU",
+                    count));
+  }
+}
+
+/// The kind whose rates are taken when planning for the GPUs at hand.
+std::string kind_of(const LocalGpus& local, const std::string& wanted, const Console& console) {
+  if (!wanted.empty()) return wanted;
+  if (!local.gpus.front().kind.empty()) return local.gpus.front().kind;
+  console.note(fmt::format("{} is not in the table of hardware: planning with the rates of {}",
+                           local.gpus.front().model, assumed_gpu_kind()));
+  return std::string(assumed_gpu_kind());
+}
+
+/// What each device may use: its share of what is free on its GPU, less a part for workspaces and handles of libraries.
+std::vector<int64_t> free_shares(const Cluster& chosen, const LocalGpus& local) {
+  constexpr double kUsable = 0.9;
+  std::vector<int64_t> bytes;
+  for (int d = 0; d < chosen.device_count(); ++d) {
+    bytes.push_back(chosen.memory_bytes(d));
+    for (const LocalGpu& gpu : local.gpus) {
+      if (gpu.name != gpu_name(chosen.device_name(d))) continue;
+      int64_t sharing = 0;
+      for (int e = 0; e < chosen.device_count(); ++e) sharing += gpu_name(chosen.device_name(e)) == gpu.name ? 1 : 0;
+      bytes.back() = static_cast<int64_t>(static_cast<double>(gpu.free_bytes) * kUsable) / sharing;
+    }
+  }
+  return bytes;
+}
+
 }  // namespace
 
 std::pair<std::string, std::string> name_and_value(const std::string& flag, const std::string& text) {
@@ -93,9 +148,7 @@ Cluster DeviceFlags::for_planning(const Console& console) const {
   const Cluster chosen = gpus              ? Cluster::gpus(*gpus, kind)
                          : cluster.empty() ? Cluster::devices(devices, kind)
                                            : Cluster::load(cluster);
-  bool has_gpu = false;
-  for (int d = 0; d < chosen.device_count(); ++d) has_gpu = has_gpu || chosen.backend(d) == "cuda";
-  if (has_gpu && gpu_type.empty() && cluster.empty()) {
+  if (has_gpu(chosen) && gpu_type.empty() && cluster.empty()) {
     console.note(fmt::format("no GPU is at hand: planning for {} (--gpu-type chooses another kind)", kind));
   }
   for (const std::string& text : chosen.notes()) console.note(text);
@@ -103,20 +156,20 @@ Cluster DeviceFlags::for_planning(const Console& console) const {
 }
 
 Cluster DeviceFlags::for_running(const Console& console) const {
+  if (gpus) Cluster::gpus(*gpus, std::string(assumed_gpu_kind()));  // for its check of the number
+  std::string list = devices.empty() ? "cpu:1" : devices;
   if (gpus) {
-    Cluster::gpus(*gpus, std::string(assumed_gpu_kind()));  // for its check of the number
-    throw Error(
-        ErrorId::M080, fmt::format("--gpus {}", *gpus), "this machine has 0 GPUs that mpc can use",
-        fmt::format("--devices cuda:0*{0} puts {0} logical devices on one GPU, --devices cpu:{0} runs on the CPU",
-                    *gpus));
+    list.clear();
+    for (int i = 0; i < *gpus; ++i) list += fmt::format("{}cuda:{}", i == 0 ? "" : ",", i);
   }
-  const Cluster chosen =
-      !cluster.empty() ? Cluster::load(cluster) : Cluster::devices(devices.empty() ? "cpu:1" : devices);
-  for (int d = 0; d < chosen.device_count(); ++d) {
-    if (chosen.backend(d) == "cpu") continue;
-    throw Error(ErrorId::M080, fmt::format("device {}", chosen.device_name(d)),
-                "this machine has no GPU that mpc can use",
-                fmt::format("--devices cpu:{} runs on the CPU", chosen.device_count()));
+  const auto choose = [&](const std::string& kind) {
+    return !cluster.empty() ? Cluster::load(cluster) : Cluster::devices(list, kind);
+  };
+  Cluster chosen = choose(std::string(assumed_gpu_kind()));
+  if (has_gpu(chosen)) {
+    const LocalGpus local = local_gpus();
+    require_gpus(chosen, local);
+    if (cluster.empty()) chosen = choose(kind_of(local, gpu_type, console)).with_memory(free_shares(chosen, local));
   }
   for (const std::string& text : chosen.notes()) console.note(text);
   return memory ? chosen.with_memory(*memory) : chosen;

@@ -9,6 +9,8 @@ namespace {
 constexpr int kMostLogLevel = 3;
 
 constexpr EnvironmentVariable kVariables[] = {
+    {"MPC_CUDA_LIBS", "a folder", "look there first for cuBLASLt, cuDNN, NVRTC and NCCL"},
+    {"MPC_CUDA_PLUGIN", "a file", "the CUDA plugin to load (default: libmpc_cuda.so beside the program)"},
     {"MPC_DUMP_DIR", "a folder", "write the graph after each pass, the plan and its drawing there"},
     {"MPC_LOG", "0..3", "say on stderr what is done: 1 choices, 2 passes and phases, 3 everything"},
     {"MPC_TIME_PASSES", "0 or 1", "print the time of each pass"},

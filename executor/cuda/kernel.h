@@ -65,9 +65,6 @@ inline KernelOrReason declined(std::string reason) {
   return {nullptr, std::move(reason)};
 }
 
-/// Is there a kernel for this op for at least some types and shapes? (the list of kernels.def)
-bool has_kernel(OpKind op);
-
 /// The plugin's own kernel for a node (no library), or why there is none. `reasons` of better ones are in .reason.
 KernelOrReason find_own_kernel(const executor::NodeSpec& node, const MakeOptions& options);
 

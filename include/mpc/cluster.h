@@ -25,6 +25,37 @@ struct HardwareKind {
 };
 std::vector<HardwareKind> known_hardware();
 
+/// A GPU of this machine.
+struct LocalGpu {
+  std::string name;        // "cuda:0"
+  std::string model;       // "NVIDIA H200"
+  std::string capability;  // "9.0"
+  std::string kind;        // the row of known_hardware() it is, or empty
+  int64_t memory_bytes = 0;
+  int64_t free_bytes = 0;
+};
+
+/// A library that the CUDA backend opens at run time.
+struct GpuLibrary {
+  std::string name;
+  bool is_there = false;
+  int version = 0;
+  std::string path;   // or where it was looked for
+  std::string costs;  // what cannot be done without it
+};
+
+/// What this machine offers to the CUDA backend. Loads its plugin when it is first called.
+struct LocalGpus {
+  std::vector<LocalGpu> gpus;
+  std::vector<GpuLibrary> libraries;
+  std::string plugin;  // the file
+  std::string reason;  // why there are no GPUs; empty when there are
+};
+LocalGpus local_gpus();
+
+/// Does the CUDA backend have a kernel for this operator (docs/cuda.md)?
+bool has_cuda_kernel(const std::string& op);
+
 /// The devices a model is planned for and the links between them. Immutable, cheap to copy.
 class Cluster {
  public:
@@ -39,6 +70,8 @@ class Cluster {
   /// The same cluster where each device may use no more: "16GiB", or "20GiB,10GiB" for one size per device.
   /// @throws Error(M003).
   Cluster with_memory(const std::string& text) const;
+  /// The same cluster where device i may use at most bytes[i].
+  Cluster with_memory(const std::vector<int64_t>& bytes) const;
 
   int device_count() const;
   /// "cpu:0".

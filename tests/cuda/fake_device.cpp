@@ -148,6 +148,8 @@ int32_t device_facts(int32_t ordinal, mpc_cuda_facts* facts, mpc_cuda_error*) {
   *facts = {};
   facts->ordinal = ordinal;
   facts->major = 9;
+  facts->memory_bytes = int64_t{16} << 30;
+  facts->free_bytes = facts->memory_bytes;
   std::strncpy(facts->name, "a GPU that is not there", sizeof(facts->name) - 1);
   return MPC_CUDA_OK;
 }

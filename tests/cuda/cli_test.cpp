@@ -1,0 +1,131 @@
+// The way through the program to CUDA devices, on a machine without one: what it says, and, with a fake plugin that
+// runs the CUDA backend's kernels on the host, what it computes.
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/support/command.h"
+
+namespace {
+
+using mpc::test::CommandResult;
+using Words = std::vector<std::string>;
+
+/// Runs mpc with MPC_CUDA_PLUGIN set ("" takes it away).
+CommandResult run(const std::string& plugin, const Words& arguments) {
+  Words words;
+  if (plugin.empty()) {
+    words = {"-u", "MPC_CUDA_PLUGIN", MPC_PROGRAM};
+  } else {
+    words = {"MPC_CUDA_PLUGIN=" + plugin, MPC_PROGRAM};
+  }
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  return mpc::test::run_program("/usr/bin/env", words);
+}
+
+/// A folder for the models of a test, removed at the end.
+struct Folder {
+  Folder() {
+    std::string name = (std::filesystem::temp_directory_path() / "mpc-cuda-XXXXXX").string();
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    path = name;
+  }
+  ~Folder() { std::filesystem::remove_all(path); }
+  std::string model(const std::string& name) const {
+    const std::string file = path + "/" + name + ".onnx";
+    REQUIRE(run("", {"zoo", name, "-o", file}).exit_code == 0);
+    return file;
+  }
+  std::string path;
+};
+
+std::vector<double> losses(const CommandResult& result) {
+  CHECK_MESSAGE(result.exit_code == 0, result.err);
+  if (result.exit_code != 0) return {};
+  return nlohmann::json::parse(result.out)["loss"].get<std::vector<double>>();
+}
+
+Words train(const std::string& model, const std::string& devices) {
+  return {"train",         model,         "--devices",    devices,   "--data", "synthetic",      "--loss",
+          "cross-entropy", "--optimizer", "adam,lr=0.01", "--batch", "8",      "--microbatches", "2",
+          "--steps",       "4",           "--quiet",      "--json",  "-"};
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("cuda cli: without a plugin, devices says so, and CUDA devices are refused with code 8") {
+  const std::string absent = "/nonexistent/libmpc_cuda.so";
+  const CommandResult devices = run(absent, {"devices", "--json", "-"});
+  CHECK(devices.exit_code == 0);
+  CHECK(contains(nlohmann::json::parse(devices.out)["cuda"]["reason"].get<std::string>(), "no CUDA plugin"));
+  const Folder folder;
+  const CommandResult refused =
+      run(absent, {"run", folder.model("tiny-linear"), "--devices", "cuda:0", "--input", "random"});
+  CHECK(refused.exit_code == 8);
+  CHECK(contains(refused.err, "error[M080]"));
+  CHECK(contains(refused.err, "no CUDA plugin"));
+}
+
+TEST_CASE("cuda cli: a file that is no plugin is refused by its name") {
+  const CommandResult devices = run("/lib/x86_64-linux-gnu/libm.so.6", {"devices", "--json", "-"});
+  CHECK(devices.exit_code == 0);
+  CHECK(nlohmann::json::parse(devices.out)["cuda"]["reason"].get<std::string>().find("libm.so.6") != std::string::npos);
+}
+
+TEST_CASE("cuda cli: planning for GPUs needs no plugin") {
+  const Folder folder;
+  CHECK(run("/nonexistent/libmpc_cuda.so", {"partition", folder.model("mlp"), "--gpus", "2"}).exit_code == 0);
+}
+
+TEST_CASE("cuda cli: more GPUs than there are are refused with code 8, naming logical devices") {
+  const Folder folder;
+  const std::string model = folder.model("tiny-linear");
+  const CommandResult refused = run(MPC_FAKE_PLUGIN, {"run", model, "--gpus", "3", "--input", "random"});
+  CHECK(refused.exit_code == 8);
+  CHECK(contains(refused.err, "has 1 GPUs"));
+  CHECK(contains(refused.err, "cuda:0*3"));
+}
+
+TEST_CASE("cuda cli: training on logical devices gives the losses of one, and on CPU and GPU it works") {
+  const Folder folder;
+  const std::string model = folder.model("mlp");
+  const std::vector<double> one = losses(run(MPC_FAKE_PLUGIN, train(model, "cuda:0")));
+  REQUIRE(one.size() == 4);
+  CHECK(one.back() < one.front());
+  CHECK(losses(run(MPC_FAKE_PLUGIN, train(model, "cuda:0*2"))) == one);
+  CHECK(losses(run(MPC_FAKE_PLUGIN, train(model, "cuda:0*4"))) == one);
+  const std::vector<double> mixed = losses(run(MPC_FAKE_PLUGIN, train(model, "cpu,cuda:0")));
+  const std::vector<double> cpu = losses(run("", train(model, "cpu:1")));
+  REQUIRE(mixed.size() == 4);
+  // Kernels of the two backends add in other orders; Adam's first steps hardly depend on the size of a gradient.
+  for (size_t i = 0; i < 4; ++i) {
+    CHECK(mixed[i] == doctest::Approx(cpu[i]).epsilon(1e-3));
+    CHECK(one[i] == doctest::Approx(cpu[i]).epsilon(1e-3));
+  }
+}
+
+TEST_CASE("cuda cli: a network with convolutions trains on logical devices") {
+  const Folder folder;
+  const std::string model = folder.model("cnn-classifier-32");
+  const std::vector<double> one = losses(run(MPC_FAKE_PLUGIN, train(model, "cuda:0")));
+  REQUIRE(one.size() == 4);
+  CHECK(losses(run(MPC_FAKE_PLUGIN, train(model, "cuda:0*3"))) == one);
+}
+
+TEST_CASE("cuda cli: operators without a CUDA kernel are refused by name with code 4, and run when pinned to the CPU") {
+  const Folder folder;
+  const std::string model = folder.model("encoder-decoder");
+  const CommandResult refused = run(MPC_FAKE_PLUGIN, {"run", model, "--devices", "cuda:0", "--input", "random"});
+  CHECK(refused.exit_code == 4);
+  CHECK(contains(refused.err, "LSTM"));
+}
