@@ -53,6 +53,8 @@ Environment read_environment(const std::function<const char*(const char*)>& look
   environment.log_level = number("MPC_LOG", kMostLogLevel, 0);
   environment.times_passes = number("MPC_TIME_PASSES", 1, 0) != 0;
   environment.verifies_passes = number("MPC_VERIFY", 1, kVerifiesByDefault ? 1 : 0) != 0;
+  if (const char* value = text("MPC_CUDA_LIBS")) environment.cuda_libs = value;
+  if (const char* value = text("MPC_CUDA_PLUGIN")) environment.cuda_plugin = value;
   if (const char* value = text("MPC_DUMP_DIR")) environment.dump_dir = value;
   if (const char* value = text("MPC_TRACE")) environment.trace_path = value;
   return environment;

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <vector>
 
+#include "compiler/base/env.h"
 #include "executor/cuda/abi.h"
 #include "executor/cuda/error.h"
 
@@ -75,7 +76,8 @@ std::string own_folder() {
 /// Every folder to look in, in order. An empty one: where the loader looks.
 std::vector<std::string> library_folders() {
   std::vector<std::string> folders;
-  if (const std::string chosen = variable("MPC_CUDA_LIBS"); !chosen.empty()) folders.push_back(chosen);
+  const Environment environment = read_environment([](const char* name) -> const char* { return std::getenv(name); });
+  if (!environment.cuda_libs.empty()) folders.push_back(environment.cuda_libs);
   folders.emplace_back();
   folders.push_back(own_folder());
   if (const std::string home = variable("CUDA_HOME"); !home.empty()) {

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "compiler/base/env.h"
 #include "compiler/base/error.h"
 #include "compiler/base/text.h"
 
@@ -61,10 +62,8 @@ PluginOrReason load_plugin(const std::string& path) {
 }
 
 const PluginOrReason& cuda_plugin() {
-  static const PluginOrReason kPlugin = [] {
-    const char* path = std::getenv("MPC_CUDA_PLUGIN");
-    return load_plugin(path == nullptr ? "" : path);
-  }();
+  static const PluginOrReason kPlugin =
+      load_plugin(read_environment([](const char* name) -> const char* { return std::getenv(name); }).cuda_plugin);
   return kPlugin;
 }
 
