@@ -174,7 +174,7 @@ void Session::Impl::require_kernels() const {
   }
   if (missing_kernels.size() > kMostNamed) text += fmt::format("; and {} more", missing_kernels.size() - kMostNamed);
   throw Error(ErrorId::M046, fmt::format("{} nodes", missing_kernels.size()),
-              "their device has no kernel for them: " + text, "--pin NAME=cpu:0 puts a node on the host");
+              "their device has no kernel for them: " + text, "--devices cpu,cuda:0 --pin NAME=cpu:0 puts a node on the CPU");
 }
 
 std::unique_ptr<DeviceQueues> Session::Impl::make_queues() {

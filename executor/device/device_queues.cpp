@@ -143,7 +143,7 @@ Transport DeviceQueues::best_transport(DeviceId from, DeviceId to) const {
     return plugin_.enable_peer(accelerators_.device(from), accelerators_.device(to), &is_enabled, error);
   });
   if (is_enabled == 0 && options_.transport == Transport::peer) {
-    throw Error(ErrorId::M081, link, "the GPUs cannot reach each other's memory", "use --transport staged");
+    throw Error(ErrorId::M081, link, "the GPUs cannot reach each other's memory", "leave the transport automatic");
   }
   return is_enabled != 0 ? Transport::peer : Transport::staged;
 }

@@ -148,7 +148,7 @@ int32_t device_facts(int32_t ordinal, mpc_cuda_facts* facts, mpc_cuda_error*) {
   *facts = {};
   facts->ordinal = ordinal;
   facts->major = 9;
-  facts->memory_bytes = int64_t{16} << 30;
+  facts->memory_bytes = options.memory_bytes;
   facts->free_bytes = facts->memory_bytes;
   std::strncpy(facts->name, "a GPU that is not there", sizeof(facts->name) - 1);
   return MPC_CUDA_OK;
@@ -175,12 +175,13 @@ int32_t allocate_on(int gpu, int64_t bytes, void** memory, mpc_cuda_error* error
   const std::lock_guard lock(mutex);
   int64_t used = 0;
   for (const auto& [begin, block] : memory_blocks) used += block.second == gpu ? block.first : 0;
-  if (gpu >= 0 && options.memory_bytes >= 0 && bytes > options.memory_bytes - used) {
+  if (gpu >= 0 && bytes > options.memory_bytes - used) {
     return fail(error, MPC_CUDA_OUT_OF_MEMORY, "cudaMalloc: out of memory", options.memory_bytes - used);
   }
   constexpr size_t kAlignment = 256;
   const size_t rounded = (static_cast<size_t>(std::max<int64_t>(bytes, 1)) + kAlignment - 1) / kAlignment * kAlignment;
   *memory = std::aligned_alloc(kAlignment, rounded);
+  if (*memory == nullptr) return fail(error, MPC_CUDA_OUT_OF_MEMORY, "the host has no memory left");
   std::memset(*memory, 0xA5, rounded);  // what the last owner left
   memory_blocks[*memory] = {bytes, gpu};
   ++counts.allocations;

@@ -11,9 +11,9 @@
 namespace mpc::test {
 
 struct FakeOptions {
-  int devices = 1;            // GPUs
-  uint64_t seed = 1;          // of the order
-  int64_t memory_bytes = -1;  // of each GPU; -1: all that the host has
+  int devices = 1;                           // GPUs
+  uint64_t seed = 1;                         // of the order
+  int64_t memory_bytes = int64_t{16} << 30;  // of each GPU
   bool has_peer_access = true;
   bool forgets_waits = false;  // streams wait for no events: what the tests must notice
   bool loses_copies = false;   // copies between GPUs deliver nothing

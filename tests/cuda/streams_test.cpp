@@ -5,12 +5,14 @@
 
 #include <cmath>
 #include <functional>
+#include <span>
 #include <string>
 
 #include "compiler/base/error.h"
 #include "executor/session.h"
 #include "tests/cuda/fake_device.h"
 #include "tests/exec/models.h"
+#include "tests/exec/plan_maker.h"
 #include "tests/support/random_graph.h"
 #include "tests/support/run_plan.h"
 
@@ -262,6 +264,25 @@ TEST_CASE("streams: a node without a CUDA kernel is refused by name") {
   CHECK(error.id() == ErrorId::M046);
   CHECK(contains(error, "LRN"));
   CHECK(contains(error, "cpu:0"));
+}
+
+TEST_CASE("streams: an index outside of its range ends the step and names its node") {
+  test::PlanMaker maker(1, 1, 8, 8);
+  const PlanIndex table = maker.parameter("T", {5, 4});
+  const PlanIndex indices = maker.input("i", DType::i64, {test::kRows});
+  test::PlanMaker::NodeOptions gather;
+  gather.attributes = {{"axis", int64_t{0}}};
+  const PlanIndex y = maker.node(OpKind::Gather, "y", 0, {table, indices}, {test::kRows, 4}, gather);
+  maker.output("y", y, PlanOutput::Combine::concatenate);
+  executor::Session session(on_gpus(maker.finish(), {0}), test::NumberedWeights(), with_plugin());
+  std::vector<int64_t> content = {0, 1, 2, 3, 4, -1, -5, 0};
+  session.bind("i", DType::i64, Shape{8}, std::as_bytes(std::span(content)));
+  for (int step = 0; step < 3; ++step) session.step();
+  content[3] = 7;  // found in a replayed step too
+  const Error error = error_of([&] { session.step(); });
+  CHECK(error.id() == ErrorId::M033);
+  CHECK(contains(error, "y: "));
+  CHECK(contains(error, "index or label 7 is out of range for 5"));
 }
 
 TEST_CASE("streams: the first number that is not finite names its node") {
