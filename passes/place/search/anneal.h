@@ -1,0 +1,36 @@
+#pragma once
+
+#include <vector>
+
+#include "passes/place/search/instance.h"
+#include "passes/place/search/linear.h"
+#include "passes/place/search/random.h"
+#include "passes/place/search/work.h"
+
+namespace mpc::place {
+
+// Splits of any shape: simulated annealing on the device of every block.
+//   state    device of each block, readers[t][d] of each tensor, load and memory of each device
+//   energy   (sum over devices of (load / scale)^p)^(1/p), a soft maximum; bytes over capacity count as load, and ever
+//            more while they last. A low power p lets blocks flow between loaded devices and finds cheap cuts, a high
+//            one sees the largest load only: p may grow as the temperature falls
+//   moves    a block to the device of a neighbour or to any; a connected clump of blocks; two blocks of two devices
+//            for each other; every third starts on the device with the largest load
+// Moving a block from a to b changes the loads of a and b only: for a third device q a tensor that the block makes
+// arrives at q before and after, and one made on q and read by the block leaves q before and after. So a move is
+// O(degree).
+
+struct AnnealOptions {
+  double hot = 0.05;    // temperature at the start, relative to the energy
+  double cold = 2e-5;   // and at the end
+  int first_power = 8;  // p, a power of two from 4 on
+  int last_power = 32;
+  double ramp_begin = 0;  // share of the run after which p begins to grow
+  int64_t proposals = 1'000'000;
+};
+
+/// Anneals from `start`; the best split met that fits, or when none does the one with the least overflow.
+/// @pre start respects where blocks may run.
+Split anneal(const Instance& instance, const Split& start, const AnnealOptions& options, Random& random, Work& work);
+
+}  // namespace mpc::place

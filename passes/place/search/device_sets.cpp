@@ -1,0 +1,110 @@
+#include "passes/place/search/device_sets.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace mpc::place {
+
+// Bounds hold for sums in any order: what rounding may do is kept outside of them.
+constexpr double kRounding = 1e-9;
+constexpr double kSlack = 1 + kRounding;
+
+DeviceSets::DeviceSets(const Instance& instance) : instance_(instance) {
+  for (const DeviceKind& kind : instance.kinds) {
+    stride_.push_back(count_);
+    most_.push_back(kind.count);
+    count_ *= kind.count + 1;
+  }
+  for (size_t block = 0; block < static_cast<size_t>(instance.blocks); ++block) {
+    const double time = instance.kinds[0].time[block];
+    reference_.push_back(time == kForbidden ? 0 : time);
+    total_time_ += reference_.back();
+    total_memory_ += instance.memory[block];
+  }
+  time_slack_ = total_time_ * kRounding;
+  memory_slack_ = total_memory_ * kRounding;
+  offload_.resize(instance.kinds.size());
+  for (size_t kind = 1; kind < instance.kinds.size(); ++kind) sort_by_gain(kind);
+  most_memory_.assign(static_cast<size_t>(count_), 0);
+  for (int state = 0; state < count_; ++state) {
+    double& memory = most_memory_[static_cast<size_t>(state)];
+    for (size_t k = 0; k < stride_.size(); ++k) {
+      const int used = state / stride_[k] % (most_[k] + 1);
+      if (used > 0) memory += used * memory_limit(instance.kinds[k].memory) * kSlack;
+    }
+  }
+}
+
+int DeviceSets::next_device(int state, int kind) const {
+  int device = state / stride_[static_cast<size_t>(kind)] % (most_[static_cast<size_t>(kind)] + 1);
+  for (int k = 0; k < kind; ++k) device += most_[static_cast<size_t>(k)];
+  return device;
+}
+
+void DeviceSets::sort_by_gain(size_t kind) {
+  const std::vector<double>& mine = instance_.kinds[kind].time;
+  Offload& offload = offload_[kind];
+  std::vector<int> order;
+  for (int block = 0; block < instance_.blocks; ++block) {
+    const double cost = mine[static_cast<size_t>(block)];
+    if (cost < kForbidden && reference_[static_cast<size_t>(block)] > 0) order.push_back(block);
+  }
+  // Compared as products: a block without time comes first, whatever it gains.
+  std::sort(order.begin(), order.end(), [&](int a, int b) {
+    const size_t i = static_cast<size_t>(a), j = static_cast<size_t>(b);
+    return reference_[i] * mine[j] > reference_[j] * mine[i];
+  });
+  for (const int block : order) {
+    offload.time.push_back(offload.time.back() + mine[static_cast<size_t>(block)]);
+    offload.gain.push_back(offload.gain.back() + reference_[static_cast<size_t>(block)]);
+  }
+}
+
+double DeviceSets::offloaded(size_t kind, double time) const {
+  const Offload& offload = offload_[kind];
+  const size_t next =
+      static_cast<size_t>(std::upper_bound(offload.time.begin(), offload.time.end(), time) - offload.time.begin());
+  if (next == offload.time.size()) return offload.gain.back();
+  const double step = offload.time[next] - offload.time[next - 1];
+  return offload.gain[next - 1] +
+         (offload.gain[next] - offload.gain[next - 1]) * ((time - offload.time[next - 1]) / step);
+}
+
+void DeviceSets::set_bound(double bound) {
+  most_time_.assign(static_cast<size_t>(count_), 0);
+  for (size_t k = 0; k < stride_.size(); ++k) {
+    std::vector<double> of_used(static_cast<size_t>(most_[k]) + 1, 0);
+    for (size_t used = 1; used < of_used.size(); ++used) {
+      const double time = static_cast<double>(used) * bound;
+      of_used[used] = k == 0 ? time : offloaded(k, time);
+    }
+    for (int state = 0; state < count_; ++state) {
+      most_time_[static_cast<size_t>(state)] +=
+          of_used[static_cast<size_t>(state / stride_[k] % (most_[k] + 1))] * kSlack;
+    }
+  }
+}
+
+double work_bound(const Instance& instance) {
+  double largest = 0;
+  for (size_t block = 0; block < static_cast<size_t>(instance.blocks); ++block) {
+    double least = kForbidden;
+    for (const DeviceKind& kind : instance.kinds) least = std::min(least, kind.time[block]);
+    largest = std::max(largest, least);
+  }
+  DeviceSets sets(instance);
+  double low = largest, high = std::max(largest, sets.total_time());
+  if (largest == kForbidden) return kForbidden;
+  const auto is_enough = [&](double bound) {
+    sets.set_bound(bound / kSlack);
+    return sets.most_time(sets.full()) >= sets.total_time();
+  };
+  if (is_enough(low)) return low;
+  for (int i = 0; i < 60; ++i) {
+    const double middle = low + (high - low) / 2;
+    (is_enough(middle) ? high : low) = middle;
+  }
+  return low;
+}
+
+}  // namespace mpc::place

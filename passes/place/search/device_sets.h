@@ -1,0 +1,69 @@
+#pragma once
+
+#include <vector>
+
+#include "passes/place/search/instance.h"
+
+namespace mpc::place {
+
+/// How many devices of each kind a prefix of stages uses, as one number; and how much work they can have done when no
+/// device has more than a bound. States that cannot belong to a split below the bound are what the dynamic programs
+/// leave out.
+class DeviceSets {
+ public:
+  explicit DeviceSets(const Instance& instance);
+
+  int count() const { return count_; }
+  int full() const { return count_ - 1; }
+  /// What a state grows by with one more device of the kind.
+  int stride(int kind) const { return stride_[static_cast<size_t>(kind)]; }
+  bool has_room(int state, int kind) const {
+    const int digit = state / stride_[static_cast<size_t>(kind)] % (most_[static_cast<size_t>(kind)] + 1);
+    return digit < most_[static_cast<size_t>(kind)];
+  }
+  /// Device number of the next device of the kind in a state.
+  int next_device(int state, int kind) const;
+
+  /// Sets the bound that fits() judges by. O(states + blocks log blocks).
+  void set_bound(double bound);
+  /// Can the devices of `state` hold blocks of this much reference time and memory, and the others the rest?
+  bool fits(int state, double time, double memory) const {
+    const size_t s = static_cast<size_t>(state);
+    const size_t rest = static_cast<size_t>(full() - state);
+    return time <= most_time_.data()[s] && total_time_ - time <= most_time_.data()[rest] + time_slack_ &&
+           memory <= most_memory_.data()[s] && total_memory_ - memory <= most_memory_.data()[rest] + memory_slack_;
+  }
+  /// Time of a block on the first kind, 0 where it may not run there: what fits() counts.
+  double reference_time(int block) const { return reference_.data()[static_cast<size_t>(block)]; }
+  double total_time() const { return total_time_; }
+  /// The reference time that the devices of `state` can do.
+  double most_time(int state) const { return most_time_[static_cast<size_t>(state)]; }
+
+ private:
+  /// What a kind takes off the first one: gain[i] reference time in time[i] of its own, the best blocks first.
+  struct Offload {
+    std::vector<double> time{0};
+    std::vector<double> gain{0};
+  };
+  void sort_by_gain(size_t kind);
+  double offloaded(size_t kind, double time) const;
+
+  const Instance& instance_;
+  int count_ = 1;
+  std::vector<int> stride_;
+  std::vector<int> most_;
+  std::vector<double> reference_;
+  double total_time_ = 0;
+  double total_memory_ = 0;
+  double time_slack_ = 0;  // what the rounding of sums in another order may make of nothing
+  double memory_slack_ = 0;
+  std::vector<Offload> offload_;     // [kind], empty for the first
+  std::vector<double> most_time_;    // [state]
+  std::vector<double> most_memory_;  // [state]
+};
+
+/// The least largest load that no split can go below: the bound at which the devices together can just do the work,
+/// and the largest block on its best device. O(blocks log blocks) times the bits of a double.
+double work_bound(const Instance& instance);
+
+}  // namespace mpc::place

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+namespace mpc::place {
+
+// The problem the search works on, free of IR details: blocks that stay whole, tensors between them that travel once
+// to every other device that reads them, and devices of a few kinds. It knows neither names nor files.
+
+/// Rows of numbers of different lengths in two flat arrays.
+struct Rows {
+  std::vector<int> first{0};  // [row + 1]
+  std::vector<int> items;
+
+  int size() const { return static_cast<int>(first.size()) - 1; }
+  std::span<const int> operator[](int row) const {
+    const size_t begin = static_cast<size_t>(first[static_cast<size_t>(row)]);
+    return {items.data() + begin, static_cast<size_t>(first[static_cast<size_t>(row) + 1]) - begin};
+  }
+  void end_row() { first.push_back(static_cast<int>(items.size())); }
+};
+
+inline constexpr double kForbidden = std::numeric_limits<double>::infinity();
+
+/// Devices that are alike: what a block costs on one of them.
+struct DeviceKind {
+  std::vector<double> time;    // [block]; kForbidden where it may not run
+  bool pays_transfers = true;  // what it sends and receives is part of its load
+  double memory = kForbidden;  // bytes of one device
+  int count = 0;
+};
+
+/// What is placed and on what. Devices are numbered kind by kind.
+struct Instance {
+  int blocks = 0;
+  std::vector<double> memory;  // [block]
+  std::vector<DeviceKind> kinds;
+  std::vector<double> cost;   // [tensor]
+  std::vector<int> producer;  // [tensor]
+  Rows consumers;             // [tensor]: blocks, ascending, without the producer; never empty
+  Rows produced;              // [block]: tensors
+  Rows consumed;              // [block]: tensors
+  Rows before;                // [block]: blocks that a contiguous split puts on the same or an earlier stage
+  Rows after;                 // [block]: the reverse
+
+  int tensors() const { return static_cast<int>(cost.size()); }
+  int devices() const;
+  /// The kind of a device.
+  int kind_of(int device) const;
+};
+
+/// Loads of an assignment, computed from scratch.
+struct Loads {
+  std::vector<double> compute;   // [device]
+  std::vector<double> received;  // [device]: tensors that arrive, once each; 0 for kinds that do not pay
+  std::vector<double> sent;      // [device]: tensors that leave, once each, however many receivers
+  std::vector<double> memory;    // [device]
+  double largest = 0;            // of compute + received + sent; infinite when a block is where it may not run
+  double overflow = 0;           // bytes over capacity, summed over devices
+};
+/// O(blocks + consumers + devices).
+Loads loads_of(const Instance& instance, std::span<const int> device_of_block);
+
+/// A device's bytes that still count as within `capacity`: sums of doubles are exact only up to rounding.
+inline double memory_limit(double capacity) {
+  return capacity * (1 + 1e-12);
+}
+
+}  // namespace mpc::place

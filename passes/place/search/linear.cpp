@@ -1,0 +1,254 @@
+#include "passes/place/search/linear.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "passes/place/search/stage_load.h"
+
+namespace mpc::place {
+namespace {
+
+constexpr int64_t kStepUnits = 14;  // one block joins a stage, and the bookkeeping of the pair
+
+class LinearSplit {
+ public:
+  LinearSplit(const Instance& instance, DeviceSets& sets, const std::vector<int>& order,
+              const std::vector<char>& is_cut, double bound, Work& work)
+      : instance_(instance),
+        sets_(sets),
+        order_(order),
+        is_cut_(is_cut),
+        bound_(bound),
+        work_(work),
+        stage_(instance) {}
+
+  std::optional<Split> run() {
+    const size_t n = order_.size();
+    states_ = static_cast<size_t>(sets_.count());
+    sum_prefixes();
+    row_of_.assign(n + 1, -1);
+    open(0);
+    best_[0] = 0;
+    for (size_t end = 1; end <= n; ++end) {
+      if (end < n && is_cut_[end] == 0) continue;
+      find_states(end);
+      if (valid_.empty()) continue;
+      walk(end);
+      if (work_.is_over()) return std::nullopt;
+    }
+    return trace_back();
+  }
+
+ private:
+  struct Step {
+    int begin = -1;  // where the stage begins
+    int kind = 0;
+  };
+
+  void sum_prefixes() {
+    time_.assign(order_.size() + 1, 0);
+    memory_.assign(order_.size() + 1, 0);
+    for (size_t i = 0; i < order_.size(); ++i) {
+      time_[i + 1] = time_[i] + sets_.reference_time(order_[i]);
+      memory_[i + 1] = memory_[i] + instance_.memory[static_cast<size_t>(order_[i])];
+    }
+  }
+
+  void open(size_t end) {
+    row_of_[end] = static_cast<int>(best_.size() / states_);
+    best_.resize(best_.size() + states_, kForbidden);
+    step_.resize(step_.size() + states_);
+  }
+
+  /// States that may be reached at `end`.
+  void find_states(size_t end) {
+    valid_.clear();
+    for (int state = 1; state <= sets_.full(); ++state) {
+      if (sets_.fits(state, time_[end], memory_[end])) valid_.push_back(state);
+    }
+  }
+
+  void walk(size_t end) {
+    is_valid_.assign(states_, 0);
+    for (const int state : valid_) is_valid_[static_cast<size_t>(state)] = 1;
+    bool is_open = false;
+    size_t begin = end;
+    while (begin > 0) {
+      const int block = order_[begin - 1];
+      before_.push_back(stage_.totals());
+      stage_.add(block);
+      --begin;
+      if (stage_.is_beyond(bound_)) break;
+      if (row_of_[begin] >= 0) extend(begin, end, is_open);
+    }
+    work_.spend(static_cast<int64_t>(end - begin) * kStepUnits);
+    for (; begin < end; ++begin) {
+      stage_.remove(order_[begin], before_.back());
+      before_.pop_back();
+    }
+  }
+
+  void extend(size_t begin, size_t end, bool& is_open) {
+    for (int kind = 0; kind < static_cast<int>(instance_.kinds.size()); ++kind) {
+      const double load = stage_.load(kind);
+      if (!(load < bound_)) continue;
+      const size_t from = static_cast<size_t>(row_of_[begin]) * states_;
+      for (int state = 0; state + sets_.stride(kind) <= sets_.full(); ++state) {
+        const double before = best_.data()[from + static_cast<size_t>(state)];
+        if (before == kForbidden || !sets_.has_room(state, kind)) continue;
+        const size_t next = static_cast<size_t>(state + sets_.stride(kind));
+        if (is_valid_[next] == 0) continue;
+        if (!is_open) {
+          open(end);
+          is_open = true;
+        }
+        const size_t to = static_cast<size_t>(row_of_[end]) * states_ + next;
+        const double value = std::max(before, load);
+        if (value >= best_[to]) continue;
+        best_[to] = value;
+        step_[to] = {static_cast<int>(begin), kind};
+      }
+    }
+  }
+
+  std::optional<Split> trace_back() const {
+    size_t end = order_.size();
+    if (row_of_[end] < 0) return std::nullopt;
+    const size_t last = static_cast<size_t>(row_of_[end]) * states_;
+    size_t state = 0;
+    for (size_t s = 0; s < states_; ++s) {
+      if (best_[last + s] < best_[last + state]) state = s;
+    }
+    Split split;
+    split.value = best_[last + state];
+    if (split.value == kForbidden) return std::nullopt;
+    split.device_of_block.assign(order_.size(), 0);
+    while (end > 0) {
+      const Step& step = step_[static_cast<size_t>(row_of_[end]) * states_ + state];
+      state -= static_cast<size_t>(sets_.stride(step.kind));
+      const int device = sets_.next_device(static_cast<int>(state), step.kind);
+      while (end > static_cast<size_t>(step.begin)) split.device_of_block[static_cast<size_t>(order_[--end])] = device;
+    }
+    return split;
+  }
+
+  const Instance& instance_;
+  DeviceSets& sets_;
+  const std::vector<int>& order_;
+  const std::vector<char>& is_cut_;
+  double bound_;
+  Work& work_;
+  StageLoad stage_;
+  size_t states_ = 0;
+  std::vector<double> time_, memory_;  // [position]: of the blocks before it
+  std::vector<int> row_of_;            // [position]: its row in best_, or -1 while nothing ends there
+  std::vector<double> best_;           // (row, state)
+  std::vector<Step> step_;             // (row, state)
+  std::vector<int> valid_;
+  std::vector<char> is_valid_;
+  std::vector<StageLoad::Totals> before_;
+};
+
+}  // namespace
+
+std::optional<Split> split_linear(const Instance& instance, DeviceSets& sets, const std::vector<int>& order,
+                                  const std::vector<char>& is_cut, double bound, Work& work) {
+  sets.set_bound(bound);
+  return LinearSplit(instance, sets, order, is_cut, bound, work).run();
+}
+
+std::optional<Split> split_linear_any(const Instance& instance, DeviceSets& sets, const std::vector<int>& order,
+                                      const std::vector<char>& is_cut, double least, Work& work) {
+  double total = 0;
+  for (const double cost : instance.cost) total += 2 * cost;
+  for (const DeviceKind& kind : instance.kinds) {
+    for (const double time : kind.time) total += time == kForbidden ? 0 : time;
+  }
+  double excess = 0.02;
+  for (double bound = least * (1 + excess); !work.is_over(); bound = least * (1 + excess)) {
+    if (std::optional<Split> split = split_linear(instance, sets, order, is_cut, bound, work)) return split;
+    if (bound > total) return std::nullopt;
+    excess *= 3;
+    if (!(least > 0)) least = std::max(total * 1e-6, 1e-300);
+  }
+  return std::nullopt;
+}
+
+std::vector<char> bucket_cuts(const Instance& instance, const DeviceSets& sets, const std::vector<int>& order,
+                              int count) {
+  const size_t n = order.size();
+  std::vector<int> position(n);
+  for (size_t i = 0; i < n; ++i) position[static_cast<size_t>(order[i])] = static_cast<int>(i);
+  std::vector<double> crossing(n + 1, 0);  // differences first, then sums: what is cut between i - 1 and i
+  for (int t = 0; t < instance.tensors(); ++t) {
+    int first = position[static_cast<size_t>(instance.producer[static_cast<size_t>(t)])];
+    int last = first;
+    for (const int block : instance.consumers[t]) {
+      first = std::min(first, position[static_cast<size_t>(block)]);
+      last = std::max(last, position[static_cast<size_t>(block)]);
+    }
+    crossing[static_cast<size_t>(first) + 1] += instance.cost[static_cast<size_t>(t)];
+    crossing[static_cast<size_t>(last) + 1] -= instance.cost[static_cast<size_t>(t)];
+  }
+  for (size_t i = 1; i <= n; ++i) crossing[i] += crossing[i - 1];
+  std::vector<char> is_cut(n + 1, 0);
+  double time = 0;
+  size_t cheapest = 0;
+  int bucket = 0;
+  const double width = sets.total_time() / count;
+  for (size_t i = 1; i <= n; ++i) {
+    if (cheapest == 0 || crossing[i] < crossing[cheapest]) cheapest = i;
+    time += sets.reference_time(order[i - 1]);
+    if (time < width * (bucket + 1) && i < n) continue;
+    is_cut[cheapest] = 1;
+    cheapest = 0;
+    bucket = width > 0 ? static_cast<int>(time / width) : bucket + 1;
+  }
+  return is_cut;
+}
+
+std::vector<int> depth_first_order(const Instance& instance, const std::vector<int>& stage_of_block, int one_in_random,
+                                   bool from_the_end, Random& random) {
+  const Rows& before = from_the_end ? instance.after : instance.before;
+  const Rows& after = from_the_end ? instance.before : instance.after;
+  const size_t n = static_cast<size_t>(instance.blocks);
+  int stages = 1;
+  for (const int stage : stage_of_block) stages = std::max(stages, stage + 1);
+  const auto stage_of = [&](int block) {
+    if (stage_of_block.empty()) return size_t{0};
+    const int stage = stage_of_block[static_cast<size_t>(block)];
+    return static_cast<size_t>(from_the_end ? stages - 1 - stage : stage);
+  };
+  std::vector<int> missing(n);
+  std::vector<std::vector<int>> ready(static_cast<size_t>(stages));
+  for (int block = 0; block < instance.blocks; ++block) {
+    missing[static_cast<size_t>(block)] = static_cast<int>(before[block].size());
+    if (before[block].empty()) ready[stage_of(block)].push_back(block);
+  }
+  for (std::vector<int>& list : ready) {  // ids say nothing: the first blocks come in any order
+    for (size_t i = list.size(); i > 1; --i)
+      std::swap(list[i - 1], list[static_cast<size_t>(random.below(static_cast<int>(i)))]);
+  }
+  std::vector<int> order;
+  order.reserve(n);
+  for (size_t stage = 0; stage < ready.size();) {
+    std::vector<int>& list = ready[stage];
+    if (list.empty()) {
+      ++stage;
+      continue;
+    }
+    if (one_in_random > 0 && random.below(one_in_random) == 0) {
+      std::swap(list.back(), list[static_cast<size_t>(random.below(static_cast<int>(list.size())))]);
+    }
+    const int block = list.back();
+    list.pop_back();
+    order.push_back(block);
+    for (const int next : after[block]) {
+      if (--missing[static_cast<size_t>(next)] == 0) ready[stage_of(next)].push_back(next);
+    }
+  }
+  if (from_the_end) std::reverse(order.begin(), order.end());
+  return order;
+}
+
+}  // namespace mpc::place

@@ -1,0 +1,222 @@
+#include "passes/place/search/search.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "passes/place/search/contiguous.h"
+#include "passes/place/search/exhaust.h"
+#include "passes/place/search/portfolio.h"
+
+namespace mpc::place {
+namespace {
+
+constexpr uint64_t kSeed = 20;
+constexpr int64_t kSecond = 1'000'000'000;
+constexpr int64_t kMostCells = 40'000'000;      // (block, set of devices) of the dynamic programs
+constexpr int64_t kMostCounters = 200'000'000;  // (tensor, device) of the annealer
+constexpr int64_t kMostIdealWords = 25'000'000;
+constexpr int kMostIdeals = 400'000;
+constexpr int kFewBlocks = 1500;
+constexpr int kExhaustBlocks = 20;
+constexpr double kSameValue = 1e-9;
+
+/// No device of a kind stays empty in every good split but those beyond the number of blocks. For the dynamic programs
+/// the sets of devices must be few too. @return whether devices were left out that could have helped.
+bool limit_devices(Instance& instance, bool for_dynamic_program) {
+  for (DeviceKind& kind : instance.kinds) kind.count = std::min(kind.count, instance.blocks);
+  if (!for_dynamic_program) return false;
+  bool is_limited = false;
+  const auto cells = [&] {
+    int64_t count = instance.blocks + 1;
+    for (const DeviceKind& kind : instance.kinds) count *= kind.count + 1;
+    return count;
+  };
+  while (cells() > kMostCells) {
+    DeviceKind& most = instance.kinds.back().count > 1 ? instance.kinds.back() : instance.kinds.front();
+    most.count = (most.count + 1) / 2;
+    is_limited = true;
+  }
+  return is_limited;
+}
+
+class Search {
+ public:
+  Search(const CostGraph& graph, const SearchOptions& options)
+      : graph_(graph),
+        options_(options),
+        has_budget_(options.work > 0),
+        work_(has_budget_ ? options.work : default_work(options.kind), options.should_stop),
+        random_(kSeed) {}
+
+  SearchResult run() {
+    split_in_stages();
+    if (options_.kind == SplitKind::any) split_freely();
+    finish();
+    return std::move(result_);
+  }
+
+ private:
+  /// The device numbers of the graph for those of a limited instance.
+  int device_of_graph(const Instance& instance, int device) const {
+    const int gpus = instance.kinds[0].count;
+    return device < gpus ? device : graph_.gpus + device - gpus;
+  }
+
+  void split_in_stages() {
+    Contraction contraction = contract(graph_, SplitKind::contiguous);
+    result_.cyclic_blocks = contraction.cyclic_blocks;
+    const bool is_limited = limit_devices(contraction.instance, true);
+    const int blocks = contraction.instance.blocks;
+    ContiguousOptions stages;
+    if (options_.kind == SplitKind::contiguous && (has_budget_ || blocks <= kFewBlocks)) {
+      const int64_t words = (blocks + 63) / 64;
+      stages.most_ideals = static_cast<int>(std::min<int64_t>(kMostIdeals, kMostIdealWords / words));
+      stages.exact_work = work_.left();
+      stages.search_work = has_budget_ ? work_.left() : kSecond / 4;
+    }
+    ContiguousSplit found = split_contiguous(contraction.instance, stages, random_, work_);
+    lower_bound_ = work_bound(contract(graph_, SplitKind::any).instance);
+    if (options_.kind == SplitKind::contiguous) {
+      result_.is_optimal = found.is_optimal && !is_limited;
+      result_.method = found.method;
+    }
+    if (found.split.device_of_block.empty()) return;
+    keep(contraction, found.split.device_of_block);
+    if (options_.kind == SplitKind::any) result_.method = "contiguous";
+  }
+
+  void keep(const Contraction& contraction, const std::vector<int>& device_of_block) {
+    result_.device_of_node.resize(graph_.nodes.size());
+    for (size_t i = 0; i < graph_.nodes.size(); ++i) {
+      const int device = device_of_block[static_cast<size_t>(contraction.block_of_node[i])];
+      result_.device_of_node[i] = device_of_graph(contraction.instance, device);
+    }
+  }
+
+  void split_freely() {
+    Contraction contraction = contract(graph_, SplitKind::any);
+    Instance& instance = contraction.instance;
+    limit_devices(instance, false);
+    Split best = start_of(contraction);
+    if (best.device_of_block.empty()) return;  // some block may run nowhere
+    if (instance.blocks <= kExhaustBlocks && try_all(instance, best)) {
+      result_.is_optimal = true;
+    } else if (int64_t{instance.devices()} * instance.tensors() <= kMostCounters && instance.devices() > 1) {
+      const Split found = split_any(instance, best, random_, work_);
+      if (found.overflow < best.overflow || (found.overflow == best.overflow && found.value < best.value)) {
+        result_.method = "annealing";
+        best = found;
+      }
+    }
+    keep(contraction, best.device_of_block);
+  }
+
+  /// The contiguous split when there is one, otherwise blocks where they are fast and bytes are free.
+  Split start_of(const Contraction& contraction) {
+    const Instance& instance = contraction.instance;
+    Split start;
+    if (!result_.device_of_node.empty()) {
+      start.device_of_block.resize(static_cast<size_t>(instance.blocks));
+      for (size_t i = 0; i < graph_.nodes.size(); ++i) {
+        const int device = result_.device_of_node[i];
+        start.device_of_block[static_cast<size_t>(contraction.block_of_node[i])] =
+            device < graph_.gpus ? std::min(device, instance.kinds[0].count - 1)
+                                 : device - graph_.gpus + instance.kinds[0].count;
+      }
+    } else {
+      start.device_of_block = spread(instance);
+      result_.method = "spread by memory";
+    }
+    if (!start.device_of_block.empty()) {
+      const Loads loads = loads_of(instance, start.device_of_block);
+      start.value = loads.overflow > 0 ? kForbidden : loads.largest;
+      start.overflow = loads.overflow;
+    }
+    return start;
+  }
+
+  /// Blocks with the most bytes first, each to the device with the most room. Empty when a block may run nowhere.
+  static std::vector<int> spread(const Instance& instance) {
+    std::vector<int> order(static_cast<size_t>(instance.blocks)), device_of_block(order.size(), 0);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+      return instance.memory[static_cast<size_t>(a)] > instance.memory[static_cast<size_t>(b)];
+    });
+    std::vector<double> memory(static_cast<size_t>(instance.devices()), 0);
+    for (const int block : order) {
+      int best = -1;
+      for (int pass = 0; pass < 2 && best < 0; ++pass) {  // CPU cores only for what runs on no GPU
+        for (int device = 0; device < instance.devices(); ++device) {
+          const int kind = instance.kind_of(device);
+          if ((kind > 0) != (pass > 0) ||
+              instance.kinds[static_cast<size_t>(kind)].time[static_cast<size_t>(block)] == kForbidden)
+            continue;
+          if (best < 0 || memory[static_cast<size_t>(device)] < memory[static_cast<size_t>(best)]) best = device;
+        }
+      }
+      if (best < 0) return {};
+      device_of_block[static_cast<size_t>(block)] = best;
+      memory[static_cast<size_t>(best)] += instance.memory[static_cast<size_t>(block)];
+    }
+    return device_of_block;
+  }
+
+  /// Branch and bound with a tenth of the work. @return whether it was complete.
+  bool try_all(const Instance& instance, Split& best) {
+    // A short search first: the better the bound, the fewer the branches.
+    Work first(work_.left() / 50, options_.should_stop);
+    const Split found = split_any(instance, best, random_, first);
+    if (found.overflow < best.overflow || found.value < best.value) {
+      best = found;
+      result_.method = "annealing";
+    }
+    Work share(work_.left() / 10, options_.should_stop);
+    const ExhaustResult all = split_exhaustively(instance, best.value, share);
+    work_.spend(work_.left() / 50 + work_.left() / 10 - share.left());
+    if (all.split) {
+      best = *all.split;
+      result_.method = "branch and bound";
+    }
+    return all.is_complete;
+  }
+
+  void finish() {
+    result_.was_stopped = work_.was_stopped();
+    if (result_.device_of_node.empty()) {
+      result_.is_optimal = result_.is_optimal || lower_bound_ == kForbidden;
+      return;
+    }
+    // Judged on the graph as it was given, one block per colour.
+    Contraction plain = contract(graph_, SplitKind::any);
+    std::vector<int> device_of_block(static_cast<size_t>(plain.instance.blocks));
+    for (size_t i = 0; i < graph_.nodes.size(); ++i) {
+      device_of_block[static_cast<size_t>(plain.block_of_node[i])] = result_.device_of_node[i];
+    }
+    result_.loads = loads_of(plain.instance, device_of_block);
+    result_.fits = result_.loads.overflow == 0 && result_.loads.largest < kForbidden;
+    if (!result_.fits) return;
+    result_.lower_bound = std::min(lower_bound_, result_.loads.largest);
+    if (result_.loads.largest <= lower_bound_ * (1 + kSameValue)) result_.is_optimal = true;
+    if (result_.is_optimal) result_.lower_bound = result_.loads.largest;
+  }
+
+  const CostGraph& graph_;
+  const SearchOptions& options_;
+  bool has_budget_;
+  Work work_;
+  Random random_;
+  double lower_bound_ = 0;
+  SearchResult result_;
+};
+
+}  // namespace
+
+int64_t default_work(SplitKind kind) {
+  return kind == SplitKind::any ? 10 * kSecond : 15 * kSecond;
+}
+
+SearchResult search_split(const CostGraph& graph, const SearchOptions& options) {
+  return Search(graph, options).run();
+}
+
+}  // namespace mpc::place

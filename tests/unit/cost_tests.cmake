@@ -1,0 +1,4 @@
+mpc_test(cost_tests
+  SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/cost_graph_test.cpp
+  USES mpc_cost nlohmann_json::nlohmann_json fmt::fmt)
