@@ -1,5 +1,7 @@
+#include <cmath>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
@@ -27,6 +29,9 @@ struct Flags {
   std::string report;
   std::string profile;
   std::string cost_graph;
+  bool contiguous = false;
+  std::optional<std::string> budget;
+  std::optional<int> cpus;
   bool train = false;
   bool explain = false;
   bool ignore_annotations = false;
@@ -43,7 +48,6 @@ void refuse_unsupported(const Flags& flags) {
     if (!value.empty())
       throw Error(ErrorId::M046, fmt::format("{} {}", flag, value), "is not supported by this version of mpc");
   };
-  refuse(flags.cost_graph, "--cost-graph");
   refuse(flags.profile, "--profile");
   refuse(flags.report, "--report");
 }
@@ -94,8 +98,57 @@ std::string explanation(const Plan& plan) {
   return text;
 }
 
+/// "10s", "250ms", "2m" or a plain number of seconds. @throws Error(M003).
+double budget_seconds(const std::string& text) {
+  constexpr std::pair<std::string_view, double> kUnits[] = {{"ms", 1e-3}, {"s", 1}, {"m", 60}};
+  std::string_view number = text;
+  double unit = 1;
+  for (const auto& [suffix, seconds] : kUnits) {
+    if (!number.ends_with(suffix)) continue;
+    number.remove_suffix(suffix.size());
+    unit = seconds;
+    break;
+  }
+  const std::optional<double> value = parse_number(number);
+  if (!value || !std::isfinite(*value) || *value <= 0) {
+    throw Error(ErrorId::M003, "--budget " + text, "is not a length of time", "for example 10s, 500ms or 2m");
+  }
+  return *value * unit;
+}
+
+/// The planner alone has its own few flags; others would have no effect. @throws Error(M001).
+void refuse_other_flags(const Flags& flags, const CLI::App& app) {
+  const std::set<std::string> own = {"--cost-graph", "--contiguous", "--budget", "--cpus"};
+  const std::set<std::string> everywhere = {"--json", "--quiet", "--verbose", "--help"};
+  const bool is_alone = !flags.cost_graph.empty();
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->count() == 0 || everywhere.contains(option->get_name())) continue;
+    const std::string name = option->get_name();
+    if (is_alone && !own.contains(name)) {
+      throw Error(ErrorId::M001, "mpc partition --cost-graph",
+                  fmt::format("{} does not go with it", name.starts_with("-") ? name : "a model"),
+                  "its flags are --contiguous, --budget, --cpus");
+    }
+    if (!is_alone && own.contains(name))
+      throw Error(ErrorId::M001, "mpc partition", fmt::format("{} goes with --cost-graph only", name));
+  }
+}
+
+int partition_cost_graph(const Flags& flags, Console& console) {
+  require_other_file(console.json_path, flags.cost_graph);
+  CostGraphOptions options;
+  options.contiguous = flags.contiguous;
+  if (flags.budget) options.budget_seconds = budget_seconds(*flags.budget);
+  options.cpus = flags.cpus;
+  const CostGraphSplit split = split_cost_graph(flags.cost_graph, options);
+  console.say(split.report_text());
+  console.json_text(split.report_json());
+  return split.feasible ? 0 : exit_code(ErrorId::M050);
+}
+
 int partition(const Flags& flags, Console& console) {
   refuse_unsupported(flags);
+  if (!flags.cost_graph.empty()) return partition_cost_graph(flags, console);
   if (!flags.model) throw Error(ErrorId::M001, "mpc partition", "no model is given");
   const std::string outputs[] = {flags.output, flags.dot, flags.trace, flags.onnx, console.json_path};
   for (const std::string& output : outputs) require_other_file(output, *flags.model);
@@ -149,9 +202,19 @@ Body add_partition(CLI::App& app) {
   app.add_flag("--ignore-annotations", flags->ignore_annotations, "search a placement even if the model carries one");
   app.add_option("--report", flags->report, "not supported by this version")->type_name("FILE.html")->group("");
   app.add_option("--profile", flags->profile, "not supported by this version")->type_name("FILE")->group("");
-  app.add_option("--cost-graph", flags->cost_graph, "not supported by this version")
+  app.add_option("--cost-graph", flags->cost_graph, "split a graph of measured costs instead of a model (docs/cli.md)")
       ->type_name("GRAPH.json")
-      ->group("");
+      ->group("Cost graphs");
+  app.add_flag("--contiguous", flags->contiguous, "every device gets one stage: a run of the order of nodes")
+      ->group("Cost graphs");
+  app.add_option("--budget", flags->budget, "how long to search, in seconds of a current core (default 10s)")
+      ->type_name("TIME")
+      ->group("Cost graphs");
+  app.add_option("--cpus", flags->cpus, "CPU cores beside the GPUs, instead of the graph's number")
+      ->type_name("N")
+      ->check(CLI::Range(0, 4096))
+      ->group("Cost graphs");
+  app.final_callback([flags, &app] { refuse_other_flags(*flags, app); });  // while the app knows what was given
   return [flags](Console& console) { return partition(*flags, console); };
 }
 

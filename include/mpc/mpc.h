@@ -12,6 +12,7 @@
 
 #include "mpc/cluster.h"
 #include "mpc/compile.h"
+#include "mpc/cost_graph.h"
 #include "mpc/error.h"
 #include "mpc/model.h"
 #include "mpc/namespace.h"

@@ -213,6 +213,12 @@ const std::map<std::string, Provoke>& provocations() {
        [](auto& f) -> Arguments {
          return {"run", model(f, "tiny-linear"), "--input", "x=" + file(f, "x.npy", "\x93NUMPY\x01")};
        }},
+      {"M066",
+       [](auto& f) -> Arguments {
+         return {"partition", "--cost-graph",
+                 file(f, "g.json", R"({"devices": {"count": 2, "memory_bytes": 1}, "edges": [],
+           "nodes": [{"id": 7, "time_gpu": -1, "memory_bytes": 0, "backward": false}]})")};
+       }},
       {"M080",
        [](auto& f) -> Arguments { return {"run", model(f, "tiny-linear"), "--gpus", "2", "--input", "random"}; }},
       {"M081",
@@ -238,9 +244,9 @@ const std::map<std::string, Provoke>& provocations() {
   return kRows;
 }
 
-// Provoked elsewhere: M070 by a limit on memory and M130 by a signal (below and in tests/e2e). M066 and M100 belong to
-// files that this version refuses to take at all (M046), and M700 is a bug.
-const std::set<std::string> kProvokedElsewhere = {"M066", "M070", "M100", "M130", "M700"};
+// Provoked elsewhere: M070 by a limit on memory and M130 by a signal (below and in tests/e2e). M100 belongs to files
+// that this version refuses to take at all (M046), and M700 is a bug.
+const std::set<std::string> kProvokedElsewhere = {"M070", "M100", "M130", "M700"};
 
 constexpr std::string_view kAllNames[] = {
 #define MPC_ERROR(id, exit_code, meaning) #id,

@@ -180,7 +180,6 @@ TEST_CASE("misuse: a working folder that is gone is an error of files") {
 
 TEST_CASE("misuse: what this version does not do is refused by name with code 4") {
   Workplace place;
-  place.refuses({"partition", "--cost-graph", "g.json"}, 4);
   place.refuses({"partition", place.model(), "--gpus", "2", "--profile", "p.json"}, 4);
   place.refuses({"partition", place.model(), "--gpus", "2", "--report", "r.html"}, 4);
   place.refuses({"train", place.model(), "--data", "synthetic", "--checkpoint", "c"}, 4);
@@ -188,6 +187,29 @@ TEST_CASE("misuse: what this version does not do is refused by name with code 4"
   place.refuses({"train", place.model(), "--data", "synthetic", "--precision", "tf32"}, 4);
   place.refuses({"split", "--plan", "p.json"}, 4);
   place.refuses({"profile"}, 4);
+}
+
+TEST_CASE("misuse: flags of models and of cost graphs do not mix") {
+  Workplace place;
+  const std::string graph = place.folder() / "g.json";
+  write_file_atomic(graph, R"({"devices": {"count": 2, "memory_bytes": 1}, "edges": [],
+    "nodes": [{"id": 7, "time_gpu": 1, "memory_bytes": 0, "backward": false}]})");
+  place.accept();
+  place.refuses({"partition", "--cost-graph", graph, "--quiet"}, 0);
+  place.refuses({"partition", place.model(), "--cost-graph", graph}, 2);
+  place.refuses({"partition", "--cost-graph", graph, "--gpus", "2"}, 2);
+  place.refuses({"partition", "--cost-graph", graph, "--train"}, 2);
+  place.refuses({"partition", "--cost-graph", graph, "-o", place.folder() / "plan.json"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--contiguous"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--budget", "1s"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--cpus", "1"}, 2);
+  for (const char* budget : {"", "0", "-1s", "1h", "nan", "1e999", "s", "1 s", "100000000s"}) {
+    place.refuses({"partition", "--cost-graph", graph, "--budget", budget}, 2);
+  }
+  for (const char* cpus : {"-1", "4097", "x"}) place.refuses({"partition", "--cost-graph", graph, "--cpus", cpus}, 2);
+  place.refuses({"partition", "--cost-graph", graph, "--json", graph}, 6);
+  place.refuses({"partition", "--cost-graph", place.folder() / "absent.json"}, 6);
+  place.refuses({"partition", "--cost-graph", place.model()}, 3);
 }
 
 }  // namespace mpc::test
