@@ -88,12 +88,12 @@ cudnnDataType_t data_type(DType dtype) {
 /// Dimensions of a tensor with at least two spatial ones: cuDNN's engines know no fewer.
 std::vector<int64_t> padded_dims(const Shape& shape) {
   std::vector<int64_t> dims = shape.to_vector();
-  if (dims.size() == 3) dims.insert(dims.begin() + 2, 1);
+  if (dims.size() == 3) dims = {dims[0], dims[1], 1, dims[2]};
   return dims;
 }
 
 std::vector<int64_t> padded(std::vector<int64_t> values, int64_t filler) {
-  if (values.size() == 1) values.insert(values.begin(), filler);
+  if (values.size() == 1) values = {filler, values[0]};
   return values;
 }
 

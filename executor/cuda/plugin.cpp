@@ -12,6 +12,7 @@
 
 #include "compiler/base/error.h"
 #include "executor/cuda/abi.h"
+#include "executor/cuda/copy_text.h"
 #include "executor/cuda/error.h"
 #include "executor/cuda/libraries.h"
 #include "executor/cuda/library_kernels.h"
@@ -54,7 +55,7 @@ int32_t fill_error(mpc_cuda_error* error, int32_t code, bool is_sticky, const st
   error->code = code;
   error->is_sticky = is_sticky ? 1 : 0;
   error->free_bytes = -1;
-  std::strncpy(error->text, text.c_str(), sizeof(error->text) - 1);
+  copy_text(error->text, text);
   error->text[sizeof(error->text) - 1] = '\0';
   if (code == MPC_CUDA_OUT_OF_MEMORY && ordinal >= 0) {
     size_t free = 0;
@@ -132,7 +133,7 @@ int32_t device_facts(int32_t ordinal, mpc_cuda_facts* facts, mpc_cuda_error* err
     facts->multiprocessors = properties.multiProcessorCount;
     facts->memory_bytes = static_cast<int64_t>(total);
     facts->free_bytes = static_cast<int64_t>(free);
-    std::strncpy(facts->name, properties.name, sizeof(facts->name) - 1);
+    copy_text(facts->name, properties.name);
   });
 }
 
@@ -168,9 +169,9 @@ int32_t list_library(int32_t index, mpc_cuda_library* row) {
   *row = {};
   row->is_there = found.handle != nullptr ? 1 : 0;
   row->version = found.handle != nullptr ? library_version(name, found) : 0;
-  std::strncpy(row->name, found.name, sizeof(row->name) - 1);
-  std::strncpy(row->path, found.path.c_str(), sizeof(row->path) - 1);
-  std::strncpy(row->costs, found.costs, sizeof(row->costs) - 1);
+  copy_text(row->name, found.name);
+  copy_text(row->path, found.path);
+  copy_text(row->costs, found.costs);
   return 1;
 }
 

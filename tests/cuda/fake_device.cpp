@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "compiler/base/error.h"
+#include "executor/cuda/copy_text.h"
 #include "executor/cuda/kernel.h"
 #include "executor/cuda/node.h"
 
@@ -75,7 +76,7 @@ int32_t fail(mpc_cuda_error* error, int32_t code, const std::string& text, int64
   error->code = code;
   error->is_sticky = 0;
   error->free_bytes = free_bytes;
-  std::strncpy(error->text, text.c_str(), sizeof(error->text) - 1);
+  mpc::cuda::copy_text(error->text, text);
   return code;
 }
 
@@ -150,7 +151,7 @@ int32_t device_facts(int32_t ordinal, mpc_cuda_facts* facts, mpc_cuda_error*) {
   facts->major = 9;
   facts->memory_bytes = options.memory_bytes;
   facts->free_bytes = facts->memory_bytes;
-  std::strncpy(facts->name, "a GPU that is not there", sizeof(facts->name) - 1);
+  mpc::cuda::copy_text(facts->name, "a GPU that is not there");
   return MPC_CUDA_OK;
 }
 
