@@ -139,11 +139,10 @@ TEST_CASE("train, S-D: fewer devices than asked for are refused, unless one is t
     arguments.insert(arguments.end(), devices.begin(), devices.end());
     return run_mpc(arguments);
   };
-  const CommandResult gpus = train({"--gpus", "2"});
+  const CommandResult gpus = train({"--gpus", "64"});
   CHECK(gpus.exit_code == 8);
-  CHECK(
-      gpus.err.find("this machine has 0 GPUs that mpc can use; --devices cuda:0*2 puts 2 logical devices on one GPU") !=
-      std::string::npos);
+  CHECK(gpus.err.find("GPUs that mpc can use") != std::string::npos);
+  CHECK(gpus.err.find("--devices cuda:0*64 puts 64 logical devices on one GPU") != std::string::npos);
   const CommandResult pinned = train({"--devices", "cpu:1", "--pin", "lin1/=0", "--pin", "lin2/=1"});
   CHECK(pinned.exit_code == 2);
   CHECK(pinned.err.find("--pin lin2/=1: there is no device '1'; devices are 0 to 0") != std::string::npos);
