@@ -122,6 +122,7 @@ MPC_DEVICE inline void copy_element(void* to, int64_t to_index, const void* from
 /// left out, and neighbours along which all tensors go alike are one.
 template <int kTensors>
 struct Walk {
+  static constexpr int64_t kSmall = 0x7FFFFFFF;
   int rank = 0;
   int64_t count[kMaxRank] = {};
   int64_t step[kTensors][kMaxRank] = {};
@@ -135,7 +136,7 @@ struct Walk {
     for (int t = 0; t < kTensors; ++t) result.at[t] = begin[t];
     for (int d = rank - 1; d > 0; --d) {
       int64_t index;
-      if (i <= int64_t{0x7FFFFFFF}) {  // 32-bit division is several times faster
+      if (i <= kSmall && count[d] <= kSmall) {  // 32-bit division is several times faster
         const uint32_t small = static_cast<uint32_t>(i);
         const uint32_t size = static_cast<uint32_t>(count[d]);
         const uint32_t quotient = small / size;
