@@ -13,8 +13,8 @@ constexpr int kLargestClump = 30;
 // Of 16 proposals so many move one block, those up to the next number a clump, the others swap two blocks.
 constexpr int kSingles = 10;
 constexpr int kClumps = 14;
-constexpr int64_t kProposalUnits = 120;
-constexpr int64_t kTouchUnits = 8;  // one tensor of a moved block
+constexpr int64_t kProposalUnits = 160;
+constexpr int64_t kTouchUnits = 12;  // one tensor of a moved block
 
 /// exp and log from sums and products alone: a library's may differ in the last bit from one machine to the next, and
 /// the search would end elsewhere.

@@ -8,11 +8,12 @@
 namespace mpc::place {
 namespace {
 
-constexpr int kBuckets = 500;
+constexpr int kBuckets = 1000;
 constexpr int kFewBlocks = 1500;  // up to here every position may be a cut from the start
 constexpr int kOrdersOfFew = 40;
 constexpr int kRandomShare = 4;  // one pick in so many is random
 constexpr int kMostWindows = 4;
+constexpr int kWindow = 4;           // buckets that a cut may move to either side
 constexpr int kPatience = 40;        // rounds without a better split before the search begins elsewhere
 constexpr int64_t kOrderUnits = 60;  // to make an order, per block
 
@@ -42,7 +43,7 @@ class ContiguousSearch {
   }
 
   void first_orders(bool is_few) {
-    const int rounds = is_few ? kOrdersOfFew : instance_.blocks <= 10 * kFewBlocks ? 6 : 2;
+    const int rounds = is_few ? kOrdersOfFew : instance_.blocks <= 10 * kFewBlocks ? 3 : 2;
     for (int round = 0; round < rounds && !work_.is_over(); ++round) {
       const std::vector<int> order = order_of(round);
       const int before = improvements_;
@@ -76,7 +77,7 @@ class ContiguousSearch {
 
   /// Lets the cuts move to any position in a window around where they are.
   void refine_cuts(const std::vector<int>& order) {
-    const int width = std::max(8, 2 * instance_.blocks / kBuckets);
+    const int width = std::max(8, kWindow * instance_.blocks / kBuckets);
     for (int round = 0; round < kMostWindows && !work_.is_over(); ++round) {
       std::vector<char> cuts(order.size() + 1, 0);
       const std::vector<int>& device = result_.split.device_of_block;

@@ -1,6 +1,7 @@
 #include "passes/place/search/portfolio.h"
 
 #include <algorithm>
+#include <array>
 
 #include "passes/place/search/coarsen.h"
 
@@ -46,18 +47,41 @@ Split random_split(const Instance& instance, Random& random) {
   return split;
 }
 
+/// Which recipe comes next: all in turn, but every second round the one that improved the best split most lately.
+class Turns {
+ public:
+  size_t next() {
+    const size_t best = static_cast<size_t>(std::max_element(credit_.begin(), credit_.end()) - credit_.begin());
+    current_ = ++rounds_ % 2 == 0 && credit_[best] > 0 ? best : turn_++ % std::size(kRounds);
+    return current_;
+  }
+  void report(bool has_improved) {
+    constexpr double kMemory = 0.8;
+    credit_[current_] = kMemory * credit_[current_] + (has_improved ? 1 : 0);
+  }
+
+ private:
+  std::array<double, std::size(kRounds)> credit_{};
+  size_t turn_ = 0;
+  size_t current_ = 0;
+  int rounds_ = 0;
+};
+
 Split anneal_flat(const Instance& instance, const Split& start, Random& random, Work& work) {
   Split best = start;
+  Turns turns;
   int64_t proposals = kFirstRound;
-  for (size_t round = 0; !work.is_over(); ++round) {
-    const Round& recipe = kRounds[round % std::size(kRounds)];
+  for (int round = 0; !work.is_over(); ++round) {
+    const Round& recipe = kRounds[turns.next()];
     AnnealOptions options = recipe.options;
     options.proposals = proposals;
     const Split from = recipe.from == From::best    ? best
                        : recipe.from == From::start ? start
                                                     : random_split(instance, random);
     Split split = anneal(instance, from, options, random, work);
-    if (is_better(split, best)) best = std::move(split);
+    const bool has_improved = is_better(split, best);
+    turns.report(has_improved);
+    if (has_improved) best = std::move(split);
     if (round % 4 == 3) proposals = proposals * 3 / 2;
   }
   return best;

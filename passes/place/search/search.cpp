@@ -16,6 +16,7 @@ constexpr int64_t kMostCells = 40'000'000;      // (block, set of devices) of th
 constexpr int64_t kMostCounters = 200'000'000;  // (tensor, device) of the annealer
 constexpr int64_t kMostIdealWords = 25'000'000;
 constexpr int kMostIdeals = 400'000;
+constexpr int kFewIdeals = 200'000;  // without a budget: half a second when there turn out to be more
 constexpr int kFewBlocks = 1500;
 constexpr int kExhaustBlocks = 20;
 constexpr double kSameValue = 1e-9;
@@ -64,28 +65,30 @@ class Search {
 
   void split_in_stages() {
     Contraction contraction = contract(graph_, SplitKind::contiguous);
+    lower_bound_ = work_bound(contraction.instance);
     result_.cyclic_blocks = contraction.cyclic_blocks;
     const bool is_limited = limit_devices(contraction.instance, true);
     const int blocks = contraction.instance.blocks;
     ContiguousOptions stages;
     if (options_.kind == SplitKind::contiguous && (has_budget_ || blocks <= kFewBlocks)) {
       const int64_t words = (blocks + 63) / 64;
-      stages.most_ideals = static_cast<int>(std::min<int64_t>(kMostIdeals, kMostIdealWords / words));
+      stages.most_ideals =
+          static_cast<int>(std::min<int64_t>(has_budget_ ? kMostIdeals : kFewIdeals, kMostIdealWords / words));
       stages.exact_work = work_.left();
-      stages.search_work = has_budget_ ? work_.left() : kSecond / 4;
+      stages.search_work = has_budget_ ? work_.left() : kSecond / 5;
     }
     ContiguousSplit found = split_contiguous(contraction.instance, stages, random_, work_);
-    lower_bound_ = work_bound(contract(graph_, SplitKind::any).instance);
     if (options_.kind == SplitKind::contiguous) {
       result_.is_optimal = found.is_optimal && !is_limited;
       result_.method = found.method;
     }
     if (found.split.device_of_block.empty()) return;
-    keep(contraction, found.split.device_of_block);
+    keep(contraction, std::move(found.split.device_of_block));
     if (options_.kind == SplitKind::any) result_.method = "contiguous";
   }
 
-  void keep(const Contraction& contraction, const std::vector<int>& device_of_block) {
+  void keep(const Contraction& contraction, std::vector<int> device_of_block) {
+    judge(contraction.instance, device_of_block);
     result_.device_of_node.resize(graph_.nodes.size());
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       const int device = device_of_block[static_cast<size_t>(contraction.block_of_node[i])];
@@ -93,9 +96,29 @@ class Search {
     }
   }
 
+  /// Loads from scratch, on the devices of the graph.
+  void judge(const Instance& instance, const std::vector<int>& device_of_block) {
+    const Loads loads = loads_of(instance, device_of_block);
+    const size_t devices = static_cast<size_t>(graph_.gpus + graph_.cpus);
+    result_.loads = {std::vector<double>(devices, 0),
+                     std::vector<double>(devices, 0),
+                     std::vector<double>(devices, 0),
+                     std::vector<double>(devices, 0),
+                     loads.largest,
+                     loads.overflow};
+    for (int d = 0; d < instance.devices(); ++d) {
+      const size_t from = static_cast<size_t>(d), to = static_cast<size_t>(device_of_graph(instance, d));
+      result_.loads.compute[to] = loads.compute[from];
+      result_.loads.received[to] = loads.received[from];
+      result_.loads.sent[to] = loads.sent[from];
+      result_.loads.memory[to] = loads.memory[from];
+    }
+  }
+
   void split_freely() {
     Contraction contraction = contract(graph_, SplitKind::any);
     Instance& instance = contraction.instance;
+    lower_bound_ = work_bound(instance);  // blocks that only stages keep together are apart here
     limit_devices(instance, false);
     Split best = start_of(contraction);
     if (best.device_of_block.empty()) return;  // some block may run nowhere
@@ -186,13 +209,6 @@ class Search {
       result_.is_optimal = result_.is_optimal || lower_bound_ == kForbidden;
       return;
     }
-    // Judged on the graph as it was given, one block per colour.
-    Contraction plain = contract(graph_, SplitKind::any);
-    std::vector<int> device_of_block(static_cast<size_t>(plain.instance.blocks));
-    for (size_t i = 0; i < graph_.nodes.size(); ++i) {
-      device_of_block[static_cast<size_t>(plain.block_of_node[i])] = result_.device_of_node[i];
-    }
-    result_.loads = loads_of(plain.instance, device_of_block);
     result_.fits = result_.loads.overflow == 0 && result_.loads.largest < kForbidden;
     if (!result_.fits) return;
     result_.lower_bound = std::min(lower_bound_, result_.loads.largest);
