@@ -27,28 +27,28 @@ struct UnaryCall {
 
 // The vectorized functions. f32 only.
 struct VectorExp {
-  static float value(float x, Parameters<float>) { return fast_exp(x); }
-  static float gradient(float dy, float, float y, Parameters<float>) { return dy * y; }
+  [[gnu::always_inline]] static float value(float x, Parameters<float>) { return fast_exp(x); }
+  [[gnu::always_inline]] static float gradient(float dy, float, float y, Parameters<float>) { return dy * y; }
 };
 struct VectorSigmoid {
-  static float value(float x, Parameters<float>) { return fast_sigmoid(x); }
-  static float gradient(float dy, float, float y, Parameters<float>) { return dy * y * (1.0f - y); }
+  [[gnu::always_inline]] static float value(float x, Parameters<float>) { return fast_sigmoid(x); }
+  [[gnu::always_inline]] static float gradient(float dy, float, float y, Parameters<float>) { return dy * y * (1.0f - y); }
 };
 struct VectorTanh {
-  static float value(float x, Parameters<float>) { return fast_tanh(x); }
-  static float gradient(float dy, float, float y, Parameters<float>) { return dy * (1.0f - y * y); }
+  [[gnu::always_inline]] static float value(float x, Parameters<float>) { return fast_tanh(x); }
+  [[gnu::always_inline]] static float gradient(float dy, float, float y, Parameters<float>) { return dy * (1.0f - y * y); }
 };
 struct VectorErf {
-  static float value(float x, Parameters<float>) { return fast_erf(x); }
-  static float gradient(float dy, float x, float, Parameters<float>) {
+  [[gnu::always_inline]] static float value(float x, Parameters<float>) { return fast_erf(x); }
+  [[gnu::always_inline]] static float gradient(float dy, float x, float, Parameters<float>) {
     constexpr float kTwoOverSqrtPi = 1.12837917f;
     return dy * (kTwoOverSqrtPi * fast_exp(-x * x));
   }
 };
 /// x Phi(x).
 struct VectorGelu {
-  static float value(float x, Parameters<float>) { return 0.5f * x * (1.0f + fast_erf(x * 0.707106781f)); }
-  static float gradient(float dy, float x, float, Parameters<float>) {
+  [[gnu::always_inline]] static float value(float x, Parameters<float>) { return 0.5f * x * (1.0f + fast_erf(x * 0.707106781f)); }
+  [[gnu::always_inline]] static float gradient(float dy, float x, float, Parameters<float>) {
     constexpr float kOneOverSqrtTwoPi = 0.398942280f;
     const float cdf = 0.5f * (1.0f + fast_erf(x * 0.707106781f));
     return dy * (cdf + x * (kOneOverSqrtTwoPi * fast_exp(-0.5f * x * x)));
@@ -58,10 +58,10 @@ struct VectorGelu {
 struct VectorTanhGelu {
   static constexpr float kScale = 0.797884561f;
   static constexpr float kCubic = 0.044715f;
-  static float value(float x, Parameters<float>) {
+  [[gnu::always_inline]] static float value(float x, Parameters<float>) {
     return 0.5f * x * (1.0f + fast_tanh(kScale * (x + kCubic * x * x * x)));
   }
-  static float gradient(float dy, float x, float, Parameters<float>) {
+  [[gnu::always_inline]] static float gradient(float dy, float x, float, Parameters<float>) {
     const float t = fast_tanh(kScale * (x + kCubic * x * x * x));
     const float slope = kScale * (1.0f + 3.0f * kCubic * x * x);
     return dy * (0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * slope);
