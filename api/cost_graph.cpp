@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <ctime>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -40,6 +41,14 @@ void check(const CostGraphOptions& options) {
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Seconds that this thread has worked: a machine that is busy or stands still is not a slow one.
+double worked_seconds() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  constexpr double kNano = 1e-9;
+  return static_cast<double>(time.tv_sec) + kNano * static_cast<double>(time.tv_nsec);
 }
 
 double share(double part, double whole) {
@@ -83,7 +92,8 @@ CostGraphSplit split_cost_graph(const std::string& path, const CostGraphOptions&
   search.kind = options.contiguous ? place::SplitKind::contiguous : place::SplitKind::any;
   if (options.budget_seconds) search.work = static_cast<int64_t>(*options.budget_seconds * kUnitsPerSecond);
   const double patience = kPatience * std::max(1.0, options.budget_seconds.value_or(kLongestRun));
-  search.should_stop = [start, patience] { return seconds_since(start) > patience; };
+  const double worked = worked_seconds();
+  search.should_stop = [worked, patience] { return worked_seconds() - worked > patience; };
   const place::SearchResult result = place::search_split(graph, search);
 
   CostGraphSplit split;
