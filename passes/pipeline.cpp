@@ -1,6 +1,7 @@
 #include "passes/pipeline.h"
 
 #include <algorithm>
+#include <limits>
 #include <set>
 
 #include <fmt/format.h>
@@ -114,6 +115,11 @@ std::optional<int64_t> batch_of(const onnx_io::ModelInfo& info, const PlanOption
   return bound->second;
 }
 
+// count / size, rounded up; count may be any number a file states.
+int64_t divided_up(int64_t count, int64_t size) {
+  return count / size + (count % size != 0 ? 1 : 0);
+}
+
 Division divide(std::optional<int64_t> batch, const PlanOptions& options, const std::string& where) {
   Division division;
   if (options.microbatches < 1) throw Error(ErrorId::M003, "--microbatches", fmt::format("is {}, must be at least 1", options.microbatches));
@@ -125,11 +131,15 @@ Division divide(std::optional<int64_t> batch, const PlanOptions& options, const 
   }
   division.batch = *batch;
   const bool by_rows = options.microbatch_rows.has_value();
-  division.rows = by_rows ? *options.microbatch_rows : (*batch + options.microbatches - 1) / options.microbatches;
+  division.rows = by_rows ? *options.microbatch_rows : divided_up(*batch, options.microbatches);
   if (division.rows < 1 || division.rows > std::max<int64_t>(*batch, 1)) {
     throw Error(ErrorId::M045, where, fmt::format("a batch of {} cannot be divided into micro-batches of {} rows", *batch, division.rows));
   }
-  division.microbatches = static_cast<int>((*batch + division.rows - 1) / division.rows);
+  const int64_t microbatches = divided_up(*batch, division.rows);
+  if (microbatches > std::numeric_limits<int>::max()) {
+    throw Error(ErrorId::M045, where, fmt::format("a batch of {} in micro-batches of {} rows is too many of them", *batch, division.rows));
+  }
+  division.microbatches = static_cast<int>(microbatches);
   if (!by_rows && division.microbatches != options.microbatches) {
     throw Error(ErrorId::M045, where, fmt::format("a batch of {} gives {} micro-batches of {} rows, not {}", *batch, division.microbatches, division.rows, options.microbatches),
                 fmt::format("use --microbatches {}", division.microbatches));
