@@ -56,7 +56,6 @@ int32_t fill_error(mpc_cuda_error* error, int32_t code, bool is_sticky, const st
   error->is_sticky = is_sticky ? 1 : 0;
   error->free_bytes = -1;
   copy_text(error->text, text);
-  error->text[sizeof(error->text) - 1] = '\0';
   if (code == MPC_CUDA_OUT_OF_MEMORY && ordinal >= 0) {
     size_t free = 0;
     size_t total = 0;

@@ -14,6 +14,7 @@
 #include "compiler/ops/verify_types.h"
 #include "executor/device/accelerators.h"
 #include "executor/session.h"
+#include "tests/cuda/plans.h"
 #include "tests/exec/models.h"
 #include "tests/ops/sample.h"
 #include "tests/support/interpreter.h"
@@ -23,6 +24,9 @@
 namespace {
 
 using namespace mpc;
+using test::difference;
+using test::on_gpus;
+using test::random_training_plan;
 using executor::Accelerators;
 using executor::NodeSpec;
 using executor::Transport;
@@ -30,7 +34,6 @@ using samples::Sample;
 using test::Tensors;
 using test::Types;
 
-constexpr int64_t kBatch = 10;
 constexpr size_t kGuardBytes = 256;
 constexpr std::byte kGuard{0xA5};
 
@@ -158,41 +161,12 @@ double relative_difference(const Literal& a, const Literal& b) {
   return total == 0 ? INFINITY : std::sqrt(difference / total);
 }
 
-Plan on_gpus(Plan plan, const std::vector<int>& gpus) {
-  for (size_t i = 0; i < plan.devices.size(); ++i) {
-    if (gpus[i] < 0) continue;
-    plan.devices[i].name = "cuda:" + std::to_string(gpus[i]) + "." + std::to_string(i);
-    plan.devices[i].backend = "cuda";
-  }
-  return plan;
-}
-
-Plan random_plan(uint64_t seed, int devices, bool is_random) {
-  constexpr ScheduleKind kSchedules[] = {ScheduleKind::sequential, ScheduleKind::gpipe, ScheduleKind::one_f_one_b};
-  PlanOptions options;
-  options.batch = kBatch;
-  options.microbatches = seed % 3 == 0 ? 1 : 4;
-  options.schedule = kSchedules[(seed / 4) % 3];
-  options.train = true;
-  options.keep_outputs = true;
-  options.loss = LossKind::mse;
-  options.optimizer.optimizer = parse_optimizer(seed % 2 == 0 ? "adam,lr=0.01" : "momentum,lr=0.05");
-  const auto graph_of = [&](int64_t rows) { return test::random_graph(seed, rows, {}); };
-  const FrontGraphs graphs = make_front_graphs(graph_of, kBatch, options, "random graph");
-  if (is_random) options.assignment = test::random_assignment(graphs.main, devices, seed);
-  return test::plan_on_cpus(graphs, devices, options);
-}
-
 test::Outcome run(const Plan& plan, uint64_t seed, const std::function<void(executor::SessionOptions&)>& change = {}) {
   test::RunOptions options;
   options.seed = seed;
   options.steps = 4;
   if (change) change(options.session);
   return test::run_plan(plan, test::SeededWeights(seed), options);
-}
-
-std::string difference(const test::Outcome& a, const test::Outcome& b) {
-  return test::find_difference(a, b).value_or("");
 }
 
 }  // namespace
@@ -234,9 +208,9 @@ TEST_CASE("gpu: every kernel agrees with the reference, overwrites its results a
 TEST_CASE("gpu: k logical devices give the bits of one") {
   for (uint64_t seed = 1; seed <= 40; ++seed) {
     CAPTURE(seed);
-    const test::Outcome one = run(on_gpus(random_plan(seed, 1, false), {0}), seed);
+    const test::Outcome one = run(on_gpus(random_training_plan(seed, 1, false), {0}), seed);
     for (const int devices : {2, 4, 8}) {
-      CHECK(difference(one, run(on_gpus(random_plan(seed, devices, true), std::vector<int>(8, 0)), seed)) == "");
+      CHECK(difference(one, run(on_gpus(random_training_plan(seed, devices, true), std::vector<int>(8, 0)), seed)) == "");
     }
   }
 }
@@ -244,7 +218,7 @@ TEST_CASE("gpu: k logical devices give the bits of one") {
 TEST_CASE("gpu: a replayed graph gives the bits of the steps that are enqueued") {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     CAPTURE(seed);
-    const Plan plan = on_gpus(random_plan(seed, 3, true), {0, 0, 0});
+    const Plan plan = on_gpus(random_training_plan(seed, 3, true), {0, 0, 0});
     CHECK(difference(run(plan, seed, [](auto& options) { options.captures = false; }), run(plan, seed)) == "");
   }
 }
@@ -252,7 +226,7 @@ TEST_CASE("gpu: a replayed graph gives the bits of the steps that are enqueued")
 TEST_CASE("gpu: transfers through the host give the bits of copies on the GPU") {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     CAPTURE(seed);
-    const Plan plan = on_gpus(random_plan(seed, 3, true), {0, 0, 0});
+    const Plan plan = on_gpus(random_training_plan(seed, 3, true), {0, 0, 0});
     CHECK(difference(run(plan, seed), run(plan, seed, [](auto& options) { options.transport = Transport::staged; })) ==
           "");
   }
@@ -261,7 +235,7 @@ TEST_CASE("gpu: transfers through the host give the bits of copies on the GPU") 
 TEST_CASE("gpu: plans over the CPU and the GPU agree with the CPU") {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     CAPTURE(seed);
-    const Plan plan = random_plan(seed, 3, true);
+    const Plan plan = random_training_plan(seed, 3, true);
     const test::Outcome on_cpu = run(plan, seed);
     const test::Outcome mixed = run(on_gpus(plan, {-1, 0, 0}), seed);
     CHECK(difference(mixed, run(on_gpus(plan, {-1, 0, 0}), seed)) == "");

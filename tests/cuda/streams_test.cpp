@@ -11,6 +11,7 @@
 #include "compiler/base/error.h"
 #include "executor/session.h"
 #include "tests/cuda/fake_device.h"
+#include "tests/cuda/plans.h"
 #include "tests/exec/models.h"
 #include "tests/exec/plan_maker.h"
 #include "tests/support/random_graph.h"
@@ -19,39 +20,14 @@
 namespace {
 
 using namespace mpc;
+using test::difference;
+using test::on_gpus;
+using test::random_training_plan;
 using test::fake_counts;
 using test::fake_plugin;
 using test::FakeOptions;
 
 constexpr int kGraphs = 60;
-constexpr int64_t kBatch = 10;
-
-/// Puts the devices of a plan on GPUs: device i on gpus[i]; -1 leaves it on the CPU.
-Plan on_gpus(Plan plan, const std::vector<int>& gpus) {
-  for (size_t i = 0; i < plan.devices.size(); ++i) {
-    if (gpus[i] < 0) continue;
-    plan.devices[i].name = "cuda:" + std::to_string(gpus[i]) + "." + std::to_string(i);
-    plan.devices[i].backend = "cuda";
-  }
-  return plan;
-}
-
-Plan random_plan(uint64_t seed, int devices, bool is_random) {
-  constexpr ScheduleKind kSchedules[] = {ScheduleKind::sequential, ScheduleKind::gpipe, ScheduleKind::one_f_one_b};
-  PlanOptions options;
-  options.batch = kBatch;
-  options.microbatches = seed % 3 == 0 ? 1 : 4;
-  options.schedule = kSchedules[(seed / 4) % 3];
-  options.train = true;
-  options.keep_outputs = true;
-  options.loss = LossKind::mse;
-  options.optimizer.optimizer = parse_optimizer(seed % 2 == 0 ? "adam,lr=0.01" : "momentum,lr=0.05");
-  if (seed % 5 == 0) options.optimizer.clip_norm = 0.5;
-  const auto graph_of = [&](int64_t rows) { return test::random_graph(seed, rows, {}); };
-  const FrontGraphs graphs = make_front_graphs(graph_of, kBatch, options, "random graph");
-  if (is_random) options.assignment = test::random_assignment(graphs.main, devices, seed);
-  return test::plan_on_cpus(graphs, devices, options);
-}
 
 test::Outcome run(const Plan& plan, uint64_t seed, const FakeOptions& fake,
                   const std::function<void(executor::SessionOptions&)>& change = {}) {
@@ -61,10 +37,6 @@ test::Outcome run(const Plan& plan, uint64_t seed, const FakeOptions& fake,
   options.session.cuda_plugin = fake_plugin(fake);
   if (change) change(options.session);
   return test::run_plan(plan, test::SeededWeights(seed), options);
-}
-
-std::string difference(const test::Outcome& a, const test::Outcome& b) {
-  return test::find_difference(a, b).value_or("");
 }
 
 template <class F>
@@ -104,10 +76,10 @@ executor::SessionOptions with_plugin(const FakeOptions& fake = {}) {
 TEST_CASE("streams: random graphs on k logical devices give the bits of one, in any order that the events allow") {
   for (uint64_t seed = 1; seed <= kGraphs; ++seed) {
     CAPTURE(seed);
-    const test::Outcome one = run(on_gpus(random_plan(seed, 1, false), {0}), seed, {});
+    const test::Outcome one = run(on_gpus(random_training_plan(seed, 1, false), {0}), seed, {});
     for (const bool is_random : {false, true}) {
       const int devices = 2 + static_cast<int>(seed % 3);
-      const Plan plan = on_gpus(random_plan(seed, devices, is_random), std::vector<int>(4, 0));
+      const Plan plan = on_gpus(random_training_plan(seed, devices, is_random), std::vector<int>(4, 0));
       CHECK(difference(one, run(plan, seed, {.seed = seed})) == "");
       CHECK(difference(one, run(plan, seed, {.seed = seed + 1000})) == "");
     }
@@ -118,7 +90,7 @@ TEST_CASE("streams: random graphs on k logical devices give the bits of one, in 
 TEST_CASE("streams: a replayed graph gives the bits of the steps that are enqueued") {
   for (uint64_t seed = 1; seed <= kGraphs / 2; ++seed) {
     CAPTURE(seed);
-    const Plan plan = on_gpus(random_plan(seed, 3, true), {0, 0, 0});
+    const Plan plan = on_gpus(random_training_plan(seed, 3, true), {0, 0, 0});
     const test::Outcome replayed = run(plan, seed, {});
     CHECK(fake_counts().graphs == 1);
     const test::Outcome enqueued = run(plan, seed, {}, [](auto& options) { options.captures = false; });
@@ -131,14 +103,14 @@ TEST_CASE("streams: every transport gives the same bits, and is the one that was
   using executor::Transport;
   for (uint64_t seed = 1; seed <= kGraphs / 4; ++seed) {
     CAPTURE(seed);
-    const Plan one_gpu = on_gpus(random_plan(seed, 3, true), {0, 0, 0});
+    const Plan one_gpu = on_gpus(random_training_plan(seed, 3, true), {0, 0, 0});
     const test::Outcome expected = run(one_gpu, seed, {});
     const auto force = [](Transport transport) {
       return [transport](executor::SessionOptions& options) { options.transport = transport; };
     };
     CHECK(difference(expected, run(one_gpu, seed, {}, force(Transport::staged))) == "");
     CHECK(fake_counts().device_copies == 0);
-    const Plan three_gpus = on_gpus(random_plan(seed, 3, true), {0, 1, 2});
+    const Plan three_gpus = on_gpus(random_training_plan(seed, 3, true), {0, 1, 2});
     const FakeOptions three{.devices = 3};
     CHECK(difference(expected, run(three_gpus, seed, three)) == "");
     CHECK(fake_counts().device_copies == 0);
@@ -152,7 +124,7 @@ TEST_CASE("streams: every transport gives the same bits, and is the one that was
 TEST_CASE("streams: plans over CPU and CUDA devices give the same bits in any order") {
   for (uint64_t seed = 1; seed <= kGraphs / 2; ++seed) {
     CAPTURE(seed);
-    const Plan plan = on_gpus(random_plan(seed, 3, true), {-1, 0, 0});
+    const Plan plan = on_gpus(random_training_plan(seed, 3, true), {-1, 0, 0});
     const test::Outcome first = run(plan, seed, {.seed = 1});
     CHECK(fake_counts().graphs == 0);  // the host takes part in the step
     for (uint64_t order = 2; order <= 4; ++order) CHECK(difference(first, run(plan, seed, {.seed = order})) == "");
@@ -165,7 +137,7 @@ TEST_CASE("streams: the random order shows events that are missing") {
   int wrong = 0;
   constexpr int kPlans = 10;
   for (uint64_t seed = 1; seed <= kPlans; ++seed) {
-    const Plan plan = on_gpus(random_plan(seed, 3, true), {0, 0, 0});
+    const Plan plan = on_gpus(random_training_plan(seed, 3, true), {0, 0, 0});
     const test::Outcome expected = run(plan, seed, {});
     const auto change = [](executor::SessionOptions& options) { options.captures = false; };
     wrong += difference(expected, run(plan, seed, {.forgets_waits = true}, change)).empty() ? 0 : 1;
