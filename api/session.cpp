@@ -23,6 +23,7 @@ executor::SessionOptions internal_options(const v1::SessionOptions& options) {
   result.record_timeline = options.record_trace;
   result.check_finite = options.check_finite;
   result.watchdog_seconds = options.watchdog_seconds;
+  result.pins_threads = options.pin_threads;
   return result;
 }
 

@@ -39,6 +39,7 @@ struct SessionOptions {
   bool check_finite = false;      // after each node: first NaN or infinity is an error that names it (M091)
   bool poison = false;            // fill arenas and freed slices with a pattern; for tests
   double watchdog_seconds = 300;  // a step in which no queue ends an instruction for this long has failed (M081)
+  bool pins_threads = true;       // several lanes, a core for every thread: each keeps to its cores
   Transport transport = Transport::automatic;  // between devices that are not the host
   bool captures = true;  // replay whole steps as one graph where all devices can; same bits either way
   /// The CUDA plugin; null: that of the process, looked for when a plan has CUDA devices. For tests.

@@ -4,20 +4,22 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
+#include <limits>
 #include <new>
 #include <system_error>
-#include <utility>
 
 #include "executor/host/finite.h"
 #include "executor/host/float_environment.h"
+#include "executor/host/lanes.h"
 #include "executor/host/threads.h"
 
 namespace mpc::executor {
 namespace {
 
-// Waking a sleeping thread costs some 50 us; a short spin saves that when every lane has a core of its own.
-constexpr int kSpinIterations = 2000;
+// Waking a sleeping thread takes 20 us of who wakes it and 50 us until it runs, for every micro-batch on every link. A
+// lane with cores of its own waits awake first: where micro-batches take less than this, no one is woken within a step.
+constexpr std::chrono::microseconds kAwake(1000);
+constexpr int kPausesPerLook = 64;  // at the clock
 
 void pause_briefly() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -41,7 +43,7 @@ Engine::Engine(const Program& program, const HostInputs& inputs, HostOutputs& ou
   is_all_on_streams_ = queues_ != nullptr && queues_->is_all_on_streams();
   if (!options_.is_threaded || is_all_on_streams_) return;
   make_lanes();
-  spin_iterations_ = lanes_.size() < std::thread::hardware_concurrency() ? kSpinIterations : 0;
+  if (options_.pins_threads) choose_cores();
   try {
     for (auto& lane : lanes_) lane->thread = std::thread([this, &lane = *lane] { serve(lane); });
   } catch (const std::system_error& error) {
@@ -66,29 +68,19 @@ void Engine::stop() {
 
 void Engine::make_lanes() {
   std::vector<Lane*> lane_of_queue(plan_.queues.size());
-  std::map<std::pair<DeviceId, DeviceId>, Lane*> links;
-  for (size_t q = 0; q < plan_.queues.size(); ++q) {
-    const PlanQueue& queue = plan_.queues[q];
-    const PlanDevice& device = plan_.devices[queue.device.index()];
-    Lane* link = nullptr;
-    const auto ends =
-        queue.kind == QueueKind::send ? std::pair(queue.device, queue.peer) : std::pair(queue.peer, queue.device);
-    if (queue.kind != QueueKind::compute) link = links[ends];
-    if (link == nullptr) {
-      lanes_.push_back(std::make_unique<Lane>());
-      link = lanes_.back().get();
-      if (queue.kind == QueueKind::compute) {
-        link->name = device.name;
-        link->openmp_threads = device.threads;
-      } else {
-        link->name =
-            fmt::format("{}>{}", plan_.devices[ends.first.index()].name, plan_.devices[ends.second.index()].name);
-        links[ends] = link;
-      }
-    }
-    lane_of_queue[q] = link;
-    if (queues_ != nullptr && queues_->is_on_stream(static_cast<PlanIndex>(q))) {
-      link->stream_queues.push_back(static_cast<PlanIndex>(q));
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  // Lanes that enqueue on streams do not work themselves: each keeps its thread.
+  const LaneRules rules =
+      queues_ == nullptr ? LaneRules{true, cores} : LaneRules{false, std::numeric_limits<int>::max()};
+  for (const LaneQueues& of_lane : divide_into_lanes(plan_, rules)) {
+    lanes_.push_back(std::make_unique<Lane>());
+    Lane& lane = *lanes_.back();
+    lane.name = lane_name(plan_, of_lane);
+    for (const PlanIndex q : of_lane.queues) {
+      const PlanQueue& queue = plan_.queues[q];
+      lane_of_queue[q] = &lane;
+      if (queue.kind == QueueKind::compute) lane.openmp_threads = plan_.devices[queue.device.index()].threads;
+      if (queues_ != nullptr && queues_->is_on_stream(q)) lane.stream_queues.push_back(q);
     }
   }
   for (PlanIndex i = 0; i < plan_.instructions.size(); ++i) {
@@ -98,6 +90,25 @@ void Engine::make_lanes() {
     const Instruction* first = lane->instructions.empty() ? nullptr : &plan_.instructions[lane->instructions.front()];
     const bool waits_first = first != nullptr && first->action == Action::wait;
     lane->start = waits_first ? &events_[first->index] : &epoch_;
+  }
+}
+
+// A system that balances load over milliseconds leaves two threads that wake each other on one core, and then devices
+// take turns instead of working at the same time. So when there is a core for every thread, each lane gets its own;
+// the next session begins where this one ended. A single lane may run anywhere.
+void Engine::choose_cores() {
+  static std::atomic<size_t> next_core = 0;
+  const std::vector<int> cores = usable_cores();
+  size_t lane_count = 0;
+  size_t thread_count = 0;
+  for (const auto& lane : lanes_) {
+    lane_count += lane->openmp_threads > 0;
+    thread_count += static_cast<size_t>(lane->openmp_threads);
+  }
+  if (lane_count < 2 || thread_count > cores.size()) return;
+  size_t at = next_core.fetch_add(thread_count);
+  for (auto& lane : lanes_) {
+    for (int i = 0; i < lane->openmp_threads; ++i) lane->cores.push_back(cores[at++ % cores.size()]);
   }
 }
 
@@ -198,9 +209,10 @@ void Engine::run_threaded() {
 void Engine::serve(Lane& lane) {
   name_this_thread("mpc " + lane.name);
   const FloatEnvironment environment;
+  stay_on_cores(lane.cores);
   const OpenMpThreads openmp_threads(lane.openmp_threads);
   for (uint32_t epoch = 1;; ++epoch) {
-    wait(*lane.start, epoch);
+    wait(*lane.start, epoch, false);
     if (is_stopping_.load()) return;
     run_lane(lane, epoch);
     const std::lock_guard lock(mutex_);
@@ -218,7 +230,7 @@ void Engine::run_lane(Lane& lane, uint32_t epoch) {
   if (is_on_streams && !on_streams([this](PlanIndex queue) { queues_->begin_queue(queue); })) return;
   for (const PlanIndex index : lane.instructions) {
     const Instruction& instruction = plan_.instructions[index];
-    if (instruction.action == Action::wait) wait(events_[instruction.index], epoch);
+    if (instruction.action == Action::wait) wait(events_[instruction.index], epoch, !lane.cores.empty());
     if (is_aborted_.load(std::memory_order_acquire)) return;
     if (!execute_or_fail(index, epoch)) return;
     // After it was executed: a stream that waits for the event of another must find it recorded.
@@ -242,12 +254,17 @@ void Engine::advance(std::atomic<uint32_t>& word, uint32_t epoch) {
   word.notify_all();
 }
 
-void Engine::wait(std::atomic<uint32_t>& word, uint32_t wanted) const {
+void Engine::wait(std::atomic<uint32_t>& word, uint32_t wanted, bool stays_awake) {
   // Not only equal: a lane that wakes late, after the watchdog gave its step up, may find that the engine has gone on.
   const auto is_reached = [wanted](uint32_t seen) { return static_cast<int32_t>(seen - wanted) >= 0; };
-  for (int i = 0; i < spin_iterations_; ++i) {
-    if (is_reached(word.load(std::memory_order_acquire))) return;
-    pause_briefly();
+  if (stays_awake) {
+    const auto asleep_from = std::chrono::steady_clock::now() + kAwake;
+    do {
+      for (int i = 0; i < kPausesPerLook; ++i) {
+        if (is_reached(word.load(std::memory_order_acquire))) return;
+        pause_briefly();
+      }
+    } while (std::chrono::steady_clock::now() < asleep_from);
   }
   for (;;) {
     const uint32_t seen = word.load(std::memory_order_acquire);

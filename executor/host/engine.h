@@ -17,10 +17,10 @@
 #include "executor/host/program.h"
 #include "executor/session.h"
 
-// Carries out a program: in one thread, or in one thread per lane. A lane is a compute queue, or a link: the
-// send queue of its one end and the recv queue of its other, whose instructions keep the plan's total order. A queue is
-// a projection of the total order, and so is a lane; every wait comes after its record in that order; hence the lane
-// whose next instruction is the earliest of all can always go on, and no interleaving of lanes can deadlock.
+// Carries out a program: in one thread, or in one thread per lane. A lane (lanes.h) is a compute queue, a link, or
+// several of them that could never work at the same time. A queue is a projection of the plan's total order, and so is
+// a lane; every wait comes after its record in that order; hence the lane whose next instruction is the earliest of all
+// can always go on, and no interleaving of lanes can deadlock.
 //
 // Lanes of other devices than the host enqueue on streams (executor/device) and go on: what their instructions take
 // from other lanes, streams wait for. The host's lanes wait for streams where they need them. When no lane is the
@@ -48,6 +48,7 @@ struct EngineOptions {
   bool check_finite = false;
   double watchdog_seconds = 300;
   bool captures = true;  // replay whole steps as a graph, where all queues are on streams
+  bool pins_threads = true;
 };
 
 class Engine {
@@ -70,15 +71,18 @@ class Engine {
  private:
   struct Lane {
     std::string name;
-    int openmp_threads = 1;
+    int openmp_threads = 0;                // of its devices' kernels; 0: it only copies
+    std::vector<int> cores;                // where its threads stay; empty: anywhere
     std::vector<PlanIndex> stream_queues;  // not empty: the lane enqueues on their stream
     std::vector<PlanIndex> instructions;
-    std::atomic<uint32_t>* start = nullptr;  // what it waits for between steps: its first event, or else the step itself
+    std::atomic<uint32_t>* start =
+        nullptr;                        // what it waits for between steps: its first event, or else the step itself
     std::atomic<uint64_t> executed{0};  // of all steps
     std::thread thread;
   };
 
   void make_lanes();
+  void choose_cores();
   void stop();
   void serve(Lane& lane);
   void run_lane(Lane& lane, uint32_t epoch);
@@ -99,7 +103,7 @@ class Engine {
   /// Raises `word` to `epoch`, if it is lower, and wakes who waits for it.
   static void advance(std::atomic<uint32_t>& word, uint32_t epoch);
   void check_output(PlanIndex instruction, size_t position, const TensorView& output) const;
-  void wait(std::atomic<uint32_t>& word, uint32_t wanted) const;
+  static void wait(std::atomic<uint32_t>& word, uint32_t wanted, bool stays_awake);
   void fail(PlanIndex instruction, const Error& error, uint32_t epoch);
   void release_all(uint32_t epoch);
   Error no_progress() const;
@@ -113,7 +117,6 @@ class Engine {
   HostOutputs& outputs_;
   DeviceQueues* queues_;
   EngineOptions options_;
-  int spin_iterations_ = 0;
   bool is_all_on_streams_ = false;
   bool has_run_whole_ = false;  // a whole step was enqueued before: everything is loaded, a capture may begin
   bool was_replayed_ = false;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 namespace mpc::executor {
 
@@ -15,6 +16,13 @@ class OpenMpThreads {
  private:
   int saved_ = 1;
 };
+
+/// The cores this process may run on, by the system's numbers; empty where the system does not tell.
+std::vector<int> usable_cores();
+
+/// Keeps the calling thread, and threads that it starts from now on, on these cores. Nothing happens where the system
+/// does not let a thread choose: where it runs changes its speed, not what it computes.
+void stay_on_cores(const std::vector<int>& cores);
 
 /// Names the calling thread for debuggers and profilers ("mpc cpu:0", cut to what the system takes).
 void name_this_thread(const std::string& name);

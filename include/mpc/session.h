@@ -19,6 +19,8 @@ struct SessionOptions {
   bool record_trace = false;      // measured times of the last step
   bool check_finite = false;      // the first NaN or infinity ends the step and names its node (M091)
   double watchdog_seconds = 300;  // a step without progress for this long has failed (M081)
+  bool pin_threads = true;        // several CPU devices, a core for every thread: each keeps to its cores, and waits
+                                  // awake for up to a millisecond; false: the system chooses, and waiting threads sleep
 };
 
 struct StepOptions {

@@ -1,0 +1,255 @@
+// How well two CPU devices work at the same time: training steps in micro-batches, measured on two devices and on one.
+//
+//   pipeline_bench OUT.json [STEPS [MODEL...]]
+//
+// One thread per device; nothing else may use the machine's cores. Plans of one device and of two take turns. Per model
+// and number of micro-batches, each figure the median over STEPS steps:
+//   speed_up          step on one device over step on two
+//   overlap_seconds   time in which both devices run a node
+//   bubble            idle share of the two devices from the start of the first node to the end of the last, measured
+//   simulated_bubble  the same from the simulator, given the measured time of every node and transfer
+//   predicted_bubble  the same from the simulator with the cost model's times
+//   outside_seconds   the rest of the step: waking the devices' threads and the caller
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include <unistd.h>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "api/reference_evaluator.h"
+#include "compiler/base/random.h"
+#include "compiler/onnx/model.h"
+#include "compiler/plan/simulate.h"
+#include "executor/session.h"
+#include "models/zoo.h"
+#include "passes/pipeline.h"
+
+namespace mpc {
+namespace {
+
+struct Case {
+  std::string model;
+  int64_t batch = 0;
+  std::map<std::string, int64_t> sizes = {};
+  LossKind loss = LossKind::cross_entropy;
+  std::string loss_output = {};
+  int64_t integer_bound = 2;  // labels and tokens
+};
+
+constexpr int kWarmUp = 3;
+constexpr int kMicrobatches[] = {1, 2, 4, 8, 16};
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values.empty() ? 0 : values[values.size() / 2];
+}
+
+onnx_io::Model sample_model(const Case& c, const std::filesystem::path& folder) {
+  zoo::Options options;
+  options.batch = c.batch;
+  options.sizes = c.sizes;
+  const std::string path = (folder / (c.model + ".onnx")).string();
+  zoo::write(c.model, options, path);
+  return onnx_io::Model::load(path);
+}
+
+Plan plan_of(const onnx_io::Model& model, const Case& c, int devices, int microbatches) {
+  PlanOptions options;
+  options.train = true;
+  options.loss = c.loss;
+  options.loss_output = c.loss_output;
+  options.optimizer.optimizer = parse_optimizer("sgd,lr=0.001");
+  options.microbatches = microbatches;
+  if (devices > 1 && microbatches > 1) options.schedule = ScheduleKind::one_f_one_b;
+  Cluster cluster = parse_devices(fmt::format("cpu:{}", devices), "h100-80g");
+  for (Device& device : cluster.devices) device.threads = 1;
+  return std::get<Plan>(make_plan(model, cluster, options, ReferenceEvaluator()));
+}
+
+/// A session with random data of its own.
+class Run {
+ public:
+  Run(const Plan& plan, const onnx_io::Model& model, int64_t integer_bound)
+      : session_(plan, model.weights(), options()) {
+    for (const PlanInput& input : plan.inputs) {
+      if (input.role == PlanInput::Role::step || input.role == PlanInput::Role::learning_rate_scale) continue;
+      const PlanValue& value = plan.values[input.value];
+      Shape shape = value.shapes[0];
+      if (input.is_batched) shape.set(0, plan.batch);
+      std::vector<std::byte>& bytes = data_.emplace_back(static_cast<size_t>(byte_size(shape, value.dtype)));
+      const auto width = static_cast<size_t>(dtype_bytes(value.dtype));
+      uint64_t state = 0;
+      for (size_t i = 0; i < bytes.size(); i += width) {
+        const uint64_t word = mix_bits(++state);
+        if (value.dtype == DType::i64) {
+          write_integer(value.dtype, &bytes[i], static_cast<int64_t>(word % static_cast<uint64_t>(integer_bound)));
+        } else {
+          write_number(value.dtype, &bytes[i], 2.0 * unit_float(static_cast<uint32_t>(word)) - 1.0);
+        }
+      }
+      session_.bind(input.name, value.dtype, shape, bytes);
+    }
+  }
+
+  double step() { return session_.step().seconds; }
+  const std::vector<executor::MeasuredEntry>& measured() const { return session_.measured(); }
+
+ private:
+  static executor::SessionOptions options() {
+    executor::SessionOptions options;
+    options.record_timeline = true;
+    return options;
+  }
+
+  executor::Session session_;
+  std::vector<std::vector<std::byte>> data_;
+};
+
+/// The measured nodes of a step.
+struct StepTimes {
+  double busy_s = 0;
+  double overlap_s = 0;
+  double first_start_s = std::numeric_limits<double>::max();
+  double last_end_s = 0;
+};
+
+StepTimes times_of(const Plan& plan, const std::vector<executor::MeasuredEntry>& entries) {
+  StepTimes times;
+  std::vector<std::pair<double, double>> of_device[2];
+  for (const executor::MeasuredEntry& entry : entries) {
+    const Instruction& instruction = plan.instructions[entry.instruction];
+    times.first_start_s = std::min(times.first_start_s, entry.start_s);
+    times.last_end_s = std::max(times.last_end_s, entry.end_s);
+    if (instruction.action != Action::run) continue;
+    times.busy_s += entry.end_s - entry.start_s;
+    of_device[plan.nodes[instruction.index].device.index()].push_back({entry.start_s, entry.end_s});
+  }
+  for (auto& runs : of_device) std::ranges::sort(runs);
+  size_t first = 0;  // of the second device: earlier ones ended before the runs still to come
+  for (const auto& [start_s, end_s] : of_device[0]) {
+    while (first < of_device[1].size() && of_device[1][first].second <= start_s) ++first;
+    for (size_t i = first; i < of_device[1].size() && of_device[1][i].first < end_s; ++i)
+      times.overlap_s += std::min(end_s, of_device[1][i].second) - std::max(start_s, of_device[1][i].first);
+  }
+  return times;
+}
+
+/// The plan with what was measured, per node and transfer, instead of what the cost model says.
+Plan with_measured_times(Plan plan, const std::vector<std::vector<executor::MeasuredEntry>>& steps) {
+  std::map<PlanIndex, std::vector<double>> of_node;
+  std::map<PlanIndex, std::vector<double>> of_transfer;
+  for (const auto& entries : steps) {
+    for (const executor::MeasuredEntry& entry : entries) {
+      const Instruction& instruction = plan.instructions[entry.instruction];
+      if (instruction.action == Action::run) of_node[instruction.index].push_back(entry.end_s - entry.start_s);
+      if (instruction.action == Action::recv) of_transfer[instruction.index].push_back(entry.end_s - entry.start_s);
+    }
+  }
+  for (auto& [node, seconds] : of_node) plan.nodes[node].seconds = {median(std::move(seconds))};
+  for (auto& [transfer, seconds] : of_transfer) plan.transfers[transfer].seconds = {median(std::move(seconds))};
+  return plan;
+}
+
+nlohmann::ordered_json measure(const onnx_io::Model& model, const Case& c, int microbatches, int steps) {
+  const Plan one = plan_of(model, c, 1, microbatches);
+  const Plan two = plan_of(model, c, 2, microbatches);
+  Run on_one(one, model, c.integer_bound);
+  Run on_two(two, model, c.integer_bound);
+  for (int i = 0; i < kWarmUp; ++i) {
+    on_one.step();
+    on_two.step();
+  }
+  std::vector<double> one_s;
+  std::vector<double> two_s;
+  std::vector<double> bubble;
+  std::vector<double> overlap_s;
+  std::vector<double> outside;
+  std::vector<std::vector<executor::MeasuredEntry>> measured;
+  for (int i = 0; i < steps; ++i) {
+    one_s.push_back(on_one.step());
+    two_s.push_back(on_two.step());
+    const StepTimes times = times_of(two, on_two.measured());
+    const double span_s = times.last_end_s - times.first_start_s;
+    bubble.push_back(1 - times.busy_s / (2 * span_s));
+    overlap_s.push_back(times.overlap_s);
+    outside.push_back(two_s.back() - span_s);
+    measured.push_back(on_two.measured());
+  }
+  return {{"model", c.model},
+          {"batch", c.batch},
+          {"microbatches", microbatches},
+          {"schedule", two.schedule},
+          {"one_device_seconds", median(one_s)},
+          {"two_devices_seconds", median(two_s)},
+          {"speed_up", median(one_s) / median(two_s)},
+          {"overlap_seconds", median(overlap_s)},
+          {"bubble", median(bubble)},
+          {"simulated_bubble", simulate(with_measured_times(two, measured)).bubble},
+          {"predicted_bubble", two.bubble},
+          {"outside_seconds", median(outside)},
+          {"predicted_seconds", two.step_seconds}};
+}
+
+int run(const std::string& output, int steps, const std::vector<std::string>& models) {
+  const std::vector<Case> cases = {
+      {.model = "two-linear", .batch = 64, .loss = LossKind::mse},
+      {.model = "mlp", .batch = 512, .sizes = {{"hidden", 1024}}, .integer_bound = 10},
+      {.model = "resnet18", .batch = 32, .sizes = {{"image", 64}, {"width", 32}}, .integer_bound = 10},
+      {.model = "bert-base",
+       .batch = 32,
+       .sizes = {{"layers", 4}, {"hidden", 256}, {"heads", 4}, {"vocab", 1000}, {"sequence", 64}},
+       .loss = LossKind::mse},
+      {.model = "gpt2",
+       .batch = 32,
+       .sizes = {{"layers", 6}, {"hidden", 256}, {"heads", 4}, {"vocab", 256}, {"sequence", 64}},
+       .integer_bound = 256},
+  };
+  std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / fmt::format("mpc_pipeline_bench_{}", getpid());
+  std::filesystem::create_directories(folder);
+  nlohmann::ordered_json answer = {{"cores", std::thread::hardware_concurrency()}, {"steps", steps}};
+  for (const Case& c : cases) {
+    if (!models.empty() && std::ranges::find(models, c.model) == models.end()) continue;
+    const onnx_io::Model model = sample_model(c, folder);
+    for (const int microbatches : kMicrobatches) {
+      const nlohmann::ordered_json row = measure(model, c, microbatches, steps);
+      fmt::print(
+          "{:<12} {:>2} micro-batches: {:8.3f} ms on one, {:8.3f} ms on two, speed-up {:.2f}; bubble {:.3f}, "
+          "simulated {:.3f}, predicted {:.3f}; overlap {:.3f} ms\n",
+          c.model, microbatches, row["one_device_seconds"].get<double>() * 1e3,
+          row["two_devices_seconds"].get<double>() * 1e3, row["speed_up"].get<double>(), row["bubble"].get<double>(),
+          row["simulated_bubble"].get<double>(), row["predicted_bubble"].get<double>(),
+          row["overlap_seconds"].get<double>() * 1e3);
+      std::fflush(stdout);
+      answer["rows"].push_back(row);
+    }
+  }
+  std::filesystem::remove_all(folder);
+  std::ofstream(output) << answer.dump(1) << '\n';
+  return 0;
+}
+
+}  // namespace
+}  // namespace mpc
+
+int main(int argc, char** argv) {
+  const int steps = argc > 2 ? std::atoi(argv[2]) : 50;
+  if (argc < 2 || steps < 1) {
+    fmt::print(stderr, "usage: pipeline_bench OUT.json [STEPS [MODEL...]]\n");
+    return 2;
+  }
+  return mpc::run(argv[1], steps, {argv + std::min(argc, 3), argv + argc});
+}
