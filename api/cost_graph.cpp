@@ -3,6 +3,8 @@
 #include <chrono>
 #include <cmath>
 #include <ctime>
+#include <map>
+#include <optional>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -13,6 +15,8 @@
 #include "compiler/base/json.h"
 #include "compiler/base/text.h"
 #include "compiler/cost/cost_graph.h"
+#include "compiler/cost/parallel_graph.h"
+#include "passes/place/parallel/stages.h"
 #include "passes/place/search/search.h"
 
 namespace mpc::v1 {
@@ -81,19 +85,114 @@ std::string bytes_of(double bytes) {
   return bytes_text(static_cast<int64_t>(std::min(bytes, 9e18)));
 }
 
+/// The graph of kind "piper" that the text holds; nothing when it holds another one. Only a text with that word is read
+/// for it: large graphs of the other kind are read once.
+std::optional<ParallelGraph> parallel_graph_of(const std::string& text, const std::string& path) {
+  if (text.find("\"piper\"") == std::string::npos) return std::nullopt;
+  const Json json = parse_json(text, ErrorId::M066, path);
+  if (!is_parallel_graph(json)) return std::nullopt;
+  return parse_parallel_graph(json, path);
+}
+
+CostGraphSplit split_parallel(const ParallelGraph& graph, place::Work& work) {
+  const place::ParallelResult result = place::search_stages(graph, work);
+  CostGraphSplit split;
+  split.graph = graph.name;
+  split.time_unit = graph.time_unit;
+  split.contiguous = true;
+  split.feasible = result.fits;
+  split.optimal = result.is_optimal;
+  split.value = result.time;
+  split.lower_bound = result.lower_bound;
+  split.algorithm = result.method;
+  split.device_count = graph.devices;
+  split.device_bytes = graph.memory_bytes;
+  for (const place::ParallelStage& from : result.stages) {
+    CostGraphStage stage;
+    const auto degree = std::ranges::find(graph.degrees, from.degree) - graph.degrees.begin();
+    for (size_t i = 0; i < from.nodes.size(); ++i) {
+      const ParallelNode& node = graph.nodes[static_cast<size_t>(from.nodes[i])];
+      stage.nodes.push_back(node.id);
+      stage.choices.push_back(node.choices[static_cast<size_t>(degree)][static_cast<size_t>(from.choices[i])].name);
+      split.nodes.push_back({node.id, static_cast<int>(from.first_device)});
+    }
+    stage.degree = from.degree;
+    stage.replicas = from.replicas;
+    stage.in_flight = from.in_flight;
+    stage.first_device = from.first_device;
+    stage.time = from.time;
+    stage.memory_bytes = from.memory_bytes;
+    split.stages.push_back(std::move(stage));
+  }
+  return split;
+}
+
+OrderedJson json_of(const CostGraphStage& stage) {
+  OrderedJson choices = OrderedJson::object();
+  auto& members = choices.get_ref<OrderedJson::object_t&>();
+  for (size_t i = 0; i < stage.nodes.size(); ++i)
+    members.emplace_back(std::to_string(stage.nodes[i]), stage.choices[i]);
+  return {{"nodes", stage.nodes},
+          {"d", stage.replicas},
+          {"t", stage.degree},
+          {"variant", std::move(choices)},
+          {"first_device", stage.first_device},
+          {"microbatches_in_flight", stage.in_flight},
+          {"time", stage.time},
+          {"memory_bytes", stage.memory_bytes}};
+}
+
+/// "vanilla 3, activation recomp 1".
+std::string counts_of(const CostGraphStage& stage) {
+  std::map<std::string, int64_t> counts;
+  for (const std::string& choice : stage.choices) ++counts[choice];
+  std::string text;
+  for (const auto& [name, count] : counts)
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", escaped(name, 40), count);
+  return text;
+}
+
+std::string stage_table(const CostGraphSplit& split) {
+  api::Table table({"stage", "nodes", "devices", "replicas", "sharded over", "in flight", "time per sample", "memory",
+                    "of", "computed"});
+  for (size_t i = 0; i < split.stages.size(); ++i) {
+    const CostGraphStage& stage = split.stages[i];
+    table.add({std::to_string(i), count_text(static_cast<int64_t>(stage.nodes.size())),
+               count_text(stage.replicas * stage.degree), count_text(stage.replicas), count_text(stage.degree),
+               count_text(stage.in_flight), fmt::format("{:.6g}", stage.time), bytes_of(stage.memory_bytes),
+               bytes_of(split.device_bytes), counts_of(stage)});
+  }
+  return table.text();
+}
+
 }  // namespace
 
 CostGraphSplit split_cost_graph(const std::string& path, const CostGraphOptions& options) {
   const Clock::time_point start = Clock::now();
   check(options);
-  mpc::CostGraph graph = parse_cost_graph(read_text_file(path, kMaxJsonBytes), path);
+  const std::string text = read_text_file(path, kMaxJsonBytes);
+  const double patience = kPatience * std::max(1.0, options.budget_seconds.value_or(kLongestRun));
+  const double worked = worked_seconds();
+  const auto should_stop = [worked, patience] { return worked_seconds() - worked > patience; };
+  const std::string late =
+      fmt::format("the clock ended the search after {:.0f} s: another run may give another split", patience);
+  if (const std::optional<ParallelGraph> parallel = parallel_graph_of(text, path)) {
+    if (options.cpus.value_or(0) > 0) {
+      throw Error(ErrorId::M046, path, "stages of a graph of kind \"piper\" are on GPUs; CPU cores are not supported");
+    }
+    place::Work work(static_cast<int64_t>(options.budget_seconds.value_or(kLongestRun) * kUnitsPerSecond), should_stop);
+    CostGraphSplit split = split_parallel(*parallel, work);
+    if (split.graph.empty()) split.graph = path;
+    if (work.was_stopped()) split.notes.push_back(late);
+    split.seconds = seconds_since(start);
+    return split;
+  }
+  mpc::CostGraph graph = parse_cost_graph(text, path);
   if (options.cpus) graph.cpus = *options.cpus;
   place::SearchOptions search;
   search.kind = options.contiguous ? place::SplitKind::contiguous : place::SplitKind::any;
   if (options.budget_seconds) search.work = static_cast<int64_t>(*options.budget_seconds * kUnitsPerSecond);
-  const double patience = kPatience * std::max(1.0, options.budget_seconds.value_or(kLongestRun));
-  const double worked = worked_seconds();
-  search.should_stop = [worked, patience] { return worked_seconds() - worked > patience; };
+  search.should_stop = should_stop;
   const place::SearchResult result = place::search_split(graph, search);
 
   CostGraphSplit split;
@@ -105,11 +204,9 @@ CostGraphSplit split_cost_graph(const std::string& path, const CostGraphOptions&
   split.value = result.loads.largest;
   split.lower_bound = result.lower_bound;
   split.algorithm = result.method;
+  split.device_count = graph.gpus + graph.cpus;
   add_devices(graph, result, split);
-  if (result.was_stopped) {
-    split.notes.push_back(
-        fmt::format("the clock ended the search after {:.0f} s: another run may give another split", patience));
-  }
+  if (result.was_stopped) split.notes.push_back(late);
   if (graph.repeated_nodes > 0)
     split.notes.push_back(fmt::format("{} rows repeat a node that costs nothing", graph.repeated_nodes));
   if (graph.self_loops > 0)
@@ -146,12 +243,18 @@ std::string CostGraphSplit::report_json() const {
     members.reserve(nodes.size());
     for (const CostGraphNode& node : nodes) members.emplace_back(std::to_string(node.id), node.device);
     json["assignment"] = std::move(assignment);
-    json["objective"] = {{"name", "max_load"},
+    json["objective"] = {{"name", stages.empty() ? "max_load" : "time_per_sample"},
                          {"value", value},
                          {"lower_bound", lower_bound},
                          {"optimal", optimal},
                          {"gap", share(value - lower_bound, value)}};
-    json["devices"] = std::move(rows);
+    if (stages.empty()) {
+      json["devices"] = std::move(rows);
+    } else {
+      OrderedJson list = OrderedJson::array();
+      for (const CostGraphStage& stage : stages) list.push_back(json_of(stage));
+      json["stages"] = std::move(list);
+    }
   } else {
     OrderedJson needs = OrderedJson::array();
     for (size_t d = 0; d < devices.size(); ++d) {
@@ -174,10 +277,15 @@ std::string CostGraphSplit::report_json() const {
 
 std::string CostGraphSplit::report_text() const {
   const std::string unit = time_unit.empty() ? "" : " " + escaped(time_unit, 20);
-  std::string text = fmt::format("{} on {} device{}, {} split\n\n", escaped(graph, 200), devices.size(),
-                                 devices.size() == 1 ? "" : "s", contiguous ? "contiguous" : "free");
+  std::string text =
+      fmt::format("{} on {} device{}, {} split\n\n", escaped(graph, 200), device_count, device_count == 1 ? "" : "s",
+                  !stages.empty() ? "pipelined, replicated and sharded"
+                  : contiguous    ? "contiguous"
+                                  : "free");
   if (!feasible) text += optimal ? "no split fits\n" : "no split that fits was found\n";
-  if (!nodes.empty()) {
+  if (!stages.empty()) {
+    text += stage_table(*this) + "\n";
+  } else if (!nodes.empty()) {
     api::Table table({"device", "nodes", "compute", "received", "sent", "load", "memory", "of"});
     for (const CostGraphDevice& device : devices) {
       table.add({device.name, count_text(device.nodes), fmt::format("{:.6g}", device.compute),
@@ -188,7 +296,8 @@ std::string CostGraphSplit::report_text() const {
     text += table.text() + "\n";
   }
   if (feasible) {
-    text += fmt::format("largest load {:.9g}{}, lower bound {:.9g}{}, ", value, unit, lower_bound, unit);
+    text += fmt::format("{} {:.9g}{}, lower bound {:.9g}{}, ", stages.empty() ? "largest load" : "time per sample",
+                        value, unit, lower_bound, unit);
     text += optimal ? "optimal\n" : fmt::format("gap {:.3f} %\n", 100 * share(value - lower_bound, value));
   }
   if (!algorithm.empty()) text += fmt::format("found by: {}\n", algorithm);

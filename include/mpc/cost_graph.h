@@ -38,6 +38,18 @@ struct CostGraphNode {
   int device = 0;
 };
 
+/// A stage of a pipeline whose stages are replicated and sharded: replicas * degree devices from first_device on.
+struct CostGraphStage {
+  std::vector<int64_t> nodes;        // ids
+  std::vector<std::string> choices;  // [node]: how it is computed, as the graph names it
+  int degree = 1;                    // devices that share every node (tensor parallel)
+  int64_t replicas = 1;              // that share the micro-batches (data parallel)
+  int64_t in_flight = 1;             // micro-batches whose activations a replica holds
+  int64_t first_device = 0;
+  double time = 0;          // per sample
+  double memory_bytes = 0;  // of one device
+};
+
 /// A split of a cost graph, or why there is none.
 struct CostGraphSplit {
   std::string graph;
@@ -46,11 +58,15 @@ struct CostGraphSplit {
   bool feasible = false;
   std::vector<CostGraphNode> nodes;
   std::vector<CostGraphDevice> devices;
-  double value = 0;        // the largest load
-  double lower_bound = 0;  // no split of this kind is below
-  bool optimal = false;    // proved: no split of this kind is better; when not feasible: there is none
-  double seconds = 0;      // spent
-  std::string algorithm;   // what found the split
+  /// Of a graph of kind "piper", which has no `devices` rows: every node's device is the first of its stage.
+  std::vector<CostGraphStage> stages;
+  int64_t device_count = 0;
+  double device_bytes = 0;  // memory of one; with stages
+  double value = 0;         // the largest load; with stages: the time of a sample in the slowest
+  double lower_bound = 0;   // no split of this kind is below
+  bool optimal = false;     // proved: no split of this kind is better; when not feasible: there is none
+  double seconds = 0;       // spent
+  std::string algorithm;    // what found the split
   std::vector<std::string> notes;
 
   /// The JSON that `mpc partition --cost-graph --json` writes, feasible or not.
