@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 
 #include "compiler/base/error.h"
-#include "passes/place/contiguous.h"
+#include "passes/place/stages.h"
 
 namespace mpc {
 namespace {
@@ -16,8 +16,8 @@ using place::Problem;
 
 constexpr std::array<std::string_view, 3> kObjectives = {"throughput", "latency", "devices"};
 constexpr int kRefineEvaluations = 20'000;
-// The analytic model's seconds are off by more than this.
-constexpr double kSecondsSlack = 0.1;
+constexpr int kLeastEvaluations = 200;
+constexpr double kSlackOfOneMicrobatch = 0.125;
 
 // Blocks that fit no other start: pinned blocks where they are pinned, the others on the device of the nearest pinned one before them.
 std::vector<int> start_from_pins(const Problem& problem) {
@@ -85,42 +85,76 @@ std::vector<int> start_earliest_finish(const Problem& problem) {
 struct Candidate {
   std::vector<int> device_of_block;
   place::Score score;
+  double lower_bound_s = 0;  // of the largest load; 0: not known
 };
 
-Candidate search(const Problem& problem, Objective objective) {
-  std::vector<std::vector<int>> starts;
-  for (const std::vector<int>& order : place::linear_orders(problem)) {
-    if (auto split = place::split_contiguous(problem, order)) starts.push_back(std::move(*split));
-  }
-  starts.push_back(start_from_pins(problem));
-  if (objective != Objective::throughput || starts.size() == 1) {
-    starts.push_back(start_on_one_device(problem));
-    starts.push_back(start_earliest_finish(problem));
-  }
-  const int each = kRefineEvaluations / std::max(1, problem.block_count / 50) / static_cast<int>(starts.size());
+Candidate better_of(Candidate a, Candidate b) {
+  if (a.device_of_block.empty()) return b;
+  if (b.device_of_block.empty()) return a;
+  return b.score < a.score ? std::move(b) : std::move(a);
+}
+
+Candidate stages(const Problem& problem, const place::StageOptions& options, Objective objective) {
+  std::optional<place::Stages> found = place::split_in_stages(problem, options);
+  if (!found) return {};
+  const place::Score score = place::score(problem, found->device_of_block, objective);
+  return {std::move(found->device_of_block), score, found->lower_bound};
+}
+
+Candidate refined(const Problem& problem, std::vector<std::vector<int>> starts, Objective objective) {
+  const int each = std::max(kLeastEvaluations, kRefineEvaluations / std::max(1, problem.block_count / 50) / static_cast<int>(starts.size()));
   Candidate best;
   for (std::vector<int>& start : starts) {
-    std::vector<int> refined = place::refine(problem, std::move(start), objective, std::max(each, 200));
-    const place::Score value = place::score(problem, refined, objective);
-    if (best.device_of_block.empty() || value < best.score) best = {std::move(refined), value};
-  }
-  if (objective == Objective::throughput) {
-    best.device_of_block = place::save_traffic(problem, std::move(best.device_of_block), objective, kSecondsSlack, std::max(each, 200));
-    best.score = place::score(problem, best.device_of_block, objective);
+    std::vector<int> device = place::refine(problem, std::move(start), objective, each);
+    const place::Score score = place::score(problem, device, objective);
+    best = better_of(std::move(best), {std::move(device), score});
   }
   return best;
 }
 
-// The first k devices only: the others get no memory, so nothing is placed there.
+// For pins that no stages obey and models that do not fit: local moves that lower first the bytes over capacity.
+Candidate repaired(const Problem& problem, Objective objective) {
+  std::vector<std::vector<int>> starts = {start_from_pins(problem), start_on_one_device(problem), start_earliest_finish(problem)};
+  const Candidate roomy = stages(problem, {.obeys_capacities = false}, objective);
+  if (!roomy.device_of_block.empty()) starts.push_back(roomy.device_of_block);
+  return refined(problem, std::move(starts), objective);
+}
+
+// With one micro-batch the devices take turns, and a step takes what the way through all of them takes: balance matters
+// less, what is sent matters more.
+Candidate search_throughput(const Problem& problem, int microbatches) {
+  Candidate found = stages(problem, {.transfer_slack = microbatches == 1 ? kSlackOfOneMicrobatch : 0}, Objective::throughput);
+  if (!found.device_of_block.empty() && found.score.overflow_bytes == 0) return found;
+  return better_of(std::move(found), repaired(problem, Objective::throughput));
+}
+
+Candidate search_latency(const Problem& problem) {
+  std::vector<std::vector<int>> starts = {start_on_one_device(problem), start_earliest_finish(problem), start_from_pins(problem)};
+  const Candidate few = stages(problem, {.uses_all_devices = false}, Objective::latency);
+  if (!few.device_of_block.empty()) starts.push_back(few.device_of_block);
+  Candidate found = refined(problem, std::move(starts), Objective::latency);
+  if (found.score.overflow_bytes == 0) return found;
+  return better_of(std::move(found), repaired(problem, Objective::latency));
+}
+
 Candidate search_fewest_devices(Problem problem) {
+  Candidate found = stages(problem, {.uses_all_devices = false}, Objective::devices);
+  if (!found.device_of_block.empty() && found.score.overflow_bytes == 0) return found;
+  // Pins that no stages obey: the first k devices only. The others get no memory, so nothing is placed there.
   const std::vector<int64_t> capacity = problem.capacity_bytes;
-  Candidate best;
   for (int k = 1; k <= problem.device_count; ++k) {
-    for (int d = 0; d < problem.device_count; ++d) problem.capacity_bytes[static_cast<size_t>(d)] = d < k ? capacity[static_cast<size_t>(d)] : 0;
-    best = search(problem, Objective::latency);
-    if (best.score.overflow_bytes == 0) break;
+    for (int d = k; d < problem.device_count; ++d) problem.capacity_bytes[static_cast<size_t>(d)] = 0;
+    for (int d = 0; d < k; ++d) problem.capacity_bytes[static_cast<size_t>(d)] = capacity[static_cast<size_t>(d)];
+    found = search_latency(problem);
+    if (found.score.overflow_bytes == 0) break;
   }
-  return best;
+  return found;
+}
+
+Candidate search(const Problem& problem, const PlaceOptions& options) {
+  const Objective objective = options.objective;
+  if (objective == Objective::throughput) return search_throughput(problem, options.microbatches);
+  return objective == Objective::latency ? search_latency(problem) : search_fewest_devices(problem);
 }
 
 // Names the places where a cut lies behind a block that makes much less than it reads, with both numbers.
@@ -219,7 +253,7 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
     placement.estimated_bytes.assign(static_cast<size_t>(problem.device_count), 0);
     return placement;
   }
-  const Candidate best = options.objective == Objective::devices ? search_fewest_devices(problem) : search(problem, options.objective);
+  const Candidate best = search(problem, options);
   placement.overflow_bytes = best.score.overflow_bytes;
 
   for (size_t b = 0; b < best.device_of_block.size(); ++b) placement.device_of_node[problem.nodes[b].index()] = DeviceId(best.device_of_block[b]);
@@ -230,7 +264,7 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
   const Evaluation value = place::evaluate(problem, best.device_of_block);
   placement.estimated_bytes = value.memory_bytes;
   placement.objective_value = options.objective == Objective::throughput ? value.largest_load_s : place::critical_path_s(problem, best.device_of_block);
-  placement.lower_bound = lower_bound(problem);
+  placement.lower_bound = std::min(placement.objective_value, std::max(best.lower_bound_s, lower_bound(problem)));
   placement.notes = notes_on_cuts(problem, best.device_of_block, graph);
   for (std::string& note : notes_on_cheap_blocks(problem, best.device_of_block, graph)) placement.notes.push_back(std::move(note));
   placement.one_device_s = total_seconds(problem, 0);

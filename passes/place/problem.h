@@ -39,7 +39,10 @@ struct Problem {
   /// weights that no step changes follows its first reader: any device can hold the weights.
   std::vector<int> follows;
   std::vector<int64_t> capacity_bytes;       // [device]
-  std::vector<int> in_flight;                // [device]: micro-batches whose activations are held at once
+  int microbatches = 1;                      // of a step; training: stage i of p holds min(microbatches, p - i) of them at once
+  /// Copy engines move tensors while the device computes. True for streams of inference between GPUs. In training the
+  /// micro-batches in flight are few and every one waits for its transfers; copies between CPU devices take their cores.
+  bool overlaps_transfers = false;
   const Cluster* cluster = nullptr;
   std::vector<NodeId> nodes;                 // [block]: its forward node
   bool is_training = false;
@@ -61,7 +64,7 @@ Problem make_problem(const Graph& graph, const Cluster& cluster, const std::vect
 
 /// What an assignment costs.
 struct Evaluation {
-  std::vector<double> load_s;         // [device]: compute plus its transfers, per micro-batch
+  std::vector<double> load_s;         // [device]: compute and its transfers, per micro-batch
   std::vector<double> compute_s;
   std::vector<int64_t> memory_bytes;  // [device]: estimate
   double largest_load_s = 0;

@@ -1,7 +1,6 @@
 #include "passes/place/refine.h"
 
 #include <algorithm>
-#include <optional>
 
 namespace mpc::place {
 namespace {
@@ -10,10 +9,6 @@ class Refiner {
  public:
   Refiner(const Problem& problem, std::vector<int> start, Objective objective, int most_evaluations)
       : problem_(problem), device_(with_followers(problem, std::move(start))), objective_(objective), left_(most_evaluations), best_(score(problem, device_, objective)) {}
-
-  /// From now on: fewer bytes between devices, within `seconds_limit`.
-  void save_traffic_within(double seconds_limit) { seconds_limit_ = seconds_limit; }
-  double best_seconds() const { return best_.seconds; }
 
   std::vector<int> run() {
     bool improved = true;
@@ -57,7 +52,6 @@ class Refiner {
     constexpr double kLeastGain = 0.005;
     if (value.overflow_bytes != best_.overflow_bytes) return value.overflow_bytes < best_.overflow_bytes;
     if (value.unused_devices != best_.unused_devices) return value.unused_devices < best_.unused_devices;
-    if (seconds_limit_) return value.sent_bytes < best_.sent_bytes && value.seconds <= *seconds_limit_;
     return value.seconds < (1 - kLeastGain) * best_.seconds;
   }
 
@@ -103,7 +97,6 @@ class Refiner {
   Objective objective_;
   int left_;
   Score best_;
-  std::optional<double> seconds_limit_;
 };
 
 }  // namespace
@@ -124,12 +117,6 @@ Score score(const Problem& problem, const std::vector<int>& device_of_block, Obj
 
 std::vector<int> refine(const Problem& problem, std::vector<int> device_of_block, Objective objective, int most_evaluations) {
   return Refiner(problem, std::move(device_of_block), objective, most_evaluations).run();
-}
-
-std::vector<int> save_traffic(const Problem& problem, std::vector<int> device_of_block, Objective objective, double slack, int most_evaluations) {
-  Refiner refiner(problem, std::move(device_of_block), objective, most_evaluations);
-  refiner.save_traffic_within((1 + slack) * refiner.best_seconds());
-  return refiner.run();
 }
 
 }  // namespace mpc::place

@@ -13,7 +13,7 @@ struct Score {
   int64_t overflow_bytes = 0;
   int unused_devices = 0;
   double seconds = 0;
-  int64_t sent_bytes = 0;  // decides between equals, and what save_traffic lowers
+  int64_t sent_bytes = 0;  // decides between equals
   auto operator<=>(const Score&) const = default;
 };
 Score score(const Problem& problem, const std::vector<int>& device_of_block, Objective objective);
@@ -22,9 +22,5 @@ Score score(const Problem& problem, const std::vector<int>& device_of_block, Obj
 /// score falls; first improvement in block order, until a sweep finds none or `most_evaluations` were spent. Pins are
 /// obeyed. Deterministic. O(most_evaluations * (blocks + tensors)).
 std::vector<int> refine(const Problem& problem, std::vector<int> device_of_block, Objective objective, int most_evaluations);
-
-/// The same moves for another end: the fewest bytes between devices at no more than 1 + `slack` times the seconds of
-/// the start. Predicted seconds are less exact than that, and a link that others use too makes every byte dearer.
-std::vector<int> save_traffic(const Problem& problem, std::vector<int> device_of_block, Objective objective, double slack, int most_evaluations);
 
 }  // namespace mpc::place

@@ -100,6 +100,24 @@ TEST_CASE(
   }
 }
 
+TEST_CASE(
+    "S-L: without pins all three devices get stages, micro-batches overlap, and the plan names the slowest stage") {
+  const ZooModel model("encoder-decoder");
+  for (const int microbatches : {4, 8}) {
+    INFO(microbatches, " micro-batches");
+    PlanOptions options = three_adams({});
+    options.microbatches = microbatches;
+    options.schedule = ScheduleKind::one_f_one_b;
+    const Plan plan = check_same_as_one_device(model, 3, options, 2);
+    CHECK(std::ranges::any_of(
+        plan.notes, [](const std::string& note) { return note.find("is the bottleneck") != std::string::npos; }));
+    const Timeline timeline = simulate(plan);
+    CHECK(overlap_s(plan, timeline.entries, 0, 1) > 0);
+    CHECK(overlap_s(plan, timeline.entries, 1, 2) > 0);
+    CHECK(plan.objective_value <= 1.05 * plan.objective_lower_bound);
+  }
+}
+
 TEST_CASE("S-U: sequences of 20 and 37 tokens alternate, each with the bits of one device") {
   const ZooModel model("encoder-decoder", {{"sequence", 0}});
   Outcome first;

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <set>
+#include <string>
 
 #include "tests/acceptance/rows.h"
 
@@ -44,6 +47,37 @@ TEST_CASE("S-O: two branches on two devices run at the same time, forward and ba
       const double shorter = std::min(busy_s(plan, entries, 0), busy_s(plan, entries, 1));
       CHECK(shorter > 0);
       CHECK(overlap_s(plan, entries, 0, 1) >= 0.9 * shorter);
+    }
+  }
+}
+
+TEST_CASE("S-O: without pins a search for latency puts the branches on two devices, and they run at the same time") {
+  const ZooModel model("branches");
+  for (const int devices : {2, 3}) {
+    INFO(devices, " devices");
+    PlanOptions options = training({}, LossKind::cross_entropy, "sgd,lr=0.01");
+    options.objective = Objective::latency;
+    const Plan plan = check_same_as_one_device(model, devices, options, 2);
+    std::map<std::string, std::set<int>> devices_of_branch;
+    for (const PlanNode& node : plan.nodes) {
+      if (node.origin.starts_with("branch_")) devices_of_branch[node.origin.substr(0, 8)].insert(node.device.index());
+    }
+    REQUIRE(devices_of_branch.size() == 2);
+    const std::set<int>& a = devices_of_branch["branch_a"];
+    const std::set<int>& b = devices_of_branch["branch_b"];
+    CHECK(a.size() == 1);
+    CHECK(b.size() == 1);
+    CHECK(a != b);
+    const Timeline timeline = simulate(plan);
+    for (const bool is_forward : {true, false}) {
+      INFO("forward: ", is_forward);
+      std::vector<TimelineEntry> entries = phase_of(plan, timeline, is_forward);
+      std::erase_if(entries, [&](const TimelineEntry& entry) {
+        return !plan.nodes[plan.instructions[entry.instruction].index].origin.starts_with("branch_");
+      });
+      const double shorter = std::min(busy_s(plan, entries, *a.begin()), busy_s(plan, entries, *b.begin()));
+      CHECK(shorter > 0);
+      CHECK(overlap_s(plan, entries, *a.begin(), *b.begin()) >= 0.9 * shorter);
     }
   }
 }

@@ -90,6 +90,18 @@ TEST_CASE(
   check_same_bits(run(model, plan_of(model, 1, options), 2), run(model, plan, 2));
 }
 
+TEST_CASE("S-C: without pins each layer gets a device, and micro-batches are worked on by both at the same time") {
+  const ZooModel model("two-linear");
+  for (const int microbatches : {2, 8}) {
+    INFO(microbatches, " micro-batches");
+    PlanOptions options = training({}, LossKind::mse, "sgd,lr=0.01");
+    options.microbatches = microbatches;
+    const Plan plan = check_same_as_one_device(model, 2, options, 2);
+    CHECK(device_of(plan, "layer1/Gemm") != device_of(plan, "layer2/Gemm"));
+    CHECK(overlap_s(plan, simulate(plan).entries, 0, 1) > 0);
+  }
+}
+
 TEST_CASE("S-C: 1, 2, 4 and 8 micro-batches on two devices give the bits of one device that accumulates") {
   const ZooModel model("two-linear");
   for (const int microbatches : {1, 2, 4, 8}) {

@@ -1,19 +1,24 @@
 #include "passes/place/search/contiguous.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "compiler/base/error.h"
 #include "passes/place/search/ideals.h"
+#include "passes/place/search/stage_load.h"
 
 namespace mpc::place {
 namespace {
 
 constexpr int kBuckets = 1000;
 constexpr int kFewBlocks = 1500;  // up to here every position may be a cut from the start
-constexpr int kOrdersOfFew = 40;
-constexpr int kRandomShare = 4;  // one pick in so many is random
+constexpr int kRandomShare = 4;   // one pick in so many is random
 constexpr int kMostWindows = 4;
-constexpr int kWindow = 4;           // buckets that a cut may move to either side
+constexpr int kWindow = 4;  // buckets that a cut may move to either side
+constexpr int kTransferOrders = 4;
+// Of the slack, tried from nothing on. The seconds of a split count with their fourth power: half the transfers are
+// worth a fifth more time, and a hundredth more time needs a twenty-fifth less.
+constexpr double kSlackShares[] = {0, 0.0625, 0.125, 0.25, 0.5, 1};
 constexpr int kPatience = 40;        // rounds without a better split before the search begins elsewhere
 constexpr int64_t kOrderUnits = 60;  // to make an order, per block
 
@@ -24,16 +29,20 @@ class ContiguousSearch {
         options_(options),
         random_(random),
         work_(work),
-        sets_(instance),
-        least_(work_bound(instance)) {}
+        sets_(options.device_order.empty() ? DeviceSets(instance) : DeviceSets(instance, options.device_order)),
+        least_(work_bound(instance)) {
+    sets_.limit(options.least_devices, options.most_devices);
+    sets_.set_microbatches(options.microbatches);
+  }
 
   ContiguousSplit run() {
     if (least_ == kForbidden) return {{}, true, "work bound"};
     const bool is_few = instance_.blocks <= kFewBlocks;
     first_orders(is_few);
-    if (options_.most_ideals > 0) try_exactly();
+    if (options_.most_ideals > 0 && instance_.kinds.size() <= kFewKinds) try_exactly();
     if (!result_.is_optimal) search_orders(is_few);
     if (result_.split.value <= least_) result_.is_optimal = true;
+    if (options_.transfer_slack >= 0 && !result_.split.device_of_block.empty()) save_transfers();
     return std::move(result_);
   }
 
@@ -43,7 +52,7 @@ class ContiguousSearch {
   }
 
   void first_orders(bool is_few) {
-    const int rounds = is_few ? kOrdersOfFew : instance_.blocks <= 10 * kFewBlocks ? 3 : 2;
+    const int rounds = is_few ? options_.orders : instance_.blocks <= 10 * kFewBlocks ? 3 : 2;
     for (int round = 0; round < rounds && !work_.is_over(); ++round) {
       const std::vector<int> order = order_of(round);
       const int before = improvements_;
@@ -73,6 +82,47 @@ class ContiguousSearch {
       result_.method = method;
     }
     result_.split = *std::move(split);
+  }
+
+  /// Splits with fewer seconds of transfers, first among those of the best value, then among slower ones: a slower one
+  /// is taken when it saves more than it costs (kSlackShares).
+  void save_transfers() {
+    const double value = result_.split.value;
+    const bool seconds_count = options_.transfer_slack < kForbidden;
+    Split best;
+    double best_transfers = kForbidden;
+    for (const double share : kSlackShares) {
+      const double slack = seconds_count ? share * options_.transfer_slack : kForbidden;
+      Split found = with_fewest_transfers(value * (1 + slack) * (1 + 1e-9));
+      if (found.device_of_block.empty()) continue;
+      const double transfers = std::exchange(found.value, loads_of(instance_, found.device_of_block).largest);
+      const bool is_better =
+          best.device_of_block.empty() || weighed(found.value, transfers) < weighed(best.value, best_transfers);
+      if (is_better) {
+        best = std::move(found);
+        best_transfers = transfers;
+      }
+      if (!seconds_count || options_.transfer_slack == 0) break;
+    }
+    if (best.device_of_block.empty()) return;
+    result_.is_optimal = result_.is_optimal && best.value <= value * (1 + 1e-9);
+    result_.split = std::move(best);
+  }
+
+  static double weighed(double value, double transfers) { return value * value * value * value * transfers; }
+
+  /// Orders within the stages found: the split is among those of each, so the best one pays no more for transfers.
+  /// @return a split whose value is the seconds of its transfers.
+  Split with_fewest_transfers(double bound) {
+    Split best;
+    for (int round = 0; round < kTransferOrders; ++round) {
+      const std::vector<int> order =
+          depth_first_order(instance_, stage_of_block(), round < 2 ? 0 : kRandomShare, round % 2 == 0, random_);
+      auto found =
+          split_linear(instance_, sets_, order, std::vector<char>(order.size() + 1, 1), bound, work_, Least::transfers);
+      if (found && found->value < best.value) best = *std::move(found);
+    }
+    return best;
   }
 
   /// Lets the cuts move to any position in a window around where they are.
@@ -136,14 +186,20 @@ class ContiguousSearch {
     result_.split = std::move(best);
   }
 
+  /// Of the best split; empty when there is none.
+  std::vector<int> stage_of_block() const {
+    const std::vector<int>& device = result_.split.device_of_block;
+    if (device.empty()) return {};
+    const std::vector<int> stage = stages_of(instance_, device);
+    std::vector<int> result;
+    for (const int d : device) result.push_back(stage[static_cast<size_t>(d)]);
+    return result;
+  }
+
   void search_once(int round, bool is_few) {
     const std::vector<int>& device = result_.split.device_of_block;
-    std::vector<int> stage_of_block(device.size());
-    if (!device.empty()) {
-      const std::vector<int> stage = stages_of(instance_, device);
-      for (size_t i = 0; i < device.size(); ++i) stage_of_block[i] = stage[static_cast<size_t>(device[i])];
-    }
-    const std::vector<int> order = depth_first_order(instance_, stage_of_block, 2 + round % 6, round % 2 == 0, random_);
+    const std::vector<int> order =
+        depth_first_order(instance_, stage_of_block(), 2 + round % 6, round % 2 == 0, random_);
     if (is_few || device.empty())
       take(split(order, std::vector<char>(order.size() + 1, 1)), "search over orders");
     else

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <limits>
+#include <vector>
+
 #include "passes/place/search/linear.h"
 
 namespace mpc::place {
@@ -15,6 +18,16 @@ struct ContiguousOptions {
   int most_ideals = 0;      // 0: no exact attempt
   int64_t exact_work = 0;   // units for it
   int64_t search_work = 0;  // units for better orders after the first ones, when it was not exact
+  int orders = 40;          // to begin with, for graphs of few blocks
+  // What models ask for beside a small largest load.
+  int least_devices = 0;  // with at least one block
+  int most_devices = std::numeric_limits<int>::max();
+  int microbatches = 1;           // of a step: stages hold the activations of several
+  std::vector<int> device_order;  // of the stages; empty: whichever is best
+  /// Below 0: the best value alone counts. 0: of the splits of the best value found, the one with the fewest seconds of
+  /// transfers. More: also a split that is slower by up to this share, where it saves much. Infinite: the fewest
+  /// seconds of transfers, whatever the value.
+  double transfer_slack = -1;
 };
 
 /// The best contiguous split that the linearised programs over several orders, the exact program, and a search over

@@ -15,28 +15,47 @@ DeviceSets::DeviceSets(const Instance& instance) : instance_(instance) {
     most_.push_back(kind.count);
     count_ *= kind.count + 1;
   }
-  for (size_t block = 0; block < static_cast<size_t>(instance.blocks); ++block) {
-    const double time = instance.kinds[0].time[block];
+  sum_up();
+}
+
+DeviceSets::DeviceSets(const Instance& instance, const std::vector<int>& device_order)
+    : instance_(instance), count_(static_cast<int>(device_order.size()) + 1), order_(device_order) {
+  for (const DeviceKind& kind : instance.kinds) most_.push_back(kind.count);
+  for (const int device : device_order) kind_at_.push_back(instance.kind_of(device));
+  kind_at_.push_back(-1);
+  sum_up();
+}
+
+void DeviceSets::sum_up() {
+  for (size_t block = 0; block < static_cast<size_t>(instance_.blocks); ++block) {
+    const double time = instance_.kinds[0].time[block];
     reference_.push_back(time == kForbidden ? 0 : time);
     total_time_ += reference_.back();
-    total_memory_ += instance.memory[block];
+    total_memory_ += instance_.memory[block];
   }
   time_slack_ = total_time_ * kRounding;
   memory_slack_ = total_memory_ * kRounding;
-  offload_.resize(instance.kinds.size());
-  for (size_t kind = 1; kind < instance.kinds.size(); ++kind) sort_by_gain(kind);
+  offload_.resize(instance_.kinds.size());
+  for (size_t kind = 1; kind < instance_.kinds.size(); ++kind) sort_by_gain(kind);
   most_memory_.assign(static_cast<size_t>(count_), 0);
+  devices_.assign(static_cast<size_t>(count_), 0);
   for (int state = 0; state < count_; ++state) {
-    double& memory = most_memory_[static_cast<size_t>(state)];
-    for (size_t k = 0; k < stride_.size(); ++k) {
-      const int used = state / stride_[k] % (most_[k] + 1);
-      if (used > 0) memory += used * memory_limit(instance.kinds[k].memory) * kSlack;
+    for (size_t k = 0; k < most_.size(); ++k) {
+      const int mine = used(state, k);
+      devices_[static_cast<size_t>(state)] += mine;
+      if (mine > 0) most_memory_[static_cast<size_t>(state)] += mine * memory_limit(instance_.kinds[k].memory) * kSlack;
     }
   }
 }
 
+int DeviceSets::used(int state, size_t kind) const {
+  if (order_.empty()) return state / stride_[kind] % (most_[kind] + 1);
+  return static_cast<int>(std::count(kind_at_.begin(), kind_at_.begin() + state, static_cast<int>(kind)));
+}
+
 int DeviceSets::next_device(int state, int kind) const {
-  int device = state / stride_[static_cast<size_t>(kind)] % (most_[static_cast<size_t>(kind)] + 1);
+  if (!order_.empty()) return order_[static_cast<size_t>(state)];
+  int device = used(state, static_cast<size_t>(kind));
   for (int k = 0; k < kind; ++k) device += most_[static_cast<size_t>(k)];
   return device;
 }
@@ -72,15 +91,14 @@ double DeviceSets::offloaded(size_t kind, double time) const {
 
 void DeviceSets::set_bound(double bound) {
   most_time_.assign(static_cast<size_t>(count_), 0);
-  for (size_t k = 0; k < stride_.size(); ++k) {
+  for (size_t k = 0; k < most_.size(); ++k) {
     std::vector<double> of_used(static_cast<size_t>(most_[k]) + 1, 0);
     for (size_t used = 1; used < of_used.size(); ++used) {
       const double time = static_cast<double>(used) * bound;
       of_used[used] = k == 0 ? time : offloaded(k, time);
     }
     for (int state = 0; state < count_; ++state) {
-      most_time_[static_cast<size_t>(state)] +=
-          of_used[static_cast<size_t>(state / stride_[k] % (most_[k] + 1))] * kSlack;
+      most_time_[static_cast<size_t>(state)] += of_used[static_cast<size_t>(used(state, k))] * kSlack;
     }
   }
 }

@@ -1,28 +1,49 @@
 #pragma once
 
+#include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "passes/place/search/instance.h"
 
 namespace mpc::place {
 
-/// How many devices of each kind a prefix of stages uses, as one number; and how much work they can have done when no
+/// Which devices a prefix of stages uses, as one number: how many of each kind, or when that gives too many states how
+/// many of a row of devices in a fixed order; and how much work they can have done when no
 /// device has more than a bound. States that cannot belong to a split below the bound are what the dynamic programs
 /// leave out.
 class DeviceSets {
  public:
   explicit DeviceSets(const Instance& instance);
+  /// Stages on these devices, in this order. @pre every device of the instance appears once.
+  DeviceSets(const Instance& instance, const std::vector<int>& device_order);
 
   int count() const { return count_; }
   int full() const { return count_ - 1; }
   /// What a state grows by with one more device of the kind.
-  int stride(int kind) const { return stride_[static_cast<size_t>(kind)]; }
+  int stride(int kind) const { return order_.empty() ? stride_[static_cast<size_t>(kind)] : 1; }
   bool has_room(int state, int kind) const {
+    if (!order_.empty()) return kind_at_[static_cast<size_t>(state)] == kind;
     const int digit = state / stride_[static_cast<size_t>(kind)] % (most_[static_cast<size_t>(kind)] + 1);
     return digit < most_[static_cast<size_t>(kind)];
   }
   /// Device number of the next device of the kind in a state.
   int next_device(int state, int kind) const;
+
+  /// Devices that a state uses.
+  int devices(int state) const { return devices_[static_cast<size_t>(state)]; }
+  /// A split has to use so many devices at least and at most.
+  void limit(int least, int most) {
+    least_ = least;
+    most_used_ = most;
+  }
+  bool is_final(int state) const { return least_ <= devices(state) && devices(state) <= most_used_; }
+  /// Under 1F1B stage i of p holds the activations of p - i micro-batches, and never more than a step has.
+  void set_microbatches(int microbatches) { microbatches_ = microbatches; }
+  /// Micro-batches that the stage after `state` holds.
+  int in_flight(int state) const {
+    return std::max(1, std::min(microbatches_, std::min(most_used_, devices(full())) - devices(state)));
+  }
 
   /// Sets the bound that fits() judges by. O(states + blocks log blocks).
   void set_bound(double bound);
@@ -46,12 +67,21 @@ class DeviceSets {
     std::vector<double> gain{0};
   };
   void sort_by_gain(size_t kind);
+  void sum_up();
+  /// Devices of the kind that a state uses.
+  int used(int state, size_t kind) const;
   double offloaded(size_t kind, double time) const;
 
   const Instance& instance_;
   int count_ = 1;
   std::vector<int> stride_;
-  std::vector<int> most_;
+  std::vector<int> most_;     // [kind]
+  std::vector<int> order_;    // devices in the order of stages; empty: any
+  std::vector<int> kind_at_;  // [position in order_], and one that no kind equals behind the last
+  std::vector<int> devices_;  // [state]
+  int least_ = 0;
+  int most_used_ = std::numeric_limits<int>::max();
+  int microbatches_ = 1;
   std::vector<double> reference_;
   double total_time_ = 0;
   double total_memory_ = 0;

@@ -146,7 +146,7 @@ class IdealSplit {
   struct Frame {
     size_t ideal;
     const IdealTable::Link* next;
-    StageLoad::Totals before;
+    StageLoad<kFewKinds>::Totals before;
     double above;
     int block;  // that led here
   };
@@ -187,7 +187,7 @@ class IdealSplit {
       if (visited_.data()[below] == static_cast<int>(top)) continue;
       visited_.data()[below] = static_cast<int>(top);
       ++pairs;
-      const StageLoad::Totals before = stage_.totals();
+      const StageLoad<kFewKinds>::Totals before = stage_.totals();
       const double above = above_;
       stage_.add(link.block);
       add_above(link.block);
@@ -219,7 +219,7 @@ class IdealSplit {
       if (is_made_above_.data()[t] != 0 && readers_.data()[t]++ == 0) above_ += instance_.cost.data()[t];
     }
   }
-  void take_back(int block, const StageLoad::Totals& before, double above) {
+  void take_back(int block, const StageLoad<kFewKinds>::Totals& before, double above) {
     stage_.remove(block, before);
     for (const int t : instance_.consumed[block]) readers_.data()[t] -= is_made_above_.data()[t];
     above_ = above;
@@ -233,7 +233,7 @@ class IdealSplit {
         const double before = best_.data()[below * states_ + static_cast<size_t>(state)];
         if (before == kForbidden || !sets_.has_room(state, kind)) continue;
         const size_t next = static_cast<size_t>(state + sets_.stride(kind));
-        if (is_valid_.data()[next] == 0) continue;
+        if (is_valid_.data()[next] == 0 || !stage_.holds(kind, sets_.in_flight(state))) continue;
         const double value = std::max(before, load);
         double& best = best_.data()[top * states_ + next];
         if (value >= best) continue;
@@ -246,13 +246,14 @@ class IdealSplit {
 
   std::optional<Split> trace_back() const {
     size_t ideal = table_.size() - 1;  // the largest: all blocks
-    size_t state = 0;
+    size_t state = states_;
     for (size_t s = 0; s < states_; ++s) {
-      if (best_[ideal * states_ + s] < best_[ideal * states_ + state]) state = s;
+      if (!sets_.is_final(static_cast<int>(s))) continue;
+      if (state == states_ || best_[ideal * states_ + s] < best_[ideal * states_ + state]) state = s;
     }
+    if (state == states_ || best_[ideal * states_ + state] == kForbidden) return std::nullopt;
     Split split;
     split.value = best_[ideal * states_ + state];
-    if (split.value == kForbidden) return std::nullopt;
     split.device_of_block.assign(static_cast<size_t>(instance_.blocks), 0);
     while (ideal != 0) {
       const Step& step = step_[ideal * states_ + state];
@@ -273,7 +274,7 @@ class IdealSplit {
   double bound_;
   Work& work_;
   IdealTable table_;
-  StageLoad stage_;
+  StageLoad<kFewKinds> stage_;
   size_t states_ = 0;
   std::vector<double> time_, memory_;  // [ideal]
   std::vector<double> best_;           // (ideal, state)

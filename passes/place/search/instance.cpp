@@ -50,11 +50,13 @@ Loads loads_of(const Instance& instance, std::span<const int> device_of_block) {
   std::vector<char> pays;
   std::vector<double> capacity;
   std::vector<const double*> time;
+  std::vector<const DeviceKind*> kind_of;
   for (const DeviceKind& kind : instance.kinds) {
     for (int i = 0; i < kind.count; ++i) {
       pays.push_back(kind.pays_transfers ? 1 : 0);
       capacity.push_back(kind.memory);
       time.push_back(kind.time.data());
+      kind_of.push_back(&kind);
     }
   }
   for (size_t block = 0; block < static_cast<size_t>(instance.blocks); ++block) {
@@ -64,7 +66,8 @@ Loads loads_of(const Instance& instance, std::span<const int> device_of_block) {
   }
   add_transfers(instance, device_of_block, pays, loads);
   for (size_t device = 0; device < devices; ++device) {
-    loads.largest = std::max(loads.largest, loads.compute[device] + loads.received[device] + loads.sent[device]);
+    loads.largest = std::max(loads.largest, instance.load(*kind_of[device], loads.compute[device],
+                                                          loads.received[device], loads.sent[device]));
     if (loads.memory[device] > memory_limit(capacity[device]))
       loads.overflow += loads.memory[device] - capacity[device];
   }

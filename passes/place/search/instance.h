@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -38,18 +39,29 @@ struct Instance {
   int blocks = 0;
   std::vector<double> memory;  // [block]
   std::vector<DeviceKind> kinds;
-  std::vector<double> cost;   // [tensor]
-  std::vector<int> producer;  // [tensor]
-  Rows consumers;             // [tensor]: blocks, ascending, without the producer; never empty
-  Rows produced;              // [block]: tensors
-  Rows consumed;              // [block]: tensors
-  Rows before;                // [block]: blocks that a contiguous split puts on the same or an earlier stage
-  Rows after;                 // [block]: the reverse
+  std::vector<double> cost;         // [tensor]
+  std::vector<int> producer;        // [tensor]
+  Rows consumers;                   // [tensor]: blocks, ascending, without the producer; never empty
+  Rows produced;                    // [block]: tensors
+  Rows consumed;                    // [block]: tensors
+  bool overlaps_transfers = false;  // while a device computes, others copy: its load is the largest of the three
+  // What stages hold beside `memory`. Models state it; for graphs of measured costs all four are empty.
+  std::vector<double> kept;      // [block]: bytes for every micro-batch in flight
+  std::vector<double> working;   // [block]: bytes while it runs; the largest of a stage counts
+  std::vector<double> received;  // [tensor]: bytes for every micro-batch in flight, on devices it is sent to
+  std::vector<double> copied;    // [tensor]: bytes on devices that read it and do not make it
+  Rows before;                   // [block]: blocks that a contiguous split puts on the same or an earlier stage
+  Rows after;                    // [block]: the reverse
 
   int tensors() const { return static_cast<int>(cost.size()); }
   int devices() const;
   /// The kind of a device.
   int kind_of(int device) const;
+  /// Load of a device of the kind from the seconds that it works and those of its tensors.
+  double load(const DeviceKind& kind, double compute, double received, double sent) const {
+    if (!kind.pays_transfers) return compute;
+    return overlaps_transfers ? std::max(compute, std::max(received, sent)) : compute + (received + sent);
+  }
 };
 
 /// Loads of an assignment, computed from scratch.

@@ -10,15 +10,17 @@ namespace {
 
 constexpr int64_t kStepUnits = 14;  // one block joins a stage, and the bookkeeping of the pair
 
+template <int kMost>
 class LinearSplit {
  public:
   LinearSplit(const Instance& instance, DeviceSets& sets, const std::vector<int>& order,
-              const std::vector<char>& is_cut, double bound, Work& work)
+              const std::vector<char>& is_cut, double bound, Least least, Work& work)
       : instance_(instance),
         sets_(sets),
         order_(order),
         is_cut_(is_cut),
         bound_(bound),
+        least_(least),
         work_(work),
         stage_(instance) {}
 
@@ -97,13 +99,13 @@ class LinearSplit {
         const double before = best_.data()[from + static_cast<size_t>(state)];
         if (before == kForbidden || !sets_.has_room(state, kind)) continue;
         const size_t next = static_cast<size_t>(state + sets_.stride(kind));
-        if (is_valid_[next] == 0) continue;
+        if (is_valid_[next] == 0 || !stage_.holds(kind, sets_.in_flight(state))) continue;
         if (!is_open) {
           open(end);
           is_open = true;
         }
         const size_t to = static_cast<size_t>(row_of_[end]) * states_ + next;
-        const double value = std::max(before, load);
+        const double value = least_ == Least::largest_load ? std::max(before, load) : before + stage_.transfers();
         if (value >= best_[to]) continue;
         best_[to] = value;
         step_[to] = {static_cast<int>(begin), kind};
@@ -115,13 +117,14 @@ class LinearSplit {
     size_t end = order_.size();
     if (row_of_[end] < 0) return std::nullopt;
     const size_t last = static_cast<size_t>(row_of_[end]) * states_;
-    size_t state = 0;
+    size_t state = states_;
     for (size_t s = 0; s < states_; ++s) {
-      if (best_[last + s] < best_[last + state]) state = s;
+      if (!sets_.is_final(static_cast<int>(s))) continue;
+      if (state == states_ || best_[last + s] < best_[last + state]) state = s;
     }
+    if (state == states_ || best_[last + state] == kForbidden) return std::nullopt;
     Split split;
     split.value = best_[last + state];
-    if (split.value == kForbidden) return std::nullopt;
     split.device_of_block.assign(order_.size(), 0);
     while (end > 0) {
       const Step& step = step_[static_cast<size_t>(row_of_[end]) * states_ + state];
@@ -137,8 +140,9 @@ class LinearSplit {
   const std::vector<int>& order_;
   const std::vector<char>& is_cut_;
   double bound_;
+  Least least_;
   Work& work_;
-  StageLoad stage_;
+  StageLoad<kMost> stage_;
   size_t states_ = 0;
   std::vector<double> time_, memory_;  // [position]: of the blocks before it
   std::vector<int> row_of_;            // [position]: its row in best_, or -1 while nothing ends there
@@ -146,15 +150,17 @@ class LinearSplit {
   std::vector<Step> step_;             // (row, state)
   std::vector<int> valid_;
   std::vector<char> is_valid_;
-  std::vector<StageLoad::Totals> before_;
+  std::vector<typename StageLoad<kMost>::Totals> before_;
 };
 
 }  // namespace
 
 std::optional<Split> split_linear(const Instance& instance, DeviceSets& sets, const std::vector<int>& order,
-                                  const std::vector<char>& is_cut, double bound, Work& work) {
+                                  const std::vector<char>& is_cut, double bound, Work& work, Least least) {
   sets.set_bound(bound);
-  return LinearSplit(instance, sets, order, is_cut, bound, work).run();
+  if (instance.kinds.size() <= kFewKinds)
+    return LinearSplit<kFewKinds>(instance, sets, order, is_cut, bound, least, work).run();
+  return LinearSplit<kMostKinds>(instance, sets, order, is_cut, bound, least, work).run();
 }
 
 std::optional<Split> split_linear_any(const Instance& instance, DeviceSets& sets, const std::vector<int>& order,

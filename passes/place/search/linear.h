@@ -26,10 +26,17 @@ struct Split {
   double overflow = 0;        // bytes over capacity
 };
 
+/// What a split below the bound should have least of.
+enum class Least : uint8_t { largest_load, transfers };  // transfers: seconds of all tensors, at both ends
+
+inline constexpr int kMostKinds = 64;
+
 /// The best split of `order` with stages that end at positions p with is_cut[p] (0 and the end always count), among
-/// those below `bound`; nothing when there is none or the work is over. @pre order is topological for instance.before.
+/// those whose largest load is below `bound`; its value is what `least` says. Nothing when there is none or the work is
+/// over. @pre order is topological for instance.before; the instance has at most kMostKinds kinds.
 std::optional<Split> split_linear(const Instance& instance, DeviceSets& sets, const std::vector<int>& order,
-                                  const std::vector<char>& is_cut, double bound, Work& work);
+                                  const std::vector<char>& is_cut, double bound, Work& work,
+                                  Least least = Least::largest_load);
 
 /// The best split over growing bounds from `least` on, for when no bound is known.
 std::optional<Split> split_linear_any(const Instance& instance, DeviceSets& sets, const std::vector<int>& order,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <vector>
 
@@ -7,15 +8,17 @@
 
 namespace mpc::place {
 
-inline constexpr int kMostKinds = 4;
+inline constexpr int kFewKinds = 4;
 
 /// The load of one set of blocks as if it were alone on a device and all others were elsewhere; blocks join and leave
-/// one at a time, O(tensors of the block) each.
+/// one at a time, O(tensors of the block + kinds) each. @pre the instance has at most kMost kinds.
+template <int kMost>
 class StageLoad {
  public:
   explicit StageLoad(const Instance& instance)
       : instance_(instance),
         kinds_(static_cast<int>(instance.kinds.size())),
+        has_activations_(!instance.kept.empty()),
         inside_(static_cast<size_t>(instance.blocks), 0),
         readers_(static_cast<size_t>(instance.tensors()), 0) {
     for (int t = 0; t < instance.tensors(); ++t) all_readers_.push_back(static_cast<int>(instance.consumers[t].size()));
@@ -24,10 +27,15 @@ class StageLoad {
 
   /// What add() changed, to be handed to remove(): sums that are taken back lose bits, sums that are kept do not.
   struct Totals {
-    std::array<double, kMostKinds> time{};
-    std::array<int, kMostKinds> forbidden{};  // blocks that may not run on the kind
-    double transfers = 0;
+    std::array<double, kMost> time{};
+    std::array<int, kMost> forbidden{};  // blocks that may not run on the kind
+    double received_s = 0;               // of tensors
+    double sent_s = 0;
     double memory = 0;
+    double kept = 0;            // bytes per micro-batch in flight
+    double received_bytes = 0;  // the same, of what other stages made
+    double copied = 0;
+    double working = 0;
   };
 
   const Totals& totals() const { return totals_; }
@@ -42,19 +50,20 @@ class StageLoad {
         totals_.time[static_cast<size_t>(k)] += time;
     }
     totals_.memory += instance_.memory.data()[b];
+    if (has_activations_) add_activations(block);
     inside_.data()[b] = 1;
     const double* cost = instance_.cost.data();
     int* readers = readers_.data();
     const int* all = all_readers_.data();
     for (const int t : instance_.produced[block]) {
-      if (readers[t] > 0) totals_.transfers -= cost[t];       // arrived until now
-      if (readers[t] < all[t]) totals_.transfers += cost[t];  // leaves from now on
+      if (readers[t] > 0) totals_.received_s -= cost[t];   // arrived until now
+      if (readers[t] < all[t]) totals_.sent_s += cost[t];  // leaves from now on
     }
     for (const int t : instance_.consumed[block]) {
       const bool is_home = inside_.data()[instance_.producer.data()[t]] != 0;
       const int count = ++readers[t];
-      if (is_home && count == all[t]) totals_.transfers -= cost[t];
-      if (!is_home && count == 1) totals_.transfers += cost[t];
+      if (is_home && count == all[t]) totals_.sent_s -= cost[t];
+      if (!is_home && count == 1) totals_.received_s += cost[t];
     }
   }
 
@@ -69,8 +78,17 @@ class StageLoad {
   double load(int kind) const {
     const size_t k = static_cast<size_t>(kind);
     const DeviceKind& device = instance_.kinds.data()[k];
-    if (totals_.forbidden.data()[k] > 0 || totals_.memory > memory_limit(device.memory)) return kForbidden;
-    return totals_.time.data()[k] + (device.pays_transfers ? totals_.transfers : 0);
+    if (totals_.forbidden.data()[k] > 0 || bytes(1) > memory_limit(device.memory)) return kForbidden;
+    return instance_.load(device, totals_.time.data()[k], totals_.received_s, totals_.sent_s);
+  }
+
+  /// Seconds of the tensors that arrive and leave.
+  double transfers() const { return totals_.received_s + totals_.sent_s; }
+
+  /// Does a device of the kind hold the set with so many micro-batches in flight?
+  bool holds(int kind, int in_flight) const {
+    return !has_activations_ ||
+           bytes(in_flight) <= memory_limit(instance_.kinds.data()[static_cast<size_t>(kind)].memory);
   }
 
   /// No set that contains this one, and pays `transfers` at least, can have a load of at most `bound` on any device.
@@ -79,8 +97,8 @@ class StageLoad {
       const size_t i = static_cast<size_t>(k);
       const DeviceKind& device = instance_.kinds.data()[i];
       if (totals_.forbidden.data()[i] == 0 &&
-          totals_.time.data()[i] + (device.pays_transfers ? transfers : 0) <= bound &&
-          totals_.memory <= memory_limit(device.memory))
+          instance_.load(device, totals_.time.data()[i], 0, instance_.overlaps_transfers ? 0 : transfers) <= bound &&
+          totals_.memory + totals_.kept + totals_.working <= memory_limit(device.memory))
         return false;
     }
     return true;
@@ -93,8 +111,31 @@ class StageLoad {
   }
 
  private:
+  double bytes(int in_flight) const {
+    return totals_.memory + (totals_.kept + totals_.received_bytes) * in_flight + totals_.copied + totals_.working;
+  }
+
+  /// What the block adds beside its own bytes. @pre it is not inside yet, and neither are its tensors' readers counted.
+  void add_activations(int block) {
+    const size_t b = static_cast<size_t>(block);
+    totals_.kept += instance_.kept[b];
+    totals_.working = std::max(totals_.working, instance_.working[b]);
+    const auto change = [&](int t, double sign) {
+      totals_.received_bytes += sign * instance_.received[static_cast<size_t>(t)];
+      totals_.copied += sign * instance_.copied[static_cast<size_t>(t)];
+    };
+    for (const int t : instance_.produced[block]) {
+      if (readers_[static_cast<size_t>(t)] > 0) change(t, -1);
+    }
+    for (const int t : instance_.consumed[block]) {
+      const bool is_home = inside_[static_cast<size_t>(instance_.producer[static_cast<size_t>(t)])] != 0;
+      if (!is_home && readers_[static_cast<size_t>(t)] == 0) change(t, 1);
+    }
+  }
+
   const Instance& instance_;
   int kinds_;
+  bool has_activations_;
   std::vector<char> inside_;      // [block]
   std::vector<int> readers_;      // [tensor]: consumers inside
   std::vector<int> all_readers_;  // [tensor]
