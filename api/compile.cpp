@@ -99,6 +99,10 @@ v1::NoPlan make_public(const Infeasible& infeasible, const Cluster& cluster) {
 
 }  // namespace
 
+PlanOptions api::plan_options(const v1::CompileOptions& options) {
+  return make_options(options);
+}
+
 namespace v1 {
 
 const Plan& CompileResult::value() const {

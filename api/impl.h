@@ -8,6 +8,7 @@
 #include "compiler/onnx/model.h"
 #include "compiler/plan/plan.h"
 #include "mpc/cluster.h"
+#include "mpc/compile.h"
 #include "mpc/model.h"
 #include "mpc/plan.h"
 #include "mpc/tensor.h"
@@ -38,6 +39,8 @@ v1::Tensor to_tensor(const Literal& literal);
 Literal to_literal(const v1::Tensor& tensor, const std::string& where);
 /// @throws Error(M003, M004) for bindings that cannot be meant.
 PlanOptions plan_options(const v1::Bindings& bindings);
+/// The same for everything that decides a plan. @throws also Error(M002) for names that mpc does not know.
+PlanOptions plan_options(const v1::CompileOptions& options);
 /// A public plan around `plan`.
 v1::Plan make_public(Plan plan);
 

@@ -458,14 +458,18 @@ FrontGraphs make_front_graphs(const std::function<Graph(int64_t)>& graph_of, std
   return FrontHalf(graph_of, options, observed).run(divide(batch, options, where), where);
 }
 
-std::variant<Plan, Infeasible> make_plan(const onnx_io::Model& model, const Cluster& cluster, const PlanOptions& options, const Evaluator& evaluator, const PipelineHooks& hooks) {
+FrontGraphs make_front_graphs(const onnx_io::Model& model, const PlanOptions& options, const Evaluator& evaluator, const PipelineHooks& hooks) {
   const std::string& path = model.info().path;
   const std::optional<int64_t> batch = batch_of(model.info(), options);
   const Division division = divide(batch, options, path);
   const auto graph_of = [&](int64_t rows) { return import_at(model, options, evaluator, division, rows); };
-  auto result = make_plan(make_front_graphs(graph_of, batch, options, path, hooks), cluster, options, hooks);
+  return make_front_graphs(graph_of, batch, options, path, hooks);
+}
+
+std::variant<Plan, Infeasible> make_plan(const onnx_io::Model& model, const Cluster& cluster, const PlanOptions& options, const Evaluator& evaluator, const PipelineHooks& hooks) {
+  auto result = make_plan(make_front_graphs(model, options, evaluator, hooks), cluster, options, hooks);
   if (Plan* plan = std::get_if<Plan>(&result)) {
-    plan->model.path = path;
+    plan->model.path = model.info().path;
     plan->model.sha256 = model.info().sha256;
   }
   return result;

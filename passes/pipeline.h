@@ -87,6 +87,9 @@ struct FrontGraphs {
 /// (text graphs, random graphs in tests). `where` names the source in errors.
 FrontGraphs make_front_graphs(const std::function<Graph(int64_t rows)>& graph_of, std::optional<int64_t> batch,
                               const PlanOptions& options, const std::string& where, const PipelineHooks& hooks = {});
+/// The same for a model, with the batch that its shapes and the options say.
+FrontGraphs make_front_graphs(const onnx_io::Model& model, const PlanOptions& options, const Evaluator& evaluator,
+                              const PipelineHooks& hooks = {});
 /// The back half: place, insert transfers, schedule, lower, plan memory, synchronize.
 std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
                                          const PipelineHooks& hooks = {});

@@ -32,6 +32,8 @@ struct Flags {
   bool contiguous = false;
   std::optional<std::string> budget;
   std::optional<int> cpus;
+  bool parallel = false;
+  NodeOptions nodes;
   bool train = false;
   bool explain = false;
   bool ignore_annotations = false;
@@ -131,6 +133,8 @@ void refuse_other_flags(const Flags& flags, const CLI::App& app) {
     }
     if (!is_alone && own.contains(name))
       throw Error(ErrorId::M001, "mpc partition", fmt::format("{} goes with --cost-graph only", name));
+    if (!flags.parallel && (name == "--gpus-per-node" || name == "--node-bandwidth"))
+      throw Error(ErrorId::M001, "mpc partition", fmt::format("{} goes with --parallel only", name));
   }
 }
 
@@ -146,6 +150,22 @@ int partition_cost_graph(const Flags& flags, Console& console) {
   return split.feasible ? 0 : exit_code(ErrorId::M050);
 }
 
+/// A pipeline of replicated and sharded stages: planned and reported, for mpc does not run such plans yet.
+/// @throws Error(M046) for flags that ask for what a plan that runs has.
+int partition_parallel(const Flags& flags, const Model& model, const Cluster& cluster, const CompileOptions& options,
+                       Console& console) {
+  for (const auto& [flag, file] : {std::pair("-o", flags.output), std::pair("--dot", flags.dot),
+                                   std::pair("--onnx", flags.onnx), std::pair("--trace", flags.trace)}) {
+    if (!file.empty())
+      throw Error(ErrorId::M046, fmt::format("{} {}", flag, file),
+                  "does not go with --parallel: such plans are not run yet");
+  }
+  const ParallelPlan plan = plan_parallel(model, cluster, options, flags.nodes);
+  console.say(plan.report_text());
+  console.json_text(plan.report_json());
+  return plan.feasible ? 0 : exit_code(ErrorId::M050);
+}
+
 int partition(const Flags& flags, Console& console) {
   refuse_unsupported(flags);
   if (!flags.cost_graph.empty()) return partition_cost_graph(flags, console);
@@ -159,6 +179,7 @@ int partition(const Flags& flags, Console& console) {
   flags.split.apply(cluster, options);
   if (flags.train) options.training = flags.training.options();
   const Model model = flags.reading.load(*flags.model);
+  if (flags.parallel) return partition_parallel(flags, model, cluster, options, console);
   keep_annotations(flags, model, cluster, console, options);
   const std::optional<Plan> plan = compile_or_report(console, model, cluster, options);
   if (!plan) return exit_code(ErrorId::M050);
@@ -199,6 +220,17 @@ Body add_partition(CLI::App& app) {
       ->type_name("FILE")
       ->group("Results");
   app.add_flag("--explain", flags->explain, "print where every node runs")->group("Results");
+  app.add_flag("--parallel", flags->parallel,
+               "plan stages that are replicated (data) and sharded (tensor) too; reported only")
+      ->group("Many GPUs");
+  app.add_option("--gpus-per-node", flags->nodes.gpus_per_node, "with --parallel: GPUs that are linked directly")
+      ->type_name("N")
+      ->check(CLI::Range(1, 4096))
+      ->group("Many GPUs");
+  app.add_option("--node-bandwidth", flags->nodes.bytes_per_second,
+                 "with --parallel: bytes per second from a GPU to another node")
+      ->type_name("N")
+      ->group("Many GPUs");
   app.add_flag("--ignore-annotations", flags->ignore_annotations, "search a placement even if the model carries one");
   app.add_option("--report", flags->report, "not supported by this version")->type_name("FILE.html")->group("");
   app.add_option("--profile", flags->profile, "not supported by this version")->type_name("FILE")->group("");

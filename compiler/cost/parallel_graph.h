@@ -19,6 +19,7 @@ struct ParallelChoice {
   double parameter_bytes = 0;       // reduced over the replicas once per step
   double bytes_per_microbatch = 0;  // of every micro-batch in flight
   double fixed_bytes = 0;
+  double bytes_over_replicas = 0;  // divided among the replicas: optimizer state that each keeps a part of (ZeRO-1)
   std::vector<double> sync_in;   // [in-edge of the node]: bytes beside the tensor's own, when the edge enters the stage
   std::vector<double> sync_out;  // [out-edge of the node]: the same when it leaves
 };

@@ -16,6 +16,7 @@
 #include "mpc/error.h"
 #include "mpc/model.h"
 #include "mpc/namespace.h"
+#include "mpc/parallel.h"
 #include "mpc/plan.h"
 #include "mpc/session.h"
 #include "mpc/tensor.h"

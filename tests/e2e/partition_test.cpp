@@ -98,6 +98,37 @@ TEST_CASE("partition: micro-batches shorten the idle time that is predicted") {
   CHECK(bubble("8") < bubble("1"));
 }
 
+TEST_CASE("partition, --parallel: a model of a trillion parameters is planned over 1,024 GPUs without its weights") {
+  const TemporaryFolder folder;
+  const std::string model = folder / "large.onnx";
+  CHECK(run_mpc({"zoo", "gpt2-xl", "--size", "layers=128", "--size", "hidden=25600", "--size", "heads=160", "--size",
+                 "sequence=2048", "--size", "positions=2048", "--no-weights", "-o", model, "--quiet"})
+            .exit_code == 0);
+  const json answer = answer_of({"partition", model, "--gpus", "1024", "--gpu-type", "h100-80g", "--parallel",
+                                 "--train", "--optimizer", "adam", "--batch", "512", "--microbatches", "512"});
+  CHECK(answer["feasible"] == true);
+  CHECK(answer["parameters"] == 1'008'014'617'600);
+  CHECK(answer["objective"]["optimal"] == true);
+  int64_t devices = 0;
+  int64_t parameters = 0;
+  bool is_sharded = false;
+  for (const json& stage : answer["stages"]) {
+    CHECK(stage["first_device"] == devices);
+    devices += stage["d"].get<int64_t>() * stage["t"].get<int64_t>();
+    parameters += stage["parameters"].get<int64_t>();
+    is_sharded = is_sharded || stage["t"] == 8;
+    CHECK(stage["memory_bytes"].get<double>() <= 80.0 * (1 << 30));
+    CHECK(stage["seconds"].get<double>() <= answer["objective"]["value"].get<double>());
+  }
+  CHECK(devices <= 1024);
+  CHECK(parameters == 1'008'014'617'600);
+  CHECK(is_sharded);  // one layer with its optimizer state is more than a GPU holds
+  const CommandResult few = run_mpc({"partition", model, "--gpus", "64", "--gpu-type", "h100-80g", "--parallel",
+                                     "--train", "--optimizer", "adam", "--batch", "512", "--microbatches", "512"});
+  CHECK(few.exit_code == 5);
+  CHECK(run_mpc({"partition", model, "--gpus", "64", "--parallel", "-o", folder / "plan.json"}).exit_code == 4);
+}
+
 TEST_CASE("inspect: parameters, FLOPs and ops are those of the model") {
   const TemporaryFolder folder;
   const json report = answer_of({"inspect", zoo_model(folder, "two-linear")});

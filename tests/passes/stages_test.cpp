@@ -71,6 +71,7 @@ ParallelGraph random_graph(uint64_t seed, const Options& options) {
         choice.parameter_bytes = options.has_one_size ? parameters : random.below(100);
         choice.bytes_per_microbatch = random.below(12);
         choice.fixed_bytes = random.below(30);
+        choice.bytes_over_replicas = random.below(3) == 0 ? random.below(30) : 0;
         for (size_t i = 0; i < node.in.size(); ++i) choice.sync_in.push_back(degree == 1 ? random.below(9) : 0);
         for (size_t i = 0; i < node.out.size(); ++i) choice.sync_out.push_back(degree == 1 ? random.below(9) : 0);
         node.choices[degree].push_back(choice);
@@ -94,7 +95,8 @@ double stage_time(const ParallelGraph& graph, Nodes stage, size_t degree, int64_
     const ParallelNode& node = graph.nodes[n];
     const ParallelChoice& c = node.choices[degree][static_cast<size_t>(choice[n])];
     time += c.time;
-    memory += c.bytes_per_microbatch * static_cast<double>(in_flight) + c.fixed_bytes;
+    memory += c.bytes_per_microbatch * static_cast<double>(in_flight) + c.fixed_bytes +
+              c.bytes_over_replicas / static_cast<double>(replicas);
     reduced += c.parameter_bytes;
     for (size_t i = 0; i < node.in.size(); ++i) {
       const ParallelEdge& edge = graph.edges[static_cast<size_t>(node.in[i])];

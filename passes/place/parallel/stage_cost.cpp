@@ -148,8 +148,10 @@ StageCost cost_of_stage(const ParallelGraph& graph, std::span<const int> nodes, 
     std::vector<Point> points;
     for (size_t c = 0; c < choices.size(); ++c) {
       const ParallelChoice& choice = choices[c];
-      points.push_back({static_cast<int>(c), choice.bytes_per_microbatch * in_flight + choice.fixed_bytes,
-                        time_in_stage(graph, nodes[i], choice, is_inside, spread.replicas)});
+      const double memory = choice.bytes_per_microbatch * in_flight + choice.fixed_bytes +
+                            choice.bytes_over_replicas / static_cast<double>(spread.replicas);
+      points.push_back(
+          {static_cast<int>(c), memory, time_in_stage(graph, nodes[i], choice, is_inside, spread.replicas)});
     }
     hulls.push_back(convex_hull(points));
     all.push_back(std::move(points));

@@ -32,8 +32,10 @@ struct Fastest {
   double parameter_bytes = 0;
   double bytes_per_microbatch = 0;
   double fixed_bytes = 0;
+  double bytes_over_replicas = 0;
   double least_per_microbatch = 0;  // by whatever choices
   double least_fixed = 0;
+  double least_over_replicas = 0;
 };
 
 /// Every stage that can stand between two downsets.
@@ -97,6 +99,7 @@ class Candidates {
       double best_time = kNever;
       double least_per_microbatch = kNever;
       double least_fixed = kNever;
+      double least_over_replicas = kNever;
       for (const ParallelChoice& choice : choices) {
         const double time = time_in_stage(graph_, node, choice, is_inside, 1);
         if (time < best_time) {
@@ -105,14 +108,17 @@ class Candidates {
         }
         least_per_microbatch = std::min(least_per_microbatch, choice.bytes_per_microbatch);
         least_fixed = std::min(least_fixed, choice.fixed_bytes);
+        least_over_replicas = std::min(least_over_replicas, choice.bytes_over_replicas);
       }
       if (best == nullptr) return {};
       sum.time += best_time;
       sum.parameter_bytes += best->parameter_bytes;
       sum.bytes_per_microbatch += best->bytes_per_microbatch;
       sum.fixed_bytes += best->fixed_bytes;
+      sum.bytes_over_replicas += best->bytes_over_replicas;
       sum.least_per_microbatch += least_per_microbatch;
       sum.least_fixed += least_fixed;
+      sum.least_over_replicas += least_over_replicas;
     }
     return sum;
   }
@@ -248,11 +254,13 @@ class Pipeline {
   /// Time of a sample in the stage, or its bound.
   double time_of(const Candidate& candidate, const Fastest& fastest, const Spread& spread, bool is_relaxed) {
     const auto in_flight = static_cast<double>(spread.in_flight);
-    if (fastest.least_per_microbatch * in_flight + fastest.least_fixed > graph_.memory_bytes * (1 + kSameTime))
-      return kNever;
-    const bool fits = fastest.bytes_per_microbatch * in_flight + fastest.fixed_bytes <= graph_.memory_bytes;
-    if (fits && has_one_size_) {
-      const auto d = static_cast<double>(spread.replicas);
+    const auto d = static_cast<double>(spread.replicas);
+    const double least_bytes =
+        fastest.least_per_microbatch * in_flight + fastest.least_fixed + fastest.least_over_replicas / d;
+    if (least_bytes > graph_.memory_bytes * (1 + kSameTime)) return kNever;
+    const double bytes =
+        fastest.bytes_per_microbatch * in_flight + fastest.fixed_bytes + fastest.bytes_over_replicas / d;
+    if (bytes <= graph_.memory_bytes && has_one_size_) {
       const double reduced = 4 * (d - 1) * fastest.parameter_bytes / d / static_cast<double>(graph_.microbatches);
       return fastest.time / d + reduced / graph_.bytes_per_time;
     }
