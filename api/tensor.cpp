@@ -171,7 +171,8 @@ Tensor load_tensor(const std::string& path) {
   }
   const auto byte = [&](size_t i) { return std::to_integer<int>(front[i]); };
   if (byte(0) == 0x93 && byte(1) == 'N') return api::to_tensor(read_npy(path));
-  // IDX starts with two zero bytes, which no TensorProto does (there is no field 0); a .gz is refused by name there.
+  // IDX starts with two zero bytes, which no TensorProto does (there is no field 0); gzip is taken for IDX, which MNIST
+  // ships so.
   const bool is_idx = (byte(0) == 0 && byte(1) == 0) || (byte(0) == 0x1f && byte(1) == 0x8b);
   if (is_idx) return api::to_tensor(read_idx(path));
   return api::to_tensor(onnx_io::read_tensor_file(path));

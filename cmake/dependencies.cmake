@@ -4,6 +4,7 @@ find_package(fmt REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_package(Protobuf REQUIRED)
+find_package(ZLIB REQUIRED)
 
 # oneDNN without its own CMake config: that one asks for an OpenCL development package, which the CPU library does not
 # need. Without oneDNN mpc is built all the same, on its own kernels.

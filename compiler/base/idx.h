@@ -9,7 +9,7 @@
 #include "compiler/base/literal.h"
 
 // IDX files, the format of MNIST and Fashion-MNIST: two zero bytes, a type, a rank, big-endian dimensions and elements.
-// Source: http://yann.lecun.com/exdb/mnist/. Compressed files (.gz) are refused by name.
+// Source: http://yann.lecun.com/exdb/mnist/. MNIST is published compressed with gzip, and is read so.
 
 namespace mpc {
 
@@ -27,6 +27,8 @@ IdxHeader parse_idx_header(std::span<const std::byte> front, int64_t file_bytes,
 /// The array of an IDX file, in this machine's byte order. Allocates no more than the file holds. @throws as
 /// parse_idx_header.
 Literal parse_idx(std::span<const std::byte> bytes, const std::string& where);
+/// The same for a file, which may be compressed with gzip: then it unpacks to what its header says and to no byte more.
+/// @throws also Error(M051) for a compressed file of more than 8 GiB.
 Literal read_idx(const std::string& path);
 
 }  // namespace mpc

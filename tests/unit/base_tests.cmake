@@ -14,4 +14,4 @@ mpc_test(base_tests
     ${CMAKE_CURRENT_LIST_DIR}/sha256_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/shape_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/text_test.cpp
-  USES mpc_ir)
+  USES mpc_ir ZLIB::ZLIB)
