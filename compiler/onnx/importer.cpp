@@ -182,7 +182,8 @@ Slot Importer::lookup(const std::string& name) {
   } else {
     const auto generated = data_.generated.find(name);
     slot.weight = weight;
-    slot.trainable = is_float(weight->dtype) && !is_number && (generated == data_.generated.end() || generated->second);
+    slot.trainable = is_float(weight->dtype) && !is_number && !data_.untrained.contains(name) &&
+                     (generated == data_.generated.end() || generated->second);
   }
   return names_[name] = add_slot(std::move(slot));
 }

@@ -169,6 +169,7 @@ Model Model::load(const std::string& path, const Limits& limits) {
     read_info(*data);
     flatten(*data);
     find_readers(*data);
+    find_untrained(*data);
     find_generated_parameters(*data);
   } catch (const Error& error) {
     throw error.where().starts_with(path) ? error : error.with_prefix(path);

@@ -36,6 +36,8 @@ struct Model::Data {
   /// names.
   std::map<std::string, bool> generated;     // name -> trainable
   std::vector<std::string> generated_names;  // in file order
+  /// Float initializers that are buffers, masks or tables, not parameters.
+  std::set<std::string> untrained;
 
   std::vector<FlatNode> nodes;  // operands before use
   std::deque<pb::NodeProto> inlined;
@@ -51,6 +53,8 @@ struct Model::Data {
 void flatten(Model::Data& data);
 /// Fills readers. @pre flatten was called.
 void find_readers(Model::Data& data);
+/// Fills untrained. @pre readers and weights are filled. O(bytes of the candidates).
+void find_untrained(Model::Data& data);
 /// Fills generated, and their contents in weights.
 void find_generated_parameters(Model::Data& data);
 

@@ -415,6 +415,57 @@ TEST_CASE("import: numbers that torch.onnx wrote as initializers are constants, 
   CHECK(of_mask("bias", kLowest, "Add") == 1);
 }
 
+TEST_CASE("import: buffers, masks and tables of positions are not trained") {
+  const auto is_trained = [](const pb::ModelProto& proto, const std::string& name) {
+    ImportOptions options;
+    options.mode = ImportOptions::Mode::training;
+    const Graph graph = import(proto, options);
+    const auto value = std::ranges::find(graph.values(), name, &Value::source);
+    REQUIRE(value != graph.values().end());
+    return value->trainable;
+  };
+  // What torch.export says of a value counts, whatever is in it.
+  const auto marked = [&](const std::string& kind) {
+    pb::ModelProto proto = parse_graph("(float[2] x) => (float[2] y) <float[2] t = {3, 4}> { y = Mul(x, t) }");
+    pb::ValueInfoProto& info = *proto.mutable_graph()->add_value_info();
+    info.set_name("t");
+    info.mutable_type()->mutable_tensor_type()->set_elem_type(pb::TensorProto::FLOAT);
+    info.mutable_type()->mutable_tensor_type()->mutable_shape()->add_dim()->set_dim_value(2);
+    auto& property = *info.add_metadata_props();
+    property.set_key("pkg.torch.export.graph_signature.InputSpec.kind");
+    property.set_value(kind);
+    return is_trained(proto, "t");
+  };
+  CHECK(marked("PARAMETER"));
+  CHECK(!marked("BUFFER"));
+  CHECK(!marked("CONSTANT_TENSOR"));
+  CHECK(marked("something else"));
+
+  const auto read_by = [&](const std::string& op, const std::string& numbers) {
+    return is_trained(
+        parse_graph("(float[2, 2] x) => (float[2, 2] y) <float[2, 2] t = " + numbers + "> { y = " + op + "(x, t) }"),
+        "t");
+  };
+  CHECK(!read_by("Add", "{0, -1000000000.0, 0, 0}"));
+  CHECK(!read_by("Add", "{-10000.0, -10000.0, 0, -65504.0}"));
+  CHECK(read_by("Add", "{0, -1000000000.0, 0.5, 0}"));  // a number that is neither: no mask
+  CHECK(read_by("Add", "{0, 0, 0, 0}"));                // a bias before its training
+  CHECK(read_by("Mul", "{0, -1000000000.0, 0, 0}"));
+
+  // Rotary positions: cos and sin of 0 and 1, of 0 and 2.
+  const auto rotary = [&](const std::string& sine, const std::string& which) {
+    return is_trained(
+        parse_graph("(float[2, 2] x) => (float[2, 2] y) <float[2, 2] c = {1, 1, 0.540302306, -0.416146837}, "
+                    "float[2, 2] s = " +
+                    sine + "> { a = Mul(x, c) b = Mul(x, s) y = Add(a, b) }"),
+        which);
+  };
+  CHECK(!rotary("{0, 0, 0.841470985, 0.909297427}", "c"));
+  CHECK(!rotary("{0, 0, 0.841470985, 0.909297427}", "s"));
+  CHECK(rotary("{0, 0, 0.8, 0.909297427}", "c"));
+  CHECK(rotary("{0, 0, 0.8, 0.909297427}", "s"));
+}
+
 TEST_CASE("import: batch normalization updates its running averages in training") {
   const pb::ModelProto proto = parse_graph(R"((float[2, 3, 4] x) => (float[2, 3, 4] y)
     <float[3] s = {1, 1, 1}, float[3] b = {0, 0, 0}, float[3] mean = {0, 0, 0}, float[3] var = {1, 1, 1}>
