@@ -26,6 +26,16 @@ namespace {
               near ? fmt::format("did you mean {}? (one of {})", *near, all) : "use one of " + all);
 }
 
+/// The regular expression that finds `name` and nothing else.
+std::string exact_pattern(const std::string& name) {
+  std::string pattern = "^";
+  for (const char c : name) {
+    if (std::string_view("^$\\.*+?()[]{}|/").find(c) != std::string_view::npos) pattern += '\\';
+    pattern += c;
+  }
+  return pattern + "$";
+}
+
 void set_training(const v1::TrainingOptions& training, PlanOptions& options) {
   options.train = true;
   const std::optional<LossKind> loss = parse_loss(training.loss);
@@ -39,22 +49,6 @@ void set_training(const v1::TrainingOptions& training, PlanOptions& options) {
   options.optimizer.clip_norm = training.clip_norm;
   options.frozen = training.frozen;
   options.keep_outputs = training.keep_outputs;
-}
-
-PlanOptions make_options(const v1::CompileOptions& public_options) {
-  PlanOptions options = api::plan_options(public_options.bindings);
-  options.microbatches = public_options.microbatches;
-  options.microbatch_rows = public_options.microbatch_rows;
-  const std::optional<ScheduleKind> schedule = parse_schedule(public_options.schedule);
-  if (!schedule) unknown("schedule", public_options.schedule, {"sequential", "gpipe", "1f1b", "auto"});
-  options.schedule = *schedule;
-  const std::optional<Objective> objective = parse_objective(public_options.objective);
-  if (!objective) unknown("objective", public_options.objective, {"throughput", "latency", "devices"});
-  options.objective = *objective;
-  for (const v1::DevicePin& pin : public_options.pins) options.pins.push_back({pin.pattern, pin.device});
-  options.assignment = public_options.assignment;
-  if (public_options.training) set_training(*public_options.training, options);
-  return options;
 }
 
 /// The checker shares no code with the passes: a plan it refuses is a bug of theirs, not the user's.
@@ -99,8 +93,21 @@ v1::NoPlan make_public(const Infeasible& infeasible, const Cluster& cluster) {
 
 }  // namespace
 
-PlanOptions api::plan_options(const v1::CompileOptions& options) {
-  return make_options(options);
+PlanOptions api::plan_options(const v1::CompileOptions& public_options) {
+  PlanOptions options = api::plan_options(public_options.bindings);
+  options.microbatches = public_options.microbatches;
+  options.microbatch_rows = public_options.microbatch_rows;
+  const std::optional<ScheduleKind> schedule = parse_schedule(public_options.schedule);
+  if (!schedule) unknown("schedule", public_options.schedule, {"sequential", "gpipe", "1f1b", "auto"});
+  options.schedule = *schedule;
+  const std::optional<Objective> objective = parse_objective(public_options.objective);
+  if (!objective) unknown("objective", public_options.objective, {"throughput", "latency", "devices"});
+  options.objective = *objective;
+  for (const v1::DevicePin& pin : public_options.pins) options.pins.push_back({pin.pattern, pin.device});
+  for (const auto& [node, device] : public_options.kept) options.pins.push_back({exact_pattern(node), device});
+  options.assignment = public_options.assignment;
+  if (public_options.training) set_training(*public_options.training, options);
+  return options;
 }
 
 namespace v1 {
@@ -124,7 +131,7 @@ std::string CompileResult::report_text() const {
 }
 
 CompileResult compile(const Model& model, const Cluster& cluster, const CompileOptions& options) {
-  const PlanOptions plan_options = make_options(options);
+  const PlanOptions plan_options = api::plan_options(options);
   const ReferenceEvaluator evaluator;
   PipelineHooks hooks;
   hooks.progress = options.progress;

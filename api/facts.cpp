@@ -96,6 +96,7 @@ std::vector<v1::DevicePlan> device_plans(const Plan& plan) {
     row.id = static_cast<int>(d);
     row.name = device.name;
     row.hardware = device.hardware;
+    row.backend = device.backend;
     row.stage = -1;
     row.parameter_bytes = device.memory.parameter_bytes;
     row.gradient_bytes = device.memory.gradient_bytes;

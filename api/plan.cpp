@@ -7,6 +7,7 @@
 #include "api/check_types.h"
 #include "api/dot.h"
 #include "api/facts.h"
+#include "api/html_report.h"
 #include "api/impl.h"
 #include "api/report.h"
 #include "compiler/base/error.h"
@@ -23,6 +24,30 @@ v1::Plan api::make_public(Plan plan) {
 }
 
 namespace v1 {
+
+std::map<std::string, int> changed_devices(const std::string& path, const Model& model, int device_count) {
+  const mpc::Plan plan = parse_plan(read_text_file(path, kMaxJsonBytes), path);
+  Plan(std::make_shared<Plan::Impl>(Plan::Impl{plan})).require_model(model);
+  if (static_cast<int>(plan.devices.size()) != device_count) {
+    throw Error(ErrorId::M062, path,
+                fmt::format("is a plan for {} devices, not for {}", plan.devices.size(), device_count));
+  }
+  std::map<std::string, int> changed;
+  for (const Instruction& instruction : plan.instructions) {
+    if (instruction.action != Action::run || instruction.index >= plan.nodes.size() ||
+        instruction.queue >= plan.queues.size())
+      continue;
+    const PlanNode& node = plan.nodes[instruction.index];
+    if (node.device == plan.queues[instruction.queue].device) continue;
+    if (node.phase != PlanPhase::forward) {
+      throw Error(ErrorId::M004, fmt::format("{}: node \"{}\"", path, node.name),
+                  "is a gradient or an update, which runs where its forward node does",
+                  fmt::format("change the device of {}", node.origin));
+    }
+    changed[node.name] = static_cast<int>(node.device.index());
+  }
+  return changed;
+}
 
 Plan Plan::load(const std::string& path) {
   return parse(read_text_file(path, kMaxJsonBytes), path);
@@ -102,7 +127,7 @@ std::vector<TensorInfo> Plan::inputs() const {
     if (input.role != PlanInput::Role::data && input.role != PlanInput::Role::labels) continue;
     result.push_back({input.name, api::public_dtype(plan.values[input.value].dtype),
                       api::batch_shape(plan, input.value, input.is_batched), input.is_batched,
-                      api::value_bound(plan, input.value)});
+                      api::value_bound(plan, input.value), input.role == PlanInput::Role::labels});
   }
   return result;
 }
@@ -113,7 +138,7 @@ std::vector<TensorInfo> Plan::outputs() const {
   for (const PlanOutput& output : plan.outputs) {
     const bool is_batched = output.combine == PlanOutput::Combine::concatenate;
     result.push_back({output.name, api::public_dtype(plan.values[output.value].dtype),
-                      api::batch_shape(plan, output.value, is_batched), is_batched, 0});
+                      api::batch_shape(plan, output.value, is_batched), is_batched, 0, false});
   }
   return result;
 }
@@ -150,6 +175,10 @@ std::string Plan::trace_json() const {
 std::string Plan::report_text() const {
   return api::report_text(impl().plan);
 }
+std::string Plan::report_html() const {
+  return api::html_report(impl().plan, nullptr);
+}
+
 std::string Plan::report_json() const {
   return api::report_json(impl().plan);
 }

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "api/html_report.h"
 #include "api/impl.h"
 #include "compiler/base/error.h"
 #include "compiler/base/text.h"
@@ -89,6 +90,8 @@ struct Session::Impl {
                             value.shapes.front().to_vector(), trained.contains(slice.value)});
     }
   }
+
+  Timeline measured_timeline() const;
 
   const std::string& value_name(const std::string& parameter) const {
     const auto found = value_of.find(parameter);
@@ -190,21 +193,22 @@ int64_t Session::steps_done() const {
   return impl_->session.steps_done();
 }
 
-std::string Session::trace_json() const {
-  if (!impl_->records_trace || impl_->session.measured().empty()) {
+/// The measured last step. @throws Error(M046) when nothing was recorded.
+Timeline Session::Impl::measured_timeline() const {
+  if (!records_trace || session.measured().empty()) {
     throw Error(ErrorId::M046, "trace", "no step was recorded", "set record_trace and run a step");
   }
-  const mpc::Plan& plan = impl_->session.plan();
+  const mpc::Plan& tables = session.plan();
   Timeline timeline;
-  timeline.device_busy_s.assign(plan.devices.size(), 0);
-  for (const executor::MeasuredEntry& entry : impl_->session.measured()) {
-    const Action action = plan.instructions[entry.instruction].action;
+  timeline.device_busy_s.assign(tables.devices.size(), 0);
+  for (const executor::MeasuredEntry& entry : session.measured()) {
+    const Instruction& instruction = tables.instructions[entry.instruction];
+    const Action action = instruction.action;
     if (action != Action::run && action != Action::send && action != Action::recv) continue;
     timeline.entries.push_back({entry.instruction, entry.start_s, entry.end_s});
     timeline.step_seconds = std::max(timeline.step_seconds, entry.end_s);
     if (action == Action::run) {
-      timeline.device_busy_s[plan.queues[plan.instructions[entry.instruction].queue].device.index()] +=
-          entry.end_s - entry.start_s;
+      timeline.device_busy_s[tables.queues[instruction.queue].device.index()] += entry.end_s - entry.start_s;
     }
   }
   std::ranges::stable_sort(timeline.entries, {}, &TimelineEntry::instruction);
@@ -215,7 +219,16 @@ std::string Session::trace_json() const {
     devices += seconds > 0 ? 1 : 0;
   }
   if (devices > 0 && timeline.step_seconds > 0) timeline.bubble = 1 - busy / (devices * timeline.step_seconds);
-  return mpc::trace_json(plan, timeline, "measured");
+  return timeline;
+}
+
+std::string Session::trace_json() const {
+  return mpc::trace_json(impl_->session.plan(), impl_->measured_timeline(), "measured");
+}
+
+std::string Session::report_html() const {
+  const Timeline measured = impl_->measured_timeline();
+  return api::html_report(impl_->session.plan(), &measured);
 }
 
 std::vector<OpTime> Session::op_times() const {
@@ -229,6 +242,10 @@ std::vector<OpTime> Session::op_times() const {
     time.op = op;
     time.calls += 1;
     time.seconds += entry.end_s - entry.start_s;
+    const std::vector<double>& predicted = plan.nodes[instruction.index].seconds;
+    const size_t variant =
+        instruction.microbatch == kPerStep ? 0 : static_cast<size_t>(plan.variant_of(instruction.microbatch));
+    time.predicted_seconds += predicted[predicted.size() > 1 ? variant : 0];
   }
   std::vector<OpTime> result;
   for (const auto& [op, time] : times) result.push_back(time);

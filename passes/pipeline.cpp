@@ -147,6 +147,27 @@ Division divide(std::optional<int64_t> batch, const PlanOptions& options, const 
   return division;
 }
 
+std::set<std::string> input_names(const Graph& graph) {
+  std::set<std::string> names;
+  for (const ValueId input : graph.inputs) names.insert(graph.value(input).name);
+  return names;
+}
+
+// Where the model uses the name of an input that a pass adds, the pass's gets a suffix; it still begins with the name.
+std::map<std::string, PlanInput::Role> added_inputs(const Graph& graph, const std::set<std::string>& of_model) {
+  constexpr std::pair<std::string_view, PlanInput::Role> kAdded[] = {
+      {kLabelsInput, PlanInput::Role::labels},
+      {kStepInput, PlanInput::Role::step},
+      {kLearningRateScaleInput, PlanInput::Role::learning_rate_scale}};
+  std::map<std::string, PlanInput::Role> added;
+  for (const std::string& name : input_names(graph)) {
+    for (const auto& [base, role] : kAdded) {
+      if (!of_model.contains(name) && name.starts_with(base)) added.emplace(name, role);
+    }
+  }
+  return added;
+}
+
 class FrontHalf {
  public:
   FrontHalf(const std::function<Graph(int64_t)>& graph_of, const PlanOptions& options, const Observed& observed)
@@ -168,7 +189,9 @@ class FrontHalf {
       }
       if (options_.train) {
         ShapeChoices choices;
+        const std::set<std::string> of_model = input_names(graphs.main);
         graphs.main = train(std::move(graphs.main), division, division.rows, choices);
+        graphs.own_inputs = added_inputs(graphs.main, of_model);
         choices.is_replay = true;
         if (has_tail) graphs.tail = train(std::move(*graphs.tail), division, division.tail_rows(), choices);
       }
@@ -318,9 +341,8 @@ void describe_inputs(Plan& plan, const FrontGraphs& graphs) {
   plan.batch = graphs.batch;
   plan.microbatch_rows = graphs.microbatch_rows;
   for (PlanInput& input : plan.inputs) {
-    if (input.name == kStepInput) input.role = PlanInput::Role::step;
-    if (input.name == kLearningRateScaleInput) input.role = PlanInput::Role::learning_rate_scale;
-    if (input.name == kLabelsInput) input.role = PlanInput::Role::labels;
+    const auto own = graphs.own_inputs.find(input.name);
+    if (own != graphs.own_inputs.end()) input.role = own->second;
     const PlanValue& value = plan.values[input.value];
     const auto rows_match = [&](size_t v, int64_t rows) { return value.shapes[v].rank() > 0 && value.shapes[v][0] == rows; };
     input.is_batched = !value.per_step && graphs.batch > 0 && rows_match(0, graphs.microbatch_rows) &&

@@ -81,6 +81,8 @@ struct FrontGraphs {
   int64_t batch = 0;            // rows of a step; 0: the model has no batch dimension
   int64_t microbatch_rows = 0;
   int microbatches = 1;
+  /// The inputs that mpc added to those of the model, by name. A model may use the same words for its own.
+  std::map<std::string, PlanInput::Role> own_inputs = {};
 };
 
 /// The front half for any source of graphs: `graph_of(rows)` gives the graph, in stage imported, for that many rows

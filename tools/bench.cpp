@@ -1,13 +1,14 @@
 #include <algorithm>
 #include <ctime>
+#include <map>
 #include <memory>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "api/table.h"
 #include "compiler/base/error.h"
+#include "compiler/base/file.h"
 #include "compiler/base/text.h"
 #include "tools/command.h"
 #include "tools/console.h"
@@ -20,6 +21,7 @@ namespace {
 
 struct Flags {
   std::string model;
+  std::string report;
   int warmup = 3;
   int repetitions = 20;
   bool train = false;
@@ -37,19 +39,34 @@ double percentile(const std::vector<double>& sorted, double share) {
   return sorted[std::min(rank, sorted.size() - 1)];
 }
 
-std::string op_table(const std::vector<OpTime>& times) {
-  double all = 0;
-  for (const OpTime& time : times) all += time.seconds;
-  api::Table table({"op", "calls", "time", "share"});
-  for (const OpTime& time : times) {
-    table.add({time.op, count_text(time.calls), seconds_text(time.seconds),
-               fmt::format("{:.1f} %", all > 0 ? 100 * time.seconds / all : 0)});
+/// Medians over the steps that were measured.
+class OpMedians {
+ public:
+  void add(const std::vector<OpTime>& times) {
+    for (const OpTime& time : times) {
+      auto& [last, seconds] = of_op_[time.op];
+      last = time;
+      seconds.push_back(time.seconds);
+    }
   }
-  return table.text();
-}
+  /// Largest first.
+  std::vector<OpTime> done() const {
+    std::vector<OpTime> result;
+    for (auto [op, times] : of_op_) {
+      std::ranges::sort(times.second);
+      times.first.seconds = percentile(times.second, 0.5);
+      result.push_back(times.first);
+    }
+    std::ranges::stable_sort(result, [](const OpTime& a, const OpTime& b) { return a.seconds > b.seconds; });
+    return result;
+  }
+
+ private:
+  std::map<std::string, std::pair<OpTime, std::vector<double>>> of_op_;
+};
 
 int bench(const Flags& flags, Console& console) {
-  require_other_file(console.json_path, flags.model);
+  for (const std::string& output : {flags.report, console.json_path}) require_other_file(output, flags.model);
   const Cluster cluster = flags.devices.for_running(console);
   const Model model = flags.reading.load(flags.model);
   CompileOptions options;
@@ -63,8 +80,9 @@ int bench(const Flags& flags, Console& console) {
   Session session(*plan, model, session_options);
   for (const TensorInfo& input : plan->inputs()) session.bind(input.name, random_input(input, flags.seed));
   std::vector<double> seconds;
-  // Of all threads: what a busy machine does not distort. Over all steps at once, because the system's account of a thread that
-  // runs on another core lags by a tick, which is longer than a short step.
+  OpMedians ops_measured;
+  // Of all threads: what a busy machine does not distort. Over all steps at once, because the system's account of a
+  // thread that runs on another core lags by a tick, which is longer than a short step.
   double cpu_seconds = 0;
   {
     Progress progress(console, "measuring", flags.warmup + flags.repetitions, "steps");
@@ -72,7 +90,10 @@ int bench(const Flags& flags, Console& console) {
     for (int i = 0; i < flags.warmup + flags.repetitions; ++i) {
       if (i == flags.warmup) cpu_begin = std::clock();
       const StepResult result = session.step();
-      if (i >= flags.warmup) seconds.push_back(result.seconds);
+      if (i >= flags.warmup) {
+        seconds.push_back(result.seconds);
+        ops_measured.add(session.op_times());
+      }
       progress.update(i + 1);
     }
     cpu_seconds = static_cast<double>(std::clock() - cpu_begin) / CLOCKS_PER_SEC / flags.repetitions;
@@ -82,19 +103,18 @@ int bench(const Flags& flags, Console& console) {
   const double p90 = percentile(seconds, 0.9);
   const double p99 = percentile(seconds, 0.99);
   const double rows = static_cast<double>(std::max<int64_t>(1, plan->batch()));
-  const std::vector<OpTime> times = session.op_times();
-  console.say(execution_text(*plan, session, median) + "\n" + op_table(times) +
+  const Measured measured{median, ops_measured.done()};
+  if (!flags.report.empty()) write_file_atomic(flags.report, session.report_html());
+  console.say(execution_text(*plan, session, measured) +
               fmt::format("\n{} steps: median {}, p90 {}, p99 {}; {:.4g} rows/s\n", flags.repetitions,
                           seconds_text(median), seconds_text(p90), seconds_text(p99), median > 0 ? rows / median : 0));
-  Json answer = execution_json(*plan, session, median);
+  Json answer = execution_json(*plan, session, measured);
   answer["repetitions"] = flags.repetitions;
   answer["median_seconds"] = median;
   answer["cpu_seconds"] = cpu_seconds;
   answer["p90_seconds"] = p90;
   answer["p99_seconds"] = p99;
   answer["rows_per_second"] = median > 0 ? rows / median : 0;
-  Json& ops = answer["ops"] = Json::array();
-  for (const OpTime& time : times) ops.push_back({{"op", time.op}, {"calls", time.calls}, {"seconds", time.seconds}});
   console.json(answer);
   return 0;
 }
@@ -108,8 +128,10 @@ Body add_bench(CLI::App& app) {
   app.add_option("--repetitions", flags->repetitions, "steps that are measured")->check(CLI::Range(1, 1 << 20));
   app.add_flag("--train", flags->train, "measure training steps")->group("Training");
   app.add_option("--seed", flags->seed, "of the random inputs");
+  app.add_option("--report", flags->report, "write the plan and the last step as an HTML page")->type_name("FILE.html");
   flags->training.add(app);
   flags->devices.add(app);
+  flags->devices.add_profile(app);
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);

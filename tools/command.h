@@ -31,6 +31,7 @@ Body add_inspect(CLI::App& app);
 Body add_ops(CLI::App& app);
 Body add_opt(CLI::App& app);
 Body add_partition(CLI::App& app);
+Body add_profile(CLI::App& app);
 Body add_run(CLI::App& app);
 Body add_simulate(CLI::App& app);
 Body add_train(CLI::App& app);

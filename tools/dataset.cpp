@@ -48,21 +48,26 @@ Tensor number_targets(const TensorInfo& input, int64_t rows, uint64_t seed) {
 
 }  // namespace
 
-Dataset Dataset::from_files(const std::map<std::string, Tensor>& files, const Plan& plan) {
+Dataset Dataset::from_files(const DataFiles& files, const Plan& plan) {
   Dataset data;
   data.rows_ = -1;
   for (const TensorInfo& input : plan.inputs()) {
-    const auto file = files.find(input.name);
-    if (file == files.end()) {
-      throw Error(ErrorId::M004, fmt::format("input \"{}\"", input.name), "has no data",
-                  input.name == kLabels ? "give --labels FILE"
-                                        : fmt::format("give --data {}=FILE, or --data synthetic", input.name));
+    const Tensor* file = nullptr;
+    if (input.is_labels) {
+      if (files.labels) file = &*files.labels;
+    } else if (const auto found = files.inputs.find(input.name); found != files.inputs.end()) {
+      file = &found->second;
+    }
+    if (file == nullptr) {
+      throw Error(
+          ErrorId::M004, fmt::format("input \"{}\"", input.name), "has no data",
+          input.is_labels ? "give --labels FILE" : fmt::format("give --data {}=FILE, or --data synthetic", input.name));
     }
     if (!input.is_batched || input.shape.empty()) {
-      data.whole_.emplace(input.name, file->second);
+      data.whole_.emplace(input.name, *file);
       continue;
     }
-    Tensor tensor = fit_rows(file->second, input);
+    Tensor tensor = fit_rows(*file, input);
     if (data.rows_ >= 0 && tensor.shape[0] != data.rows_) {
       throw Error(ErrorId::M004, fmt::format("input \"{}\"", input.name),
                   fmt::format("has {} rows, other inputs have {}", tensor.shape[0], data.rows_));
@@ -78,10 +83,12 @@ Dataset Dataset::synthetic(const Plan& plan, int64_t rows, uint64_t seed) {
   Dataset data;
   data.rows_ = rows;
   const std::vector<TensorInfo> inputs = plan.inputs();
-  const auto labels = std::ranges::find(inputs, kLabels, &TensorInfo::name);
+  const auto labels = std::ranges::find_if(inputs, &TensorInfo::is_labels);
   const bool has_classes =
       labels != inputs.end() && labels->is_batched && is_integer(labels->dtype) && labels->shape.size() == 1;
-  if (has_classes) data.batched_[kLabels] = random_tensor(labels->dtype, {rows}, seed, kLabels, labels->bound);
+  if (has_classes) {
+    data.batched_[labels->name] = random_tensor(labels->dtype, {rows}, seed, labels->name, labels->bound);
+  }
   for (const TensorInfo& input : inputs) {
     if (data.batched_.contains(input.name)) continue;
     if (!input.is_batched || input.shape.empty()) {
@@ -90,8 +97,8 @@ Dataset Dataset::synthetic(const Plan& plan, int64_t rows, uint64_t seed) {
       data.batched_.emplace(input.name,
                             random_tensor(input.dtype, with_rows(input, rows), seed, input.name, input.bound));
     } else if (has_classes) {
-      data.batched_.emplace(input.name, class_patterns(input, data.batched_[kLabels], labels->bound, seed));
-    } else if (input.name == kLabels) {
+      data.batched_.emplace(input.name, class_patterns(input, data.batched_[labels->name], labels->bound, seed));
+    } else if (input.is_labels) {
       data.batched_.emplace(input.name, number_targets(input, rows, seed));
     } else {
       data.batched_.emplace(input.name, random_tensor(input.dtype, with_rows(input, rows), seed, input.name));

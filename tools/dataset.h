@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,12 +11,17 @@
 
 namespace mpc::tools {
 
+/// What the user gave: `--data NAME=FILE` by input name, and `--labels FILE`.
+struct DataFiles {
+  std::map<std::string, Tensor> inputs = {};
+  std::optional<Tensor> labels = {};
+};
+
 /// The rows a model is trained on: per plan input a tensor whose dimension 0 counts them.
 class Dataset {
  public:
-  /// From files: `--data NAME=FILE` (or only FILE for a model with one input) and `--labels FILE`.
   /// @throws Error(M004) for what is missing, does not fit or differs in its number of rows.
-  static Dataset from_files(const std::map<std::string, Tensor>& files, const Plan& plan);
+  static Dataset from_files(const DataFiles& files, const Plan& plan);
   /// Deterministic made-up rows that can be learnt: with class labels, each row is the pattern of its class plus noise.
   static Dataset synthetic(const Plan& plan, int64_t rows, uint64_t seed);
 
@@ -27,8 +34,5 @@ class Dataset {
   std::map<std::string, Tensor> whole_;    // inputs without a batch dimension: the same for every step
   int64_t rows_ = 0;
 };
-
-/// The name of the input that the loss reads its labels from.
-inline constexpr const char* kLabels = "labels";
 
 }  // namespace mpc::tools

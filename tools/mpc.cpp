@@ -31,6 +31,7 @@ constexpr Command kCommands[] = {
     {"verify", "compare a model's outputs with expected ones", add_verify},
     {"check", "find everything that is wrong with a model or plan without running it", add_check},
     {"simulate", "replay a plan against its cost model: timeline, bubble, memory", add_simulate},
+    {"profile", "measure the rates of this machine, for --profile", add_profile},
     {"bench", "measure steps: median, p90, p99, throughput, time per op", add_bench},
     {"opt", "run compiler passes on a graph in text form", add_opt},
     {"ops", "the operators and what exists for each", add_ops},
@@ -38,7 +39,7 @@ constexpr Command kCommands[] = {
 };
 
 // Names that belong to the command line but are not in this build.
-constexpr const char* kPlannedCommands[] = {"profile", "split"};
+constexpr const char* kPlannedCommands[] = {"split"};
 
 /// What --json, --quiet and -v say, whatever else is wrong with the command line.
 void read_json_flag(int argc, char** argv, Console& console) {

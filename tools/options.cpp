@@ -139,6 +139,12 @@ void DeviceFlags::add(CLI::App& app) {
   list->check([](const std::string& text) { return text.empty() ? std::string("names no device") : std::string(); });
 }
 
+void DeviceFlags::add_profile(CLI::App& app) {
+  app.add_option("--profile", profile, "measured rates that `mpc profile` wrote, for predicted times and the split")
+      ->type_name("FILE")
+      ->group("Devices");
+}
+
 Cluster DeviceFlags::for_planning(const Console& console) const {
   if (!is_given()) {
     throw Error(ErrorId::M001, "", "nothing says which devices to plan for",
@@ -151,6 +157,11 @@ Cluster DeviceFlags::for_planning(const Console& console) const {
   if (has_gpu(chosen) && gpu_type.empty() && cluster.empty()) {
     console.note(fmt::format("no GPU is at hand: planning for {} (--gpu-type chooses another kind)", kind));
   }
+  return finished(chosen, console);
+}
+
+Cluster DeviceFlags::finished(Cluster chosen, const Console& console) const {
+  if (!profile.empty()) chosen = chosen.with_profile(Profile::load(profile));
   for (const std::string& text : chosen.notes()) console.note(text);
   return memory ? chosen.with_memory(*memory) : chosen;
 }
@@ -171,8 +182,7 @@ Cluster DeviceFlags::for_running(const Console& console) const {
     require_gpus(chosen, local);
     if (cluster.empty()) chosen = choose(kind_of(local, gpu_type, console)).with_memory(free_shares(chosen, local));
   }
-  for (const std::string& text : chosen.notes()) console.note(text);
-  return memory ? chosen.with_memory(*memory) : chosen;
+  return finished(chosen, console);
 }
 
 void ModelFlags::add(CLI::App& app) {

@@ -18,20 +18,27 @@ class Console;
 // Groups of flags that several commands share. Each is a struct that CLI11 writes into; it must outlive parsing, so
 // commands hold them behind a shared_ptr that their body owns too.
 
-/// Which devices: --gpus, --gpu-type, --devices, --cluster, --memory.
+/// Which devices: --gpus, --gpu-type, --devices, --cluster, --memory, --profile.
 struct DeviceFlags {
   std::optional<int> gpus;
   std::string gpu_type;
   std::string devices;
   std::string cluster;
   std::optional<std::string> memory;
+  std::string profile;
 
   void add(CLI::App& app);
+  /// For commands that predict times: --profile.
+  void add_profile(CLI::App& app);
   bool is_given() const { return gpus || !devices.empty() || !cluster.empty(); }
   /// For planning: no GPU needs to be at hand. @throws Error(M001) when nothing says how many.
   Cluster for_planning(const Console& console) const;
   /// For running: `cpu:1` when nothing is said. @throws Error(M080) for GPUs that are not there.
   Cluster for_running(const Console& console) const;
+
+ private:
+  /// The devices with --memory and --profile applied; says what was assumed.
+  Cluster finished(Cluster chosen, const Console& console) const;
 };
 
 /// How a model is read: --limit, --external-root.

@@ -27,7 +27,7 @@ struct Flags {
   std::string onnx;
   std::string trace;
   std::string report;
-  std::string profile;
+  std::string edited_plan;
   std::string cost_graph;
   bool contiguous = false;
   std::optional<std::string> budget;
@@ -43,16 +43,6 @@ struct Flags {
   SplitFlags split;
   TrainingFlags training;
 };
-
-/// Flags that are words of the command line but that this version does not carry out. @throws Error(M046).
-void refuse_unsupported(const Flags& flags) {
-  const auto refuse = [](const std::string& value, const char* flag) {
-    if (!value.empty())
-      throw Error(ErrorId::M046, fmt::format("{} {}", flag, value), "is not supported by this version of mpc");
-  };
-  refuse(flags.profile, "--profile");
-  refuse(flags.report, "--report");
-}
 
 DotOptions dot_options(const Flags& flags) {
   DotOptions options;
@@ -88,16 +78,22 @@ void write_outputs(const Flags& flags, const Model& model, const Plan& plan, con
     write_file_atomic(flags.dot, plan.dot(dot_options(flags)));
   }
   if (!flags.trace.empty()) write_file_atomic(flags.trace, plan.trace_json());
+  if (!flags.report.empty()) write_file_atomic(flags.report, plan.report_html());
   if (!flags.onnx.empty()) plan.save_annotated(model, flags.onnx);
 }
 
-std::string explanation(const Plan& plan) {
-  const std::vector<DevicePlan> devices = plan.devices();
-  std::string text = "\nplacement:\n";
-  for (const auto& [node, device] : plan.assignment()) {
-    text += fmt::format("  {:<10} {}\n", devices[static_cast<size_t>(device)].name, escaped(node, 200));
+/// What a person changed in a plan file is kept; the rest is planned around it.
+void keep_changes(const Flags& flags, const Model& model, const Cluster& cluster, const Console& console,
+                  CompileOptions& options) {
+  if (flags.edited_plan.empty()) return;
+  options.assignment.clear();  // the plan was made with what annotations say
+  options.kept = changed_devices(flags.edited_plan, model, cluster.device_count());
+  if (options.kept.empty()) {
+    console.note(flags.edited_plan + " has no changed \"device\": everything is planned");
+    return;
   }
-  return text;
+  console.note(fmt::format("{} nodes stay where {} puts them, the rest is planned around them", options.kept.size(),
+                           flags.edited_plan));
 }
 
 /// "10s", "250ms", "2m" or a plain number of seconds. @throws Error(M003).
@@ -155,7 +151,8 @@ int partition_cost_graph(const Flags& flags, Console& console) {
 int partition_parallel(const Flags& flags, const Model& model, const Cluster& cluster, const CompileOptions& options,
                        Console& console) {
   for (const auto& [flag, file] : {std::pair("-o", flags.output), std::pair("--dot", flags.dot),
-                                   std::pair("--onnx", flags.onnx), std::pair("--trace", flags.trace)}) {
+                                   std::pair("--onnx", flags.onnx), std::pair("--trace", flags.trace),
+                                   std::pair("--report", flags.report), std::pair("--plan", flags.edited_plan)}) {
     if (!file.empty())
       throw Error(ErrorId::M046, fmt::format("{} {}", flag, file),
                   "does not go with --parallel: such plans are not run yet");
@@ -167,11 +164,13 @@ int partition_parallel(const Flags& flags, const Model& model, const Cluster& cl
 }
 
 int partition(const Flags& flags, Console& console) {
-  refuse_unsupported(flags);
   if (!flags.cost_graph.empty()) return partition_cost_graph(flags, console);
   if (!flags.model) throw Error(ErrorId::M001, "mpc partition", "no model is given");
-  const std::string outputs[] = {flags.output, flags.dot, flags.trace, flags.onnx, console.json_path};
-  for (const std::string& output : outputs) require_other_file(output, *flags.model);
+  const std::string outputs[] = {flags.output, flags.dot, flags.trace, flags.onnx, flags.report, console.json_path};
+  for (const std::string& output : outputs) {
+    require_other_file(output, *flags.model);
+    if (!flags.edited_plan.empty()) require_other_file(output, flags.edited_plan);
+  }
   if (flags.dot == "-") console.keep_stdout_for_data();
   const Cluster cluster = flags.devices.for_planning(console);
   CompileOptions options;
@@ -181,12 +180,20 @@ int partition(const Flags& flags, Console& console) {
   const Model model = flags.reading.load(*flags.model);
   if (flags.parallel) return partition_parallel(flags, model, cluster, options, console);
   keep_annotations(flags, model, cluster, console, options);
+  keep_changes(flags, model, cluster, console, options);
   const std::optional<Plan> plan = compile_or_report(console, model, cluster, options);
   if (!plan) return exit_code(ErrorId::M050);
   write_outputs(flags, model, *plan, console);
   console.say(plan->report_text());
-  if (flags.explain) console.say(explanation(*plan));
-  console.json_text(plan->report_json());
+  if (!flags.explain) {
+    console.json_text(plan->report_json());
+    return 0;
+  }
+  const Explanation explanation = explain(model, cluster, options, *plan);
+  console.say(explanation.text);
+  Json answer = Json::parse(plan->report_json());
+  answer["explanation"] = Json::parse(explanation.json);
+  console.json(answer);
   return 0;
 }
 
@@ -196,6 +203,7 @@ Body add_partition(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   app.add_option("model", flags->model, "the ONNX file")->type_name("MODEL");
   flags->devices.add(app);
+  flags->devices.add_profile(app);
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);
@@ -219,7 +227,6 @@ Body add_partition(CLI::App& app) {
   app.add_option("--trace", flags->trace, "write the predicted step as a trace for Perfetto")
       ->type_name("FILE")
       ->group("Results");
-  app.add_flag("--explain", flags->explain, "print where every node runs")->group("Results");
   app.add_flag("--parallel", flags->parallel,
                "plan stages that are replicated (data) and sharded (tensor) too; reported only")
       ->group("Many GPUs");
@@ -231,9 +238,16 @@ Body add_partition(CLI::App& app) {
                  "with --parallel: bytes per second from a GPU to another node")
       ->type_name("N")
       ->group("Many GPUs");
+  app.add_flag("--explain", flags->explain, "say for every cut what it costs, and what the best other plans would")
+      ->group("Results");
+  app.add_option(
+         "--plan", flags->edited_plan,
+         "a plan of this model in which \"device\" of some nodes was changed: they stay there, the rest is planned")
+      ->type_name("EDITED.json");
   app.add_flag("--ignore-annotations", flags->ignore_annotations, "search a placement even if the model carries one");
-  app.add_option("--report", flags->report, "not supported by this version")->type_name("FILE.html")->group("");
-  app.add_option("--profile", flags->profile, "not supported by this version")->type_name("FILE")->group("");
+  app.add_option("--report", flags->report, "write the plan as an HTML page: graph, timeline, memory, transfers")
+      ->type_name("FILE.html")
+      ->group("Results");
   app.add_option("--cost-graph", flags->cost_graph, "split a graph of measured costs instead of a model (docs/cli.md)")
       ->type_name("GRAPH.json")
       ->group("Cost graphs");

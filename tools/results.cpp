@@ -1,5 +1,7 @@
 #include "tools/results.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -20,9 +22,31 @@ int64_t row_elements(const std::vector<int64_t>& shape) {
   return count;
 }
 
+/// How far the prediction is from the measurement, as a share of it; 0 when nothing was measured.
+double relative_error(double predicted, double measured) {
+  return measured > 0 ? predicted / measured - 1 : 0;
+}
+
+std::string error_text(double predicted, double measured) {
+  return measured > 0 ? fmt::format("{:+.1f} %", 100 * relative_error(predicted, measured)) : "-";
+}
+
+std::string op_table(const std::vector<OpTime>& times) {
+  if (times.empty()) return "";
+  double all = 0;
+  for (const OpTime& time : times) all += time.seconds;
+  api::Table table({"op", "calls", "predicted", "measured", "share", "error"});
+  for (const OpTime& time : times) {
+    table.add({time.op, count_text(time.calls), seconds_text(time.predicted_seconds), seconds_text(time.seconds),
+               fmt::format("{:.1f} %", all > 0 ? 100 * time.seconds / all : 0),
+               error_text(time.predicted_seconds, time.seconds)});
+  }
+  return "\n" + table.text();
+}
+
 }  // namespace
 
-Json execution_json(const Plan& plan, const Session& session, double measured_step_seconds) {
+Json execution_json(const Plan& plan, const Session& session, const Measured& measured) {
   Json devices = Json::array();
   Json predicted_peaks = Json::array();
   for (const DevicePlan& device : plan.devices()) {
@@ -44,14 +68,29 @@ Json execution_json(const Plan& plan, const Session& session, double measured_st
                          {"phase", transfer.phase}});
   }
   Json used = Json::array();
-  for (const ArenaInfo& arena : session.memory()) used.push_back(arena.used_bytes);
+  Json peak_errors = Json::array();
+  for (const ArenaInfo& arena : session.memory()) {
+    used.push_back(arena.used_bytes);
+    peak_errors.push_back(arena.arena_bytes - arena.used_bytes);
+  }
+  Json ops = Json::array();
+  for (const OpTime& time : measured.ops) {
+    ops.push_back({{"op", time.op},
+                   {"calls", time.calls},
+                   {"seconds", time.seconds},
+                   {"predicted_seconds", time.predicted_seconds},
+                   {"error", relative_error(time.predicted_seconds, time.seconds)}});
+  }
   return {{"devices", devices},
           {"transfers", transfers},
           {"predicted", {{"step_seconds", plan.step_seconds()}, {"peak_bytes", predicted_peaks}}},
-          {"measured", {{"step_seconds", measured_step_seconds}, {"peak_bytes", used}}}};
+          {"measured", {{"step_seconds", measured.step_seconds}, {"peak_bytes", used}}},
+          {"error",
+           {{"step_seconds", relative_error(plan.step_seconds(), measured.step_seconds)}, {"peak_bytes", peak_errors}}},
+          {"ops", ops}};
 }
 
-std::string execution_text(const Plan& plan, const Session& session, double measured_step_seconds) {
+std::string execution_text(const Plan& plan, const Session& session, const Measured& measured) {
   api::Table table({"device", "nodes", "predicted peak", "used", "kernels"}, {4});
   const std::vector<ArenaInfo> arenas = session.memory();
   std::vector<std::map<std::string, int64_t>> kernels(arenas.size());
@@ -70,9 +109,27 @@ std::string execution_text(const Plan& plan, const Session& session, double meas
   int64_t bytes = 0;
   const std::vector<TransferPlan> transfers = plan.transfers();
   for (const TransferPlan& transfer : transfers) bytes += transfer.bytes;
-  return table.text() + fmt::format("transfers {} ({} per step); step predicted {}, measured {}\n", transfers.size(),
-                                    bytes_text(bytes), seconds_text(plan.step_seconds()),
-                                    seconds_text(measured_step_seconds));
+  return table.text() +
+         fmt::format("transfers {} ({} per step); step predicted {}, measured {} ({})\n", transfers.size(),
+                     bytes_text(bytes), seconds_text(plan.step_seconds()), seconds_text(measured.step_seconds),
+                     error_text(plan.step_seconds(), measured.step_seconds)) +
+         op_table(measured.ops);
+}
+
+std::string execution_summary(const Plan& plan, const Session& session, const Measured& measured) {
+  ArenaInfo fullest;
+  for (const ArenaInfo& arena : session.memory()) {
+    if (arena.arena_bytes >= fullest.arena_bytes) fullest = arena;
+  }
+  return fmt::format("step predicted {}, measured {} ({}); fullest device predicted {}, used {}",
+                     seconds_text(plan.step_seconds()), seconds_text(measured.step_seconds),
+                     error_text(plan.step_seconds(), measured.step_seconds), bytes_text(fullest.arena_bytes),
+                     bytes_text(fullest.used_bytes));
+}
+
+bool records_for_free(const Plan& plan) {
+  const std::vector<DevicePlan> devices = plan.devices();
+  return std::ranges::all_of(devices, [](const DevicePlan& device) { return device.backend == "cpu"; });
 }
 
 Tensor fit_rows(Tensor data, const TensorInfo& input) {

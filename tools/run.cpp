@@ -30,6 +30,7 @@ struct Flags {
   bool check_finite = false;
   double watchdog_seconds = SessionOptions().watchdog_seconds;
   std::string trace;
+  std::string report;
   DeviceFlags devices;
   ModelFlags reading;
   ShapeFlags shapes;
@@ -132,7 +133,8 @@ int run(const Flags& flags, Console& console) {
   std::optional<Model> model;
   const std::optional<Plan> plan = find_plan(flags, given, model, console);
   if (!plan) return exit_code(ErrorId::M050);
-  for (const std::string& path : {flags.trace, console.json_path}) require_other_file(path, model->path());
+  for (const std::string& path : {flags.trace, flags.report, console.json_path})
+    require_other_file(path, model->path());
   const auto outputs = output_pairs("--output", flags.outputs, *plan);
   for (const auto& [name, path] : outputs) require_other_file(path, model->path());
   const auto compares = output_pairs("--compare", flags.compares, *plan);
@@ -141,7 +143,7 @@ int run(const Flags& flags, Console& console) {
 
   SessionOptions options;
   options.use_reference = flags.use_reference;
-  options.record_trace = !flags.trace.empty();
+  options.record_trace = true;  // one step: nothing is gained by replaying it as one graph
   options.check_finite = flags.check_finite;
   options.watchdog_seconds = flags.watchdog_seconds;
   options.seed = flags.seed;
@@ -151,8 +153,10 @@ int run(const Flags& flags, Console& console) {
 
   for (const auto& [name, path] : outputs) save_tensor(path, session.output(name));
   if (!flags.trace.empty()) write_file_atomic(flags.trace, session.trace_json());
-  Json answer = execution_json(*plan, session, result.seconds);
-  std::string text = execution_text(*plan, session, result.seconds);
+  if (!flags.report.empty()) write_file_atomic(flags.report, session.report_html());
+  const Measured measured{result.seconds, session.op_times()};
+  Json answer = execution_json(*plan, session, measured);
+  std::string text = execution_text(*plan, session, measured);
   Json& list = answer["outputs"] = Json::array();
   for (const TensorInfo& output : plan->outputs()) {
     list.push_back({{"name", output.name}, {"dtype", to_string(output.dtype)}, {"shape", output.shape}});
@@ -214,7 +218,10 @@ Body add_run(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   app.add_flag("--check-finite", flags->check_finite, "stop at the first NaN or infinity and name its node");
   app.add_option("--trace", flags->trace, "write the measured step as a trace for Perfetto")->type_name("FILE");
+  app.add_option("--report", flags->report, "write the plan and the measured step as an HTML page")
+      ->type_name("FILE.html");
   flags->devices.add(app);
+  flags->devices.add_profile(app);
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);

@@ -17,14 +17,17 @@ namespace {
 struct Flags {
   std::string plan;
   std::string trace;
+  std::string report;
 };
 
 int simulate(const Flags& flags, const Console& console) {
   require_other_file(flags.trace, flags.plan);
+  require_other_file(flags.report, flags.plan);
   require_other_file(console.json_path, flags.plan);
   const Plan plan = Plan::load(flags.plan);
   const Simulation simulation = plan.simulate();
   if (!flags.trace.empty()) write_file_atomic(flags.trace, plan.trace_json());
+  if (!flags.report.empty()) write_file_atomic(flags.report, plan.report_html());
   api::Table table({"device", "busy", "idle", "most live", "arena"});
   Json devices = Json::array();
   for (const DevicePlan& device : plan.devices()) {
@@ -51,6 +54,7 @@ Body add_simulate(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   app.add_option("plan", flags->plan, "the plan")->required()->type_name("PLAN");
   app.add_option("--trace", flags->trace, "write the timeline as a trace for Perfetto")->type_name("FILE");
+  app.add_option("--report", flags->report, "write the plan as an HTML page")->type_name("FILE.html");
   return [flags](Console& console) { return simulate(*flags, console); };
 }
 

@@ -37,6 +37,7 @@ struct Flags {
   double watchdog_seconds = SessionOptions().watchdog_seconds;
   std::string save;
   std::string trace;
+  std::string report;
   std::string checkpoint;
   bool resume = false;
   DeviceFlags devices;
@@ -65,9 +66,9 @@ void check_flags(const Flags& flags) {
     throw Error(ErrorId::M001, "mpc train", "--samples belongs to --data synthetic");
 }
 
-/// The files of --data and --labels by input name.
-std::map<std::string, Tensor> load_files(const Flags& flags, const Model& model) {
-  std::map<std::string, Tensor> files;
+/// The files of --data and --labels.
+DataFiles load_files(const Flags& flags, const Model& model) {
+  DataFiles files;
   if (flags.is_synthetic()) return files;
   for (const std::string& text : flags.data) {
     std::string name;
@@ -83,18 +84,18 @@ std::map<std::string, Tensor> load_files(const Flags& flags, const Model& model)
     }
     const bool is_input = std::ranges::find(inputs, name, &DeclaredTensor::name) != inputs.end();
     if (!is_input) throw Error(ErrorId::M004, "--data " + text, fmt::format("the model has no input '{}'", name));
-    if (!files.emplace(name, load_tensor(path)).second)
+    if (!files.inputs.emplace(name, load_tensor(path)).second)
       throw Error(ErrorId::M003, "--data " + text, "the input is given twice");
   }
-  if (!flags.labels.empty()) files.emplace(kLabels, load_tensor(flags.labels));
+  if (!flags.labels.empty()) files.labels = load_tensor(flags.labels);
   return files;
 }
 
 /// Symbolic dimensions behind the batch (a sequence length, say) are what the data has.
-void bind_dims(const Model& model, const std::map<std::string, Tensor>& files, Bindings& bindings) {
+void bind_dims(const Model& model, const DataFiles& files, Bindings& bindings) {
   for (const DeclaredTensor& input : model.inputs()) {
-    const auto file = files.find(input.name);
-    if (file == files.end() || file->second.shape.size() != input.dims.size()) continue;
+    const auto file = files.inputs.find(input.name);
+    if (file == files.inputs.end() || file->second.shape.size() != input.dims.size()) continue;
     for (size_t axis = 1; axis < input.dims.size(); ++axis) {
       const std::string& dim = input.dims[axis];
       if (!parse_integer(dim) && dim != "?") bindings.dims.emplace(dim, file->second.shape[axis]);
@@ -205,8 +206,7 @@ class Trainer {
   Run run_;
 };
 
-std::optional<Plan> find_plan(const Flags& flags, const Model& model, const std::map<std::string, Tensor>& files,
-                              Console& console) {
+std::optional<Plan> find_plan(const Flags& flags, const Model& model, const DataFiles& files, Console& console) {
   if (!flags.plan.empty()) {
     if (flags.devices.is_given())
       throw Error(ErrorId::M001, "mpc train", "--plan says which devices are used", "leave out --devices");
@@ -233,11 +233,12 @@ std::string model_path(const Flags& flags) {
 int train(const Flags& flags, Console& console) {
   check_flags(flags);
   const std::string path = model_path(flags);
-  for (const std::string& output : {flags.save, flags.trace, console.json_path}) require_other_file(output, path);
+  for (const std::string& output : {flags.save, flags.trace, flags.report, console.json_path})
+    require_other_file(output, path);
   // Where nothing can be written is found out before the work, not after it.
   if (!flags.save.empty()) AtomicFile probe(flags.save);
   const Model model = flags.reading.load(path);
-  const std::map<std::string, Tensor> files = load_files(flags, model);
+  const DataFiles files = load_files(flags, model);
   const std::optional<Plan> plan = find_plan(flags, model, files, console);
   if (!plan) return exit_code(ErrorId::M050);
   constexpr int64_t kDefaultBatches = 10;
@@ -247,18 +248,22 @@ int train(const Flags& flags, Console& console) {
                            : Dataset::from_files(files, *plan);
   SessionOptions options;
   options.seed = flags.seed;
-  options.record_trace = !flags.trace.empty();
+  options.record_trace = !flags.trace.empty() || !flags.report.empty() || records_for_free(*plan);
   options.check_finite = flags.check_finite;
   options.watchdog_seconds = flags.watchdog_seconds;
   Session session(*plan, model, options);
   const Run run = Trainer(flags, console, *plan, data, session).train();
   if (!flags.trace.empty() && !run.losses.empty()) write_file_atomic(flags.trace, session.trace_json());
+  if (!flags.report.empty() && !run.losses.empty()) write_file_atomic(flags.report, session.report_html());
   if (!flags.save.empty()) {
     session.save_model(flags.save);
     console.say(fmt::format("saved to {} after {} steps\n", escaped(flags.save), session.steps_done()));
   }
-  console.detail(execution_text(*plan, session, run.median_seconds()));
-  Json answer = execution_json(*plan, session, run.median_seconds());
+  const Measured measured{run.median_seconds(), session.op_times()};
+  console.detail(execution_text(*plan, session, measured));
+  // Not with the losses, which are the same on any number of devices.
+  if (!console.is_verbose && !run.losses.empty()) console.note(execution_summary(*plan, session, measured));
+  Json answer = execution_json(*plan, session, measured);
   answer["loss"] = run.losses;
   answer["steps"] = session.steps_done();
   answer["interrupted"] = run.is_interrupted;
@@ -297,6 +302,7 @@ Body add_train(CLI::App& app) {
   app.add_flag("--keep-order", flags->keeps_order, "visit the rows in the order of the file")->group("Data");
   flags->training.add(app);
   flags->devices.add(app);
+  flags->devices.add_profile(app);
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);
@@ -309,6 +315,9 @@ Body add_train(CLI::App& app) {
       ->group("Results");
   app.add_option("--trace", flags->trace, "write the last step as a trace for Perfetto")
       ->type_name("FILE")
+      ->group("Results");
+  app.add_option("--report", flags->report, "write the plan and the last step as an HTML page")
+      ->type_name("FILE.html")
       ->group("Results");
   app.add_option("--checkpoint", flags->checkpoint, "not supported by this version")->type_name("DIR")->group("");
   app.add_flag("--resume", flags->resume, "not supported by this version")->group("");

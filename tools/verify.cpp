@@ -61,8 +61,8 @@ int verify_model(const Flags& flags, Console& console) {
   for (const std::string& set : sets) {
     const Verdict verdict =
         verify_set(model, set, cluster, options, [&](const Session& session, const StepResult& result) {
-          answer = execution_json(session.plan(), session, result.seconds);
-          text = execution_text(session.plan(), session, result.seconds);
+          answer = execution_json(session.plan(), session, {result.seconds});
+          text = execution_text(session.plan(), session, {result.seconds});
         });
     console.say(fmt::format("{} {}: largest error {:.3g} absolute, {:.3g} relative\n",
                             verdict.passed ? "passed" : "FAILED", escaped(set), verdict.max_abs_error,
@@ -188,6 +188,7 @@ Body add_verify(CLI::App& app) {
   app.add_option("--atol", flags->atol, "absolute tolerance")->check(CLI::NonNegativeNumber);
   app.add_flag("--reference", flags->use_reference, "one thread and plain kernels");
   flags->devices.add(app);
+  flags->devices.add_profile(app);
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -11,6 +12,8 @@
 #include "compiler/base/ids.h"
 
 namespace mpc {
+
+class DeviceProfile;  // compiler/cost/profile.h
 
 /// What a device can do per second: rates, to which compiler/cost/estimate.h applies an op's quantities.
 struct DeviceRates {
@@ -46,6 +49,9 @@ struct Device {
   int64_t memory_bytes = 0;
   DeviceRates rates;
   int threads = 1;  // CPU
+  /// Measured times of operators, beside which `rates` are a summary; null: nothing was measured. Shared: a profile is
+  /// read only and clusters are copied often.
+  std::shared_ptr<const DeviceProfile> measured = nullptr;
 };
 
 struct Link {

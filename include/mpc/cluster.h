@@ -56,6 +56,8 @@ LocalGpus local_gpus();
 /// Does the CUDA backend have a kernel for this operator (docs/cuda.md)?
 bool has_cuda_kernel(const std::string& op);
 
+class Profile;  // mpc/profile.h
+
 /// The devices a model is planned for and the links between them. Immutable, cheap to copy.
 class Cluster {
  public:
@@ -72,6 +74,10 @@ class Cluster {
   Cluster with_memory(const std::string& text) const;
   /// The same cluster where device i may use at most bytes[i].
   Cluster with_memory(const std::vector<int64_t>& bytes) const;
+
+  /// The same cluster with the measured rates of its devices and links; notes() names what keeps its own.
+  /// @throws Error(M004) when the profile is of none of the devices.
+  Cluster with_profile(const Profile& profile) const;
 
   int device_count() const;
   /// "cpu:0".

@@ -49,6 +49,8 @@ struct CompileOptions {
   std::string schedule = "auto";         // "sequential", "gpipe", "1f1b", "auto"
   std::string objective = "throughput";  // "throughput", "latency", "devices"
   std::vector<DevicePin> pins = {};
+  /// The device of some nodes by name (as plans name them); the rest is searched around them.
+  std::map<std::string, int> kept = {};
   /// When not empty: the device of every node by name, instead of a search.
   std::map<std::string, int> assignment = {};
   std::optional<TrainingOptions> training = {};

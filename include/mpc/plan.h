@@ -18,6 +18,7 @@ struct DevicePlan {
   int id = 0;
   std::string name;
   std::string hardware;
+  std::string backend;     // "cpu", "cuda"
   int stage = 0;           // how many device changes lie before its first node, at least
   int64_t nodes = 0;       // of the forward pass
   int64_t parameters = 0;  // elements
@@ -50,6 +51,7 @@ struct TensorInfo {
   std::vector<int64_t> shape;
   bool is_batched = true;  // is dimension 0 the batch?
   int64_t bound = 2;       // integers: values must be below this, as far as the nodes that read it tell
+  bool is_labels = false;  // what the loss reads: mpc's own input, "labels" unless the model has one of that name
 };
 
 /// What replaying a plan with predicted times shows.
@@ -67,6 +69,13 @@ struct DotOptions {
   bool with_backward = false;  // training plans: also gradients and updates
   int most_blocks = 14;        // level block: names are folded, and neighbours joined, until about so many are left
 };
+
+/// What a person changed in a plan file: the forward nodes whose "device" is no longer that of the queue which runs
+/// them, by name. The file must otherwise be a plan; it need not pass the check. O(nodes + instructions).
+/// @param device_count  of the devices to plan for: as many as the plan has.
+/// @throws Error(M010, M060) for the file, Error(M062) when it is of another model or number of devices, Error(M004)
+/// for a change that cannot be kept (a gradient or an update runs where its forward node does).
+std::map<std::string, int> changed_devices(const std::string& path, const Model& model, int device_count);
 
 /// A model split over devices: where every node runs, what is sent, in which order, at which address. Immutable, cheap
 /// to copy (shared_ptr: sessions keep the plan they run). Safe to use from several threads.
@@ -110,6 +119,8 @@ class Plan {
   std::string trace_json() const;
   /// The table that `mpc partition` prints.
   std::string report_text() const;
+  /// The plan as one HTML page that loads nothing: split graph, timeline, memory over time, transfers.
+  std::string report_html() const;
   /// The JSON that `mpc partition --json` writes.
   std::string report_json() const;
   /// The graph in the DOT language.

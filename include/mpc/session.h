@@ -65,11 +65,12 @@ struct KernelInfo {
   std::string declined;
 };
 
-/// Measured time of the nodes of one kind within the last step (record_trace).
+/// Measured time of the nodes of one kind within the last step (record_trace), beside what the plan predicted.
 struct OpTime {
   std::string op;
   int64_t calls = 0;
   double seconds = 0;
+  double predicted_seconds = 0;
 };
 
 /// Executes a plan, step by step. All memory is taken when it is made; a step allocates none. A session owns its
@@ -111,6 +112,9 @@ class Session {
 
   /// The measured last step as a Chrome trace (record_trace). @throws Error(M046) when nothing was recorded.
   std::string trace_json() const;
+  /// The plan's page (Plan::report_html) with the measured last step under the predicted one (record_trace).
+  /// @throws Error(M046) when nothing was recorded.
+  std::string report_html() const;
   std::vector<OpTime> op_times() const;
   std::vector<ArenaInfo> memory() const;
   std::vector<KernelInfo> kernels() const;

@@ -165,7 +165,7 @@ TEST_CASE("ops and devices: both answer in JSON") {
 
 TEST_CASE("every command explains itself") {
   for (const char* command : {"zoo", "inspect", "partition", "run", "train", "verify", "check", "simulate", "bench",
-                              "opt", "ops", "devices"}) {
+                              "profile", "opt", "ops", "devices"}) {
     CAPTURE(command);
     const CommandResult result = run_mpc({command, "--help"});
     CHECK(result.exit_code == 0);

@@ -219,6 +219,12 @@ const std::map<std::string, Provoke>& provocations() {
                  file(f, "g.json", R"({"devices": {"count": 2, "memory_bytes": 1}, "edges": [],
            "nodes": [{"id": 7, "time_gpu": -1, "memory_bytes": 0, "backward": false}]})")};
        }},
+      {"M067",
+       [](auto& f) -> Arguments {
+         return {"partition", model(f, "tiny-linear"),
+                 "--devices", "cpu:2",
+                 "--profile", file(f, "p.json", R"({"version": 1, "devices": [], "links": []})")};
+       }},
       {"M080",
        [](auto& f) -> Arguments { return {"run", model(f, "tiny-linear"), "--gpus", "2", "--input", "random"}; }},
       {"M081",

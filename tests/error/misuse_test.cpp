@@ -180,13 +180,15 @@ TEST_CASE("misuse: a working folder that is gone is an error of files") {
 
 TEST_CASE("misuse: what this version does not do is refused by name with code 4") {
   Workplace place;
-  place.refuses({"partition", place.model(), "--gpus", "2", "--profile", "p.json"}, 4);
-  place.refuses({"partition", place.model(), "--gpus", "2", "--report", "r.html"}, 4);
   place.refuses({"train", place.model(), "--data", "synthetic", "--checkpoint", "c"}, 4);
   place.refuses({"train", place.model(), "--data", "synthetic", "--resume"}, 4);
   place.refuses({"train", place.model(), "--data", "synthetic", "--precision", "tf32"}, 4);
   place.refuses({"split", "--plan", "p.json"}, 4);
-  place.refuses({"profile"}, 4);
+  place.refuses({"profile", "-o", "p.json", "--cluster", place.folder() / "absent.json"}, 6);
+  place.refuses({"profile"}, 2);
+  place.refuses({"profile", "-o", "p.json", "--only-models"}, 2);
+  place.refuses({"partition", place.model(), "--devices", "cpu:2", "--profile", place.folder() / "absent.json"}, 6);
+  place.refuses({"partition", place.model(), "--devices", "cpu:2", "--report", place.model()}, 6);
 }
 
 TEST_CASE("misuse: flags of models and of cost graphs do not mix") {

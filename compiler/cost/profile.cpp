@@ -1,0 +1,103 @@
+#include "compiler/cost/profile.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "compiler/base/error.h"
+
+namespace mpc {
+
+void DeviceProfile::add(const OpKey& key, const OpSample& sample) {
+  samples_[key].push_back(sample);
+}
+
+double DeviceProfile::roofline_seconds(DType dtype, double flops, double bytes) const {
+  // Below this a time is only the clock's noise; it keeps ratios finite for nodes without work.
+  constexpr double kLeast = 1e-9;
+  return std::max({flops / rates.flops(dtype), bytes / rates.bytes_per_second, kLeast});
+}
+
+double DeviceProfile::kernel_seconds(const OpKey& key, double flops, double bytes) const {
+  const double roofline = roofline_seconds(key.dtype, flops, bytes);
+  auto found = samples_.find(key);
+  // A kernel timed in the other kind of step is nearer to the truth than the roofline.
+  if (found == samples_.end()) found = samples_.find({key.op, key.dtype, !key.is_training});
+  if (found == samples_.end()) return roofline;
+  struct Near {
+    double distance = 0;
+    double log_ratio = 0;  // of measured to roofline
+  };
+  constexpr size_t kNearest = 4;
+  std::array<Near, kNearest> nearest;
+  size_t count = 0;
+  for (const OpSample& sample : found->second) {
+    // Twice the FLOPs at the same bytes is as far as twice the bytes at the same FLOPs.
+    const double by_flops = std::log((flops + 1) / (sample.flops + 1));
+    const double by_bytes = std::log((bytes + 1) / (sample.bytes + 1));
+    const double distance = by_flops * by_flops + by_bytes * by_bytes;
+    size_t place = count;
+    while (place > 0 && nearest[place - 1].distance > distance) --place;
+    if (place == kNearest) continue;
+    const size_t last = std::min(count, kNearest - 1);
+    for (size_t i = last; i > place; --i) nearest[i] = nearest[i - 1];
+    nearest[place] = {distance, std::log(sample.seconds / roofline_seconds(key.dtype, sample.flops, sample.bytes))};
+    count = std::min(count + 1, kNearest);
+  }
+  // A node that was timed itself gets its own time: the others weigh a millionth of it.
+  constexpr double kSame = 1e-6;
+  double weights = 0;
+  double sum = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const double weight = 1 / (nearest[i].distance + kSame);
+    weights += weight;
+    sum += weight * nearest[i].log_ratio;
+  }
+  return roofline * std::exp(sum / weights);
+}
+
+const DeviceProfile* Profile::find(std::string_view backend) const {
+  for (const DeviceProfile& device : devices) {
+    if (device.backend == backend) return &device;
+  }
+  return nullptr;
+}
+
+void apply_profile(const Profile& profile, const std::string& where, Cluster& cluster) {
+  std::vector<std::shared_ptr<const DeviceProfile>> of_profile;  // shared by the devices of a backend
+  for (const DeviceProfile& device : profile.devices) of_profile.push_back(std::make_shared<DeviceProfile>(device));
+  size_t measured = 0;
+  for (Device& device : cluster.devices) {
+    const auto found = std::ranges::find(of_profile, device.backend, [](const auto& p) { return p->backend; });
+    if (found == of_profile.end()) {
+      cluster.notes.push_back(fmt::format("{} has no {}: {} keeps its rates", where, device.backend, device.name));
+      continue;
+    }
+    ++measured;
+    device.measured = *found;
+    device.rates = (*found)->rates;
+  }
+  if (measured == 0) {
+    throw Error(ErrorId::M004, where, "is a profile of none of the devices",
+                "mpc profile --devices LIST measures those of this machine");
+  }
+  for (Link& link : cluster.links) {
+    if (link.from == link.to) continue;
+    const std::string& from = cluster.device(link.from).backend;
+    const std::string& to = cluster.device(link.to).backend;
+    const auto row =
+        std::ranges::find_if(profile.links, [&](const LinkProfile& l) { return l.from == from && l.to == to; });
+    if (row == profile.links.end()) {
+      const std::string note = fmt::format("{} has no link from {} to {}: links keep their rates", where, from, to);
+      if (std::ranges::find(cluster.notes, note) == cluster.notes.end()) cluster.notes.push_back(note);
+      continue;
+    }
+    link.bytes_per_second = row->bytes_per_second;
+    link.latency_s = row->latency_s;
+  }
+}
+
+}  // namespace mpc

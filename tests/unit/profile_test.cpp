@@ -1,0 +1,130 @@
+#include <cmath>
+#include <functional>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+#include "compiler/base/error.h"
+#include "compiler/cost/estimate.h"
+#include "compiler/cost/profile.h"
+#include "compiler/ops/builder.h"
+#include "tests/unit/helpers.h"
+
+namespace mpc {
+namespace {
+
+using Json = nlohmann::json;
+
+/// 1 GFLOP/s and 1 GB/s, so that the roofline of f FLOPs and b bytes is max(f, b) nanoseconds.
+DeviceProfile round_rates() {
+  DeviceProfile device;
+  device.backend = "cpu";
+  device.hardware = "a machine";
+  device.rates = {1e9, 1e9, 1e9, 1e9, 1e-6, 1e9};
+  return device;
+}
+
+constexpr OpKey kMatMul{OpKind::MatMul, DType::f32, false};
+
+Json good_profile() {
+  Profile profile;
+  profile.devices.push_back(round_rates());
+  profile.devices[0].add(kMatMul, {1e6, 1e4, 2e-3});
+  profile.devices[0].add({OpKind::Relu, DType::f32, true}, {10, 80, 1e-6});
+  profile.links.push_back({"cpu", "cpu", 1e10, 1e-5});
+  return Json::parse(print_profile(profile));
+}
+
+TEST_CASE("profile: a node that was timed costs what it took, whatever else was timed") {
+  DeviceProfile device = round_rates();
+  device.add(kMatMul, {1e6, 1e4, 2e-3});
+  device.add(kMatMul, {2e6, 1e4, 8e-3});
+  device.add(kMatMul, {1e6, 4e4, 1e-3});
+  // The others weigh at most 1e-6 / (ln 2)^2 of it.
+  CHECK(device.kernel_seconds(kMatMul, 1e6, 1e4) == doctest::Approx(2e-3).epsilon(1e-4));
+  CHECK(device.kernel_seconds(kMatMul, 2e6, 1e4) == doctest::Approx(8e-3).epsilon(1e-4));
+}
+
+TEST_CASE("profile: between timed nodes and beyond them the roofline scales what they took") {
+  DeviceProfile device = round_rates();
+  device.add(kMatMul, {1e6, 1e4, 2e-3});  // twice its roofline of 1 ms
+  device.add(kMatMul, {4e6, 1e4, 8e-3});  // and twice again
+  CHECK(device.kernel_seconds(kMatMul, 2e6, 1e4) == doctest::Approx(4e-3).epsilon(1e-9));
+  CHECK(device.kernel_seconds(kMatMul, 1e9, 1e4) == doctest::Approx(2.0).epsilon(1e-9));
+  // Half way between ratios of 1 and 4, by the logarithm of the work, the ratio is 2.
+  DeviceProfile uneven = round_rates();
+  uneven.add(kMatMul, {1e6, 1e4, 1e-3});
+  uneven.add(kMatMul, {4e6, 1e4, 16e-3});
+  CHECK(uneven.kernel_seconds(kMatMul, 2e6, 1e4) == doctest::Approx(4e-3).epsilon(1e-5));
+}
+
+TEST_CASE(
+    "profile: what was timed in the other kind of step is nearer than the roofline, and the roofline is the last") {
+  DeviceProfile device = round_rates();
+  device.add(kMatMul, {1e6, 1e4, 3e-3});
+  CHECK(device.kernel_seconds({OpKind::MatMul, DType::f32, true}, 1e6, 1e4) == doctest::Approx(3e-3).epsilon(1e-6));
+  CHECK(device.kernel_seconds({OpKind::Relu, DType::f32, false}, 10, 5e3) == doctest::Approx(5e-6));
+  CHECK(device.kernel_seconds({OpKind::Relu, DType::f32, false}, 0, 0) > 0);
+}
+
+TEST_CASE("profile: written and read again it is the same") {
+  const std::string text = good_profile().dump();
+  const Profile profile = parse_profile(text, "p.json");
+  CHECK(Json::parse(print_profile(profile)) == good_profile());
+  REQUIRE(profile.devices.size() == 1);
+  CHECK(profile.devices[0].hardware == "a machine");
+  CHECK(profile.devices[0].samples().at(kMatMul).front() == OpSample{1e6, 1e4, 2e-3});
+}
+
+TEST_CASE("profile: a malformed one is refused with the place") {
+  const auto refusal = [](const std::function<void(Json&)>& change) {
+    Json json = good_profile();
+    change(json);
+    const auto error = test::error_of([&] { (void)parse_profile(json.dump(), "p.json"); });
+    return error ? std::string(error_name(error->id())) + " " + error->where() : std::string("none");
+  };
+  CHECK(refusal([](Json&) {}) == "none");
+  CHECK(refusal([](Json& j) { j["version"] = 2; }) == "M067 p.json: version");
+  CHECK(refusal([](Json& j) { j["more"] = 1; }).starts_with("M067"));
+  CHECK(refusal([](Json& j) { j["devices"] = Json::array(); }) == "M067 p.json: devices");
+  CHECK(refusal([](Json& j) { j["devices"].push_back(j["devices"][0]); }) == "M067 p.json: devices[1]");
+  CHECK(refusal([](Json& j) { j["devices"][0]["backend"] = "<script>"; }) == "M067 p.json: devices[0].backend");
+  CHECK(refusal([](Json& j) { j["devices"][0]["flops"]["f32"] = 0; }).starts_with("M067 p.json: devices[0].flops.f32"));
+  CHECK(refusal([](Json& j) { j["devices"][0]["launch_seconds"] = -1; }).starts_with("M067"));
+  CHECK(refusal([](Json& j) { j["devices"][0]["ops"][0]["op"] = "Teleport"; }) == "M067 p.json: devices[0].ops[0].op");
+  CHECK(refusal([](Json& j) { j["devices"][0]["ops"].push_back(j["devices"][0]["ops"][0]); }) ==
+        "M067 p.json: devices[0].ops[2]");
+  Json::array_t few = {1, 2};
+  CHECK(refusal([&](Json& j) { j["devices"][0]["ops"][0]["samples"][0] = few; }).starts_with("M067"));
+  CHECK(refusal([](Json& j) { j["devices"][0]["ops"][0]["samples"][0][2] = 0; }).starts_with("M067"));
+  CHECK(refusal([](Json& j) { j["devices"][0]["ops"][0]["samples"] = Json::array(); }).starts_with("M067"));
+  CHECK(refusal([](Json& j) { j["devices"][0]["ops"][0]["samples"] = Json(5000, Json{1, 1, 1}); }).starts_with("M067"));
+  CHECK(refusal([](Json& j) { j["links"].push_back(j["links"][0]); }) == "M067 p.json: links[1]");
+  CHECK(test::error_id([] { (void)parse_profile("{\"version\":1e999}", "p"); }) == "M067");
+}
+
+TEST_CASE("profile: clusters take its rates, and say what keeps its own") {
+  const Profile profile = parse_profile(good_profile().dump(), "p.json");
+  Cluster cluster = parse_devices("cpu:2", kAssumedGpuKind);
+  apply_profile(profile, "p.json", cluster);
+  CHECK(cluster.notes.empty());
+  CHECK(cluster.devices[1].rates.flops_f32 == 1e9);
+  CHECK(cluster.link(DeviceId(0), DeviceId(1)).bytes_per_second == 1e10);
+  Graph graph;
+  const ValueId x = graph.add_input("x", DType::f32, Shape{100, 50});
+  const NodeId node = append(graph, OpKind::MatMul, {x, graph.add_input("w", DType::f32, Shape{50, 100})}, {},
+                             {"m", "", Phase::forward, {}, {}});
+  // 10^6 FLOPs, and 4 * (5000 + 5000 + 10000) bytes: twice the roofline, as the only sample, after the launch.
+  CHECK(node_seconds(graph, node, cluster.devices[0]) == doctest::Approx(1e-6 + 2e-3).epsilon(1e-6));
+
+  Cluster mixed = parse_devices("cpu,cuda:0", kAssumedGpuKind);
+  const double gpu_rate = mixed.devices[1].rates.flops_f32;
+  apply_profile(profile, "p.json", mixed);
+  CHECK(mixed.devices[1].rates.flops_f32 == gpu_rate);
+  CHECK(mixed.notes.size() == 3);  // the GPU, and the links to and from it
+  Cluster gpus = parse_devices("cuda:0", kAssumedGpuKind);
+  CHECK(test::error_id([&] { apply_profile(profile, "p.json", gpus); }) == "M004");
+}
+
+}  // namespace
+}  // namespace mpc
