@@ -98,8 +98,11 @@ PlanOptions api::plan_options(const v1::CompileOptions& public_options) {
   options.microbatches = public_options.microbatches;
   options.microbatch_rows = public_options.microbatch_rows;
   const std::optional<ScheduleKind> schedule = parse_schedule(public_options.schedule);
-  if (!schedule) unknown("schedule", public_options.schedule, {"sequential", "gpipe", "1f1b", "auto"});
+  if (!schedule) unknown("schedule", public_options.schedule, schedule_names());
   options.schedule = *schedule;
+  if (public_options.chunks < 1) throw Error(ErrorId::M003, "chunks", "must be at least 1");
+  options.chunks = public_options.chunks;
+  options.may_recompute = public_options.may_recompute;
   const std::optional<Objective> objective = parse_objective(public_options.objective);
   if (!objective) unknown("objective", public_options.objective, {"throughput", "latency", "devices"});
   options.objective = *objective;

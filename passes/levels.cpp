@@ -1,8 +1,33 @@
 #include "passes/levels.h"
 
 #include <algorithm>
+#include <limits>
+
+#include "passes/recompute.h"
 
 namespace mpc {
+namespace {
+
+// What is computed again needs no gradient, but is of no use before the gradients that read it: it has their level.
+void delay_recomputed(const Graph& graph, std::vector<int>& levels) {
+  std::vector<int> first_use(static_cast<size_t>(graph.value_count()), std::numeric_limits<int>::max());
+  for (int i = graph.node_count() - 1; i >= 0; --i) {
+    const Node& node = graph.node(NodeId(i));
+    int& level = levels[static_cast<size_t>(i)];
+    if (is_recomputed(node)) {
+      int first = std::numeric_limits<int>::max();
+      for (const ValueId output : node.outputs) {
+        if (output.is_valid()) first = std::min(first, first_use[output.index()]);
+      }
+      if (first != std::numeric_limits<int>::max()) level = std::max(level, first);
+    }
+    for (const ValueId input : node.inputs) {
+      if (input.is_valid()) first_use[input.index()] = std::min(first_use[input.index()], level);
+    }
+  }
+}
+
+}  // namespace
 
 int phase_group(Phase phase) {
   if (phase == Phase::forward) return 0;
@@ -45,6 +70,7 @@ std::vector<int> levels_of(const Graph& graph) {
       if (output.is_valid()) made[output.index()] = {level, node.device, group};
     }
   }
+  delay_recomputed(graph, levels);
   return levels;
 }
 

@@ -27,7 +27,7 @@ class Lowering {
       : graphs_(graphs), graph_(*graphs[0]), segments_(segments), schedule_(schedule), cluster_(cluster) {
     plan_.microbatches = microbatches;
     plan_.has_tail = graphs.size() > 1;
-    plan_.schedule = std::string(schedule_name(schedule.kind));
+    plan_.schedule = schedule.name;
   }
 
   Plan run() {

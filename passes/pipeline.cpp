@@ -13,10 +13,12 @@
 #include "compiler/ops/verify_types.h"
 #include "compiler/plan/simulate.h"
 #include "passes/canonicalize.h"
+#include "passes/chunks.h"
 #include "passes/differentiate.h"
 #include "passes/insert_transfers.h"
 #include "passes/lower.h"
 #include "passes/plan_memory.h"
+#include "passes/recompute.h"
 #include "passes/synchronize.h"
 
 // The whole compiler on one page. A model becomes one graph per size of micro-batch (front half), which is placed,
@@ -241,9 +243,18 @@ Graph import_at(const onnx_io::Model& model, const PlanOptions& options, const E
 // --- Back half: from graphs to a plan. ---
 
 struct Attempt {
-  Plan plan;
+  Plan plan;  // synchronized once it is chosen
   Placement placement;
-  std::vector<int64_t> live_bytes;  // lower bound of each arena
+  Schedule schedule;
+  std::vector<ValueId> dropped;  // of the main graph: computed again in the backward pass
+  std::vector<std::string> notes;
+  int64_t excess_bytes = 0;  // above the devices' capacities; 0: it fits
+  /// A search that had other ways to lay out a pipeline leaves the plain one only for this: chunks send more often.
+  bool is_clearly_better(const Attempt& other) const {
+    constexpr double kClearly = 0.98;
+    if (excess_bytes != other.excess_bytes) return excess_bytes < other.excess_bytes;
+    return schedule.step_seconds < kClearly * other.schedule.step_seconds;
+  }
 };
 
 class BackHalf {
@@ -251,30 +262,99 @@ class BackHalf {
   BackHalf(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed)
       : graphs_(graphs), cluster_(cluster), options_(options), observed_(observed) {}
 
-  /// The plan of the best placement found, and the exact bytes by which it exceeds the capacities (0: it fits).
-  std::pair<Attempt, int64_t> run() const {
-    PlaceOptions place{options_.objective, options_.pins, graphs_.microbatches, std::vector<int64_t>(cluster_.devices.size(), 0)};
-    std::optional<std::pair<Attempt, int64_t>> best;
-    for (int i = 0; i < kMostAttempts; ++i) {
-      observed_.stage("place", 0.3 + 0.05 * i);
-      Attempt attempt;
-      attempt.placement = choose_devices(place);
-      lower_attempt(attempt);
-      const int64_t excess = excess_bytes(attempt.plan);
-      const std::vector<int64_t> extra = place.extra_bytes;
-      for (size_t d = 0; d < cluster_.devices.size(); ++d) {
-        // What the estimate missed counts against the capacity in the next attempt.
-        place.extra_bytes[d] = std::max(place.extra_bytes[d], attempt.plan.devices[d].arena_bytes - attempt.placement.estimated_bytes[d]);
-      }
-      if (!best || excess < best->second) best.emplace(std::move(attempt), excess);
-      if (excess == 0 || place.extra_bytes == extra || !options_.assignment.empty()) break;
+  /// The plan of the best placement found.
+  Attempt run() const {
+    Attempt best;
+    bool is_first = true;
+    for (const ChunkLayout layout : layouts()) {
+      Attempt attempt = best_attempt(layout);
+      if (is_first || attempt.is_clearly_better(best)) best = std::move(attempt);
+      is_first = false;
     }
-    return std::move(*best);
+    observed_.stage("synchronize", 0.9);
+    synchronize(best.plan);
+    return best;
   }
 
  private:
-  Placement choose_devices(const PlaceOptions& place) const {
-    return options_.assignment.empty() ? place_nodes(graphs_.main, cluster_, place) : place_as_assigned();
+  // The ways to lay out a pipeline that the schedule wants. Given devices and pins leave one.
+  std::vector<ChunkLayout> layouts() const {
+    const bool is_given = !options_.assignment.empty() || !options_.pins.empty() || options_.objective != Objective::throughput;
+    if (is_given || cluster_.count() < 2) return {ChunkLayout::one};
+    if (options_.schedule == ScheduleKind::interleaved) return {ChunkLayout::looped};
+    if (options_.schedule == ScheduleKind::zb_v) return {ChunkLayout::vee};
+    const bool may_choose = options_.schedule == ScheduleKind::automatic && options_.train && graphs_.microbatches > 1;
+    if (may_choose) return {ChunkLayout::one, ChunkLayout::looped, ChunkLayout::vee};
+    return {ChunkLayout::one};
+  }
+
+  Attempt best_attempt(ChunkLayout layout) const {
+    const ChunkedCluster parts = chunk_devices(cluster_, layout, options_.chunks);
+    const int64_t share = parts.cluster.count() / cluster_.count();
+    PlaceOptions place{options_.objective, options_.pins, graphs_.microbatches, std::vector<int64_t>(parts.device_of.size(), 0)};
+    std::optional<Attempt> best;
+    for (int i = 0; i < kMostAttempts; ++i) {
+      observed_.stage("place", 0.3 + 0.05 * i);
+      Attempt attempt;
+      attempt.placement = choose_devices(parts, place);
+      lower_attempt(attempt);
+      const std::vector<int64_t> extra = place.extra_bytes;
+      for (size_t part = 0; part < parts.device_of.size(); ++part) {
+        // What the estimate missed counts against the capacity in the next attempt.
+        const size_t d = parts.device_of[part].index();
+        const int64_t missed = attempt.plan.devices[d].arena_bytes - attempt.placement.estimated_bytes[d];
+        place.extra_bytes[part] = std::max(place.extra_bytes[part], missed / share);
+      }
+      const bool is_done = attempt.excess_bytes == 0 || place.extra_bytes == extra || !options_.assignment.empty();
+      if (!best || attempt.excess_bytes < best->excess_bytes) best = std::move(attempt);
+      if (is_done) break;
+    }
+    if (best->excess_bytes > 0 && options_.train && options_.may_recompute) recompute_to_fit(*best);
+    return std::move(*best);
+  }
+
+  // Drops activations where they do not fit: the cheapest way that fits, or else the one that leaves least outside.
+  void recompute_to_fit(Attempt& best) const {
+    const Graph placed = apply_placement(graphs_.main, best.placement.device_of_node);
+    std::vector<int64_t> excess;
+    std::vector<bool> is_tight;
+    for (const PlanDevice& device : best.plan.devices) {
+      excess.push_back(device.arena_bytes - device.capacity_bytes);
+      is_tight.push_back(excess.back() > 0);
+    }
+    for (const Recomputation& way : recomputations(placed, cluster_, is_tight)) {
+      bool may_fit = true;
+      for (size_t d = 0; d < excess.size(); ++d) may_fit = may_fit && (!is_tight[d] || way.saved_bytes[d] * graphs_.microbatches >= excess[d]);
+      if (!may_fit) continue;
+      Attempt attempt;
+      attempt.placement = best.placement;
+      attempt.dropped = way.dropped;
+      lower_attempt(attempt);
+      if (attempt.excess_bytes >= best.excess_bytes) continue;
+      add_recompute_note(placed, way, attempt);
+      best = std::move(attempt);
+      if (best.excess_bytes == 0) return;
+    }
+  }
+
+  void add_recompute_note(const Graph& placed, const Recomputation& way, Attempt& attempt) const {
+    std::string savings;
+    for (size_t d = 0; d < way.saved_bytes.size(); ++d) {
+      if (way.saved_bytes[d] > 0) savings += fmt::format("{}{} {}", savings.empty() ? "" : ", ", cluster_.devices[d].name, bytes_text(way.saved_bytes[d]));
+    }
+    const auto count = std::ranges::count_if(recompute(placed, way.dropped).nodes(), is_recomputed);
+    attempt.notes.push_back(fmt::format("memory: {} forward nodes are computed again in the backward pass ({} per step on all devices); every micro-batch keeps less: {}", count,
+                                        seconds_text(way.seconds * graphs_.microbatches), savings));
+  }
+
+  Placement choose_devices(const ChunkedCluster& parts, const PlaceOptions& place) const {
+    if (!options_.assignment.empty()) return place_as_assigned();
+    Placement placement = place_nodes(graphs_.main, parts.cluster, place);
+    for (DeviceId& device : placement.device_of_node) device = parts.device_of[device.index()];
+    std::vector<int64_t> bytes(cluster_.devices.size(), 0);
+    for (size_t part = 0; part < parts.device_of.size(); ++part) bytes[parts.device_of[part].index()] += placement.estimated_bytes[part];
+    placement.estimated_bytes = std::move(bytes);
+    return placement;
   }
 
   // The given device of every forward node; the rest follows its anchor.
@@ -299,28 +379,64 @@ class BackHalf {
   }
 
   void lower_attempt(Attempt& attempt) const {
-    const Graph main = localize(graphs_.main, attempt.placement);
+    const Graph main = localize(graphs_.main, attempt);
     std::optional<Graph> tail;
     if (graphs_.tail) {
-      tail = localize(*graphs_.tail, attempt.placement);
+      tail = localize(*graphs_.tail, attempt);
       MPC_CHECK(have_same_structure(main, *tail), "the last micro-batch has another graph than the others");
     }
     std::vector<const Graph*> variants = {&main};
     if (tail) variants.push_back(&*tail);
     observed_.stage("schedule", 0.6);
-    const Segments segments = make_segments(variants, cluster_);
-    const Schedule schedule = make_schedule(segments, graphs_.microbatches, tail.has_value(), options_.schedule);
-    observed_.stage("lower", 0.7);
-    attempt.plan = lower(variants, segments, schedule, cluster_, graphs_.microbatches);
-    observed_.stage("plan memory", 0.8);
-    attempt.live_bytes = plan_memory(attempt.plan);
-    observed_.stage("synchronize", 0.9);
-    synchronize(attempt.plan);
+    lower_cuts(variants, make_cuts(variants, cluster_), attempt);
   }
 
-  Graph localize(const Graph& graph, const Placement& placement) const {
-    const Graph placed = observed_.after("place", apply_placement(graph, placement.device_of_node));
-    return observed_.after("insert_transfers", insert_transfers(placed, graphs_.main));
+  // Schedules and lowers. `auto` has to do with less memory, by as much as the plan that it made exceeds the capacities.
+  void lower_cuts(const std::vector<const Graph*>& variants, const Cuts& cuts, Attempt& attempt) const {
+    constexpr int kMostSchedules = 4;
+    std::vector<int64_t> most_kept;
+    add_chunk_note(cuts.whole, attempt);
+    for (int i = 0; i < kMostSchedules; ++i) {
+      CutSchedule chosen = make_schedule(cuts, graphs_.microbatches, variants.size() > 1, options_.schedule, most_kept);
+      observed_.stage("lower", 0.7);
+      Plan plan = lower(variants, cuts.of(chosen.cut), chosen.schedule, cluster_, graphs_.microbatches);
+      observed_.stage("plan memory", 0.8);
+      plan_memory(plan);
+      const int64_t excess = excess_bytes(plan);
+      most_kept = chosen.schedule.kept_bytes;
+      for (size_t d = 0; d < most_kept.size(); ++d) {
+        most_kept[d] = std::max<int64_t>(0, most_kept[d] + plan.devices[d].capacity_bytes - plan.devices[d].arena_bytes);
+      }
+      if (i == 0 || excess < attempt.excess_bytes) {
+        attempt.plan = std::move(plan);
+        attempt.schedule = std::move(chosen.schedule);
+        attempt.excess_bytes = excess;
+      }
+      if (attempt.excess_bytes == 0 || options_.schedule != ScheduleKind::automatic) break;
+    }
+  }
+
+  // A schedule for several runs of nodes per device does what 1F1B or ZB-H1 does where there is one.
+  void add_chunk_note(const Segments& segments, Attempt& attempt) const {
+    if (options_.schedule != ScheduleKind::interleaved && options_.schedule != ScheduleKind::zb_v) return;
+    std::vector<int> runs(cluster_.devices.size(), 0);
+    for (const Segment& segment : segments.segments) {
+      if (segment.phase == SegmentPhase::forward && !segment.per_step) ++runs[segment.device.index()];
+    }
+    if (std::ranges::max(runs) > 1) return;
+    attempt.notes.push_back(fmt::format("schedule {}: no device has more than one run of nodes, so there is nothing to interleave{}", schedule_name(options_.schedule),
+                                        options_.pins.empty() && options_.assignment.empty() ? "" : " (pins and annotations decide what runs where)"));
+  }
+
+  Graph localize(const Graph& graph, const Attempt& attempt) const {
+    const auto place_and_drop = [&](const Graph& unplaced) {
+      Graph placed = observed_.after("place", apply_placement(unplaced, attempt.placement.device_of_node));
+      return attempt.dropped.empty() ? placed : observed_.after("recompute", recompute(placed, attempt.dropped));
+    };
+    const Graph placed = place_and_drop(graph);
+    // The main graph says what is small, so that both sizes of micro-batch group their transfers alike.
+    if (&graph == &graphs_.main) return observed_.after("insert_transfers", insert_transfers(placed));
+    return observed_.after("insert_transfers", insert_transfers(placed, place_and_drop(graphs_.main)));
   }
 
   static int64_t excess_bytes(const Plan& plan) {
@@ -366,13 +482,15 @@ void describe_outputs(Plan& plan, const FrontGraphs& graphs) {
   }
 }
 
-void add_predictions(Plan& plan, const Placement& placement, const PlanOptions& options) {
+void add_predictions(Plan& plan, const Attempt& attempt, const PlanOptions& options) {
+  const Placement& placement = attempt.placement;
   plan.is_training = options.train;
   plan.objective = std::string(objective_name(options.objective));
   plan.objective_value = placement.objective_value;
   plan.objective_lower_bound = placement.lower_bound;
   plan.one_device_seconds = placement.one_device_s * plan.microbatches;
-  plan.notes = placement.notes;
+  plan.notes = attempt.placement.notes;
+  plan.notes.insert(plan.notes.end(), attempt.notes.begin(), attempt.notes.end());
   const Timeline timeline = simulate(plan);
   plan.step_seconds = timeline.step_seconds;
   plan.bubble = timeline.bubble;
@@ -451,7 +569,7 @@ Infeasible explain(const Attempt& attempt, const FrontGraphs& graphs, const Clus
     Cluster larger = cluster;
     larger.devices.resize(static_cast<size_t>(more), cluster.devices.back());
     link_all(larger);
-    if (BackHalf(graphs, larger, options, observed).run().second > 0) continue;
+    if (BackHalf(graphs, larger, options, observed).run().excess_bytes > 0) continue;
     result.suggestions.push_back(fmt::format("{} devices of {}", more, bytes_text(cluster.devices.back().memory_bytes)));
     break;
   }
@@ -462,12 +580,12 @@ Infeasible explain(const Attempt& attempt, const FrontGraphs& graphs, const Clus
 
 std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const PipelineHooks& hooks) {
   const Observed observed(hooks);
-  auto [attempt, excess] = BackHalf(graphs, cluster, options, observed).run();
-  if (excess > 0) return explain(attempt, graphs, cluster, options, observed);
+  Attempt attempt = BackHalf(graphs, cluster, options, observed).run();
+  if (attempt.excess_bytes > 0) return explain(attempt, graphs, cluster, options, observed);
   Plan& plan = attempt.plan;
   describe_inputs(plan, graphs);
   describe_outputs(plan, graphs);
-  add_predictions(plan, attempt.placement, options);
+  add_predictions(plan, attempt, options);
   add_bottleneck(plan);
   add_warnings(plan);
   observed.stage("done", 1);

@@ -30,6 +30,9 @@ struct PlanOptions {
   std::optional<int64_t> microbatch_rows;                       // instead of microbatches: the rows of each but the last
   // The split.
   ScheduleKind schedule = ScheduleKind::automatic;
+  int chunks = 2;  // interleaved: runs of nodes per device
+  /// May activations be computed again where they do not fit?
+  bool may_recompute = true;
   Objective objective = Objective::throughput;
   std::vector<Pin> pins;
   /// When not empty: the device of every forward node by name, instead of a search (tests, edited plans).

@@ -235,7 +235,17 @@ void SplitFlags::add(CLI::App& app) {
       ->type_name("M")
       ->group("Split")
       ->check(CLI::Range(1, 1 << 20));
-  app.add_option("--schedule", schedule, "sequential | gpipe | 1f1b | auto")->group("Split");
+  app.add_option("--schedule", schedule,
+                 "sequential | gpipe | 1f1b | interleaved | zb-h1 | zb-h2 | zb-v | list | auto")
+      ->group("Split");
+  app.add_option("--chunks", chunks, "interleaved: runs of layers per device (default 2)")
+      ->type_name("V")
+      ->group("Split")
+      ->check(CLI::Range(2, 64));
+  app.add_option("--recompute", recompute,
+                 "auto: compute activations again in the backward pass where they do not fit | never")
+      ->group("Split")
+      ->check(CLI::IsMember({"auto", "never"}));
   app.add_option("--objective", objective, "throughput | latency | devices")->group("Split");
   app.add_option("--pin", pins, "nodes in whose name REGEX is found run on DEVICE (a number or a name)")
       ->type_name("REGEX=DEVICE")
@@ -247,6 +257,8 @@ void SplitFlags::add(CLI::App& app) {
 void SplitFlags::apply(const Cluster& cluster, CompileOptions& options) const {
   options.microbatches = microbatches;
   options.schedule = schedule;
+  options.chunks = chunks;
+  options.may_recompute = recompute == "auto";
   options.objective = objective;
   for (const std::string& pin : pins) {
     const size_t equals = pin.rfind('=');

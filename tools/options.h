@@ -61,10 +61,12 @@ struct ShapeFlags {
   Bindings bindings() const;
 };
 
-/// How a step is split: --microbatches, --schedule, --objective, --pin.
+/// How a step is split: --microbatches, --schedule, --chunks, --recompute, --objective, --pin.
 struct SplitFlags {
   int microbatches = 1;
   std::string schedule = "auto";
+  int chunks = 2;
+  std::string recompute = "auto";
   std::string objective = "throughput";
   std::vector<std::string> pins;
 

@@ -208,7 +208,7 @@ struct Plan {
   int version = kPlanVersion;
   PlanModel model;
   bool is_training = false;
-  std::string schedule;   // "sequential", "gpipe", "1f1b"
+  std::string schedule;   // a name of passes/schedule, or "auto": an order that a search found
   std::string objective;  // "throughput", "latency", "devices"
   std::string precision = "f32";
   int32_t microbatches = 1;

@@ -46,7 +46,12 @@ struct CompileOptions {
   int microbatches = 1;
   /// Instead of microbatches: the rows of each but the last.
   std::optional<int64_t> microbatch_rows = {};
-  std::string schedule = "auto";         // "sequential", "gpipe", "1f1b", "auto"
+  /// "sequential", "gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "list", "auto".
+  std::string schedule = "auto";
+  /// "interleaved": runs of layers per device.
+  int chunks = 2;
+  /// May activations be computed again in the backward pass where a device cannot keep them?
+  bool may_recompute = true;
   std::string objective = "throughput";  // "throughput", "latency", "devices"
   std::vector<DevicePin> pins = {};
   /// The device of some nodes by name (as plans name them); the rest is searched around them.

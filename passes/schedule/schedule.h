@@ -1,50 +1,43 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "compiler/cost/cluster.h"
 #include "compiler/ir/graph.h"
-#include "passes/schedule/segments.h"
+#include "passes/schedule/play.h"
+#include "passes/schedule/rules.h"
 
 namespace mpc {
 
-enum class ScheduleKind : uint8_t { sequential, gpipe, one_f_one_b, automatic };
-
-/// "sequential", "gpipe", "1f1b", "auto".
+/// "sequential", "gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "list", "auto".
+std::vector<std::string> schedule_names();
 std::optional<ScheduleKind> parse_schedule(std::string_view name);
 std::string_view schedule_name(ScheduleKind kind);
 
-/// One segment for one micro-batch (or for the step: microbatch == -1).
-struct Task {
-  int segment = 0;
-  int microbatch = -1;
-  double start_s = 0;
-  double end_s = 0;
+/// A step cut both ways.
+struct Cuts {
+  Segments whole;
+  Segments split;
+  const Segments& of(BackwardCut cut) const { return cut == BackwardCut::whole ? whole : split; }
+};
+Cuts make_cuts(const std::vector<const Graph*>& graphs, const Cluster& cluster);
+
+/// A schedule and the cut whose segments it orders.
+struct CutSchedule {
+  BackwardCut cut = BackwardCut::whole;
+  Schedule schedule;
 };
 
-/// The tasks of a step in one order in which every task comes after what it needs; each device executes its tasks in this order.
-struct Schedule {
-  std::vector<Task> order;
-  double step_seconds = 0;
-  double bubble = 0;  // idle share of the devices that have tasks
-  ScheduleKind kind = ScheduleKind::sequential;  // never automatic
-};
-
-// How orders are made: the step is played in time with the segments' predicted durations. Whenever a device is free it takes, among the tasks
-// whose operands have arrived, the one its schedule prefers:
-//   sequential  micro-batch by micro-batch: one is finished, backward included, before the next begins
-//   gpipe       forward before backward
-//   1f1b        backward before forward, and at most p - stage micro-batches between their first forward and last backward task
-//               on a device (stage: how many device changes lie before it)
-// Within a segment micro-batches ascend, so sums over micro-batches have one order. Dependencies are the graph's
-// edges: skips, branches and shared weights need no rule of their own.
-// Source of 1F1B: PipeDream (SOSP 2019), section 3.3; Megatron-LM (SC 2021), figure 4.
-
-/// @param microbatches of a step; `tail` the index of the variant of the last one (segments.h).
-/// `automatic` tries the named ones and takes 1F1B unless another is more than 2 % faster.
-/// O(T log T) in tasks T.
+/// The named schedule of these segments. @pre kind is not automatic. O(T (S + D)) in tasks T, segments per device S.
 Schedule make_schedule(const Segments& segments, int microbatches, bool has_tail, ScheduleKind kind);
+
+/// The schedule of a step. `automatic` takes the shortest within `most_kept_bytes` per device (empty: no limit) of all
+/// named ones and of the orders that a search from the best of them finds; among equals the one that keeps fewest
+/// bytes. Where none is within, the one that exceeds the limit least.
+CutSchedule make_schedule(const Cuts& cuts, int microbatches, bool has_tail, ScheduleKind kind,
+                          const std::vector<int64_t>& most_kept_bytes);
 
 }  // namespace mpc

@@ -17,32 +17,49 @@ int64_t bytes_of(const Graph& graph, const Node& transfer) {
   return bytes;
 }
 
+SegmentPhase segment_phase(Phase phase, BackwardCut cut) {
+  switch (phase) {
+    case Phase::forward:
+      return SegmentPhase::forward;
+    case Phase::input_grad:
+      return SegmentPhase::backward;
+    case Phase::weight_grad:
+      return cut == BackwardCut::split ? SegmentPhase::weight : SegmentPhase::backward;
+    case Phase::update:
+      return SegmentPhase::update;
+  }
+  return SegmentPhase::forward;
+}
+
 class SegmentBuilder {
  public:
-  SegmentBuilder(const std::vector<const Graph*>& graphs, const Cluster& cluster) : graphs_(graphs), graph_(*graphs[0]), cluster_(cluster) {}
+  SegmentBuilder(const std::vector<const Graph*>& graphs, const Cluster& cluster, BackwardCut cut)
+      : graphs_(graphs), graph_(*graphs[0]), cluster_(cluster), cut_(cut) {}
 
   Segments run() {
     result_.device_count = cluster_.count();
     group_nodes();
     add_seconds();
     add_edges();
+    add_kept_bytes();
     return std::move(result_);
   }
 
  private:
   void group_nodes() {
     const std::vector<int> levels = levels_of(graph_);
-    std::map<std::tuple<int, DeviceId, int, bool>, std::vector<NodeId>> groups;
+    std::map<std::tuple<int, DeviceId, SegmentPhase, bool>, std::vector<NodeId>> groups;
     for (int i = 0; i < graph_.node_count(); ++i) {
       const Node& node = graph_.node(NodeId(i));
       if (node.op == OpKind::Transfer) continue;
-      groups[{levels[static_cast<size_t>(i)], node.device, phase_group(node.phase), node.rate == Rate::per_step}].push_back(NodeId(i));
+      const SegmentPhase phase = segment_phase(node.phase, cut_);
+      groups[{levels[static_cast<size_t>(i)], node.device, phase, node.rate == Rate::per_step}].push_back(NodeId(i));
     }
     result_.segment_of_node.assign(static_cast<size_t>(graph_.node_count()), -1);
     for (auto& [key, nodes] : groups) {
-      const auto& [level, device, group, per_step] = key;
+      const auto& [level, device, phase, per_step] = key;
       for (const NodeId id : nodes) result_.segment_of_node[id.index()] = static_cast<int>(result_.segments.size());
-      result_.segments.push_back({device, static_cast<SegmentPhase>(group), level, per_step, std::move(nodes), {}});
+      result_.segments.push_back({device, phase, level, per_step, std::move(nodes), {}});
     }
   }
 
@@ -77,7 +94,8 @@ class SegmentBuilder {
       if (graph_.value(source).kind != ValueKind::node) return;  // a parameter, sent before the step's first task
       const NodeId made_by = graph_.value(source).producer;
       const Link& link = cluster_.link(graph_.node(made_by).device, node.device);
-      for (size_t v = 0; v < graphs_.size(); ++v) seconds[v] = transfer_seconds(bytes_of(*graphs_[v], graphs_[v]->node(producer)), link);
+      for (size_t v = 0; v < graphs_.size(); ++v)
+        seconds[v] = transfer_seconds(bytes_of(*graphs_[v], graphs_[v]->node(producer)), link);
       producer = made_by;
     }
     const int from = result_.segment_of_node[producer.index()];
@@ -87,16 +105,43 @@ class SegmentBuilder {
     for (size_t v = 0; v < graphs_.size(); ++v) edge[v] = std::max(edge[v], seconds[v]);
   }
 
+  void add_kept_bytes() {
+    std::map<std::pair<ValueId, DeviceId>, std::vector<int>> users;  // the segments that read a value on a device
+    for (int i = 0; i < graph_.node_count(); ++i) {
+      const int reader = result_.segment_of_node[static_cast<size_t>(i)];
+      if (reader < 0) continue;
+      for (const ValueId input : graph_.node(NodeId(i)).inputs) {
+        if (!input.is_valid() || graph_.value(input).rate == Rate::per_step) continue;
+        users[{input, graph_.node(NodeId(i)).device}].push_back(reader);
+      }
+    }
+    std::map<std::pair<int, std::vector<int>>, std::vector<int64_t>> kept;
+    for (auto& [key, readers] : users) {
+      const Value& value = graph_.value(key.first);
+      const int made_by = value.kind == ValueKind::node ? result_.segment_of_node[value.producer.index()] : -1;
+      std::ranges::sort(readers);
+      readers.erase(std::unique(readers.begin(), readers.end()), readers.end());
+      const int maker = made_by >= 0 ? made_by : readers.front();
+      std::erase(readers, maker);
+      if (readers.empty()) continue;
+      auto& bytes = kept[{maker, readers}];
+      bytes.resize(graphs_.size(), 0);
+      for (size_t v = 0; v < graphs_.size(); ++v) bytes[v] += graphs_[v]->value(key.first).bytes();
+    }
+    for (auto& [key, bytes] : kept) result_.kept.push_back({key.first, key.second, std::move(bytes)});
+  }
+
   const std::vector<const Graph*>& graphs_;
   const Graph& graph_;
   const Cluster& cluster_;
+  BackwardCut cut_;
   Segments result_;
 };
 
 }  // namespace
 
-Segments make_segments(const std::vector<const Graph*>& graphs, const Cluster& cluster) {
-  return SegmentBuilder(graphs, cluster).run();
+Segments make_segments(const std::vector<const Graph*>& graphs, const Cluster& cluster, BackwardCut cut) {
+  return SegmentBuilder(graphs, cluster, cut).run();
 }
 
 }  // namespace mpc

@@ -93,9 +93,11 @@ std::string reduced_report(const Case& c, const std::string& problem, const Sabo
 
 Case case_of(uint64_t seed) {
   constexpr int kDevices[] = {2, 3, 4, 8};
-  constexpr ScheduleKind kSchedules[] = {ScheduleKind::sequential, ScheduleKind::gpipe, ScheduleKind::one_f_one_b};
+  constexpr ScheduleKind kSchedules[] = {ScheduleKind::sequential,  ScheduleKind::gpipe, ScheduleKind::one_f_one_b,
+                                         ScheduleKind::interleaved, ScheduleKind::zb_h1, ScheduleKind::zb_h2,
+                                         ScheduleKind::zb_v,        ScheduleKind::list,  ScheduleKind::automatic};
   // 10 rows: 1 micro-batch, or 4 of 3, 3, 3 and 1 rows.
-  return {seed, kDevices[seed % 4], seed % 3 == 0 ? 1 : 4, kSchedules[(seed / 4) % 3], false, {}};
+  return {seed, kDevices[seed % 4], seed % 3 == 0 ? 1 : 4, kSchedules[(seed / 4) % 9], false, {}};
 }
 
 void check_seed(uint64_t seed) {

@@ -135,7 +135,9 @@ std::string describe(const Split& split, ScheduleKind schedule) {
 }
 
 void check_sample(const Sample& sample, int first_schedule) {
-  constexpr ScheduleKind kSchedules[] = {ScheduleKind::sequential, ScheduleKind::gpipe, ScheduleKind::one_f_one_b};
+  constexpr ScheduleKind kSchedules[] = {ScheduleKind::sequential,  ScheduleKind::gpipe, ScheduleKind::one_f_one_b,
+                                         ScheduleKind::interleaved, ScheduleKind::zb_h1, ScheduleKind::zb_h2,
+                                         ScheduleKind::zb_v,        ScheduleKind::list,  ScheduleKind::automatic};
   constexpr Split kSplits[] = {{2, 1, false}, {3, 4, false}, {4, 4, false}, {8, 1, false},
                                {2, 4, true},  {3, 1, true},  {4, 1, true},  {8, 4, true}};
   const SampleModel model(sample);
@@ -150,7 +152,7 @@ void check_sample(const Sample& sample, int first_schedule) {
   }
   int next = first_schedule;
   for (const Split& split : kSplits) {
-    const ScheduleKind schedule = kSchedules[next++ % 3];
+    const ScheduleKind schedule = kSchedules[next++ % 9];
     INFO(describe(split, schedule));
     PlanOptions options = model.options(split.microbatches, schedule);
     const FrontGraphs& front = graphs.at(split.microbatches);
