@@ -5,6 +5,7 @@
 #include "api/check_types.h"
 #include "api/dot.h"
 #include "api/impl.h"
+#include "api/kernel_gaps.h"
 #include "api/reference_evaluator.h"
 #include "api/report.h"
 #include "compiler/base/error.h"
@@ -95,6 +96,7 @@ v1::NoPlan make_public(const Infeasible& infeasible, const Cluster& cluster) {
 
 PlanOptions api::plan_options(const v1::CompileOptions& public_options) {
   PlanOptions options = api::plan_options(public_options.bindings);
+  options.refusal = api::known_kernel_gaps();
   options.microbatches = public_options.microbatches;
   options.microbatch_rows = public_options.microbatch_rows;
   const std::optional<ScheduleKind> schedule = parse_schedule(public_options.schedule);

@@ -291,7 +291,7 @@ class BackHalf {
   Attempt best_attempt(ChunkLayout layout) const {
     const ChunkedCluster parts = chunk_devices(cluster_, layout, options_.chunks);
     const int64_t share = parts.cluster.count() / cluster_.count();
-    PlaceOptions place{options_.objective, options_.pins, graphs_.microbatches, std::vector<int64_t>(parts.device_of.size(), 0)};
+    PlaceOptions place{options_.objective, options_.pins, graphs_.microbatches, std::vector<int64_t>(parts.device_of.size(), 0), options_.refusal};
     std::optional<Attempt> best;
     for (int i = 0; i < kMostAttempts; ++i) {
       observed_.stage("place", 0.3 + 0.05 * i);

@@ -37,6 +37,7 @@ struct PlanOptions {
   std::vector<Pin> pins;
   /// When not empty: the device of every forward node by name, instead of a search (tests, edited plans).
   std::map<std::string, int> assignment;
+  KernelRefusal refusal;  // what backends have no kernels for
   // Training.
   bool train = false;
   LossKind loss = LossKind::cross_entropy;

@@ -88,11 +88,19 @@ typedef struct mpc_cuda_node {
   int32_t output_count;
 } mpc_cuda_node;
 
+enum mpc_cuda_fault {
+  MPC_CUDA_FAULT_NONE = 0,
+  MPC_CUDA_FAULT_INDEX = 1,    /* index or label fault_value is out of range for fault_bound */
+  MPC_CUDA_FAULT_DIVISION = 2, /* an integer is divided by 0 */
+  MPC_CUDA_FAULT_POWER = 3,    /* the integer 0 is raised to the negative power fault_value */
+  MPC_CUDA_FAULT_LENGTH = 4    /* a sequence of fault_value steps, of fault_bound that are there */
+};
+
 /* What changes from step to step, in device memory so that a captured graph sees it; and what kernels report. */
 typedef struct mpc_cuda_step {
   int64_t step; /* optimizer steps done before this one */
   uint64_t seed;
-  int32_t has_fault; /* set by the first kernel that reads an index or label outside of its range */
+  int32_t fault;     /* an mpc_cuda_fault: what the first kernel that met one could not compute */
   int32_t fault_tag; /* mpc_cuda_call.tag of its call */
   int64_t fault_value;
   int64_t fault_bound;

@@ -76,8 +76,26 @@ class Owned {
 
 cudaDataType_t data_type(DType dtype) {
   if (dtype == DType::f16) return CUDA_R_16F;
+  if (dtype == DType::f64) return CUDA_R_64F;
   return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F;
 }
+
+cublasComputeType_t compute_type(DType dtype, bool allows_tf32) {
+  if (dtype == DType::f64) return CUBLAS_COMPUTE_64F;
+  return dtype == DType::f32 && allows_tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+}
+
+/// alpha or beta in the type that a product is scaled in: f64 for f64, else f32.
+class Scale {
+ public:
+  Scale(double value, DType dtype) : wide_(value), narrow_(static_cast<float>(value)), is_wide_(dtype == DType::f64) {}
+  const void* data() const { return is_wide_ ? static_cast<const void*>(&wide_) : &narrow_; }
+
+ private:
+  double wide_;
+  float narrow_;
+  bool is_wide_;
+};
 
 /// A column-major matrix, or a batch of them.
 Owned<cublasLtMatrixLayout_t> layout(DType dtype, int64_t rows, int64_t columns, int64_t leading, int64_t count,
@@ -122,12 +140,12 @@ class ProductKernel final : public Kernel {
   /// Where c of a Gemm comes from.
   enum class Addend : uint8_t { none, bias, whole, copied };
 
-  ProductKernel(const ProductShape& shape, Addend addend, BroadcastCopy copy, bool allows_tf32, LibraryHandle& handle)
+  ProductKernel(const ProductShape& shape, Addend addend, BroadcastCopy copy, const MakeOptions& options,
+                LibraryHandle& handle)
       : shape_(shape), addend_(addend), copy_(std::move(copy)), handle_(static_cast<cublasLtHandle_t>(handle.handle)) {
-    const cublasComputeType_t compute =
-        shape.dtype == DType::f32 && allows_tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     cublasLtMatmulDesc_t made = nullptr;
-    MPC_LT(cublasLtMatmulDescCreate(&made, compute, CUDA_R_32F));
+    MPC_LT(cublasLtMatmulDescCreate(&made, compute_type(shape.dtype, options.allows_tf32),
+                                    shape.dtype == DType::f64 ? CUDA_R_64F : CUDA_R_32F));
     operation_ = Owned<cublasLtMatmulDesc_t>(made, api().cublasLtMatmulDescDestroy);
     // Column-major: the first operand is b, the second a.
     set_transposed(CUBLASLT_MATMUL_DESC_TRANSA, shape.trans_b);
@@ -146,14 +164,14 @@ class ProductKernel final : public Kernel {
     first_ = layout(shape.dtype, b_columns, b_rows, b_columns, shape.count, shape.b_step);
     second_ = layout(shape.dtype, a_columns, a_rows, a_columns, shape.count, shape.a_step);
     result_ = layout(shape.dtype, shape.columns, shape.rows, shape.columns, shape.count, shape.rows * shape.columns);
-    choose();
+    choose(options.is_aligned);
   }
 
   bool has_algorithm() const { return has_algorithm_; }
 
   void run(const Launch& launch) override {
-    const float alpha = static_cast<float>(shape_.alpha);
-    const float beta = static_cast<float>(shape_.beta);
+    const Scale alpha(shape_.alpha, shape_.dtype);
+    const Scale beta(shape_.beta, shape_.dtype);
     const int64_t element_bytes = dtype_bytes(shape_.dtype);
     const auto at = [&](const void* base, int64_t elements) {
       return static_cast<const std::byte*>(base) + elements * element_bytes;
@@ -166,9 +184,9 @@ class ProductKernel final : public Kernel {
     for (const ProductShape::Offsets& offsets : shape_.outer) {
       std::byte* y = static_cast<std::byte*>(launch.outputs[0]) + offsets.y * element_bytes;
       const void* c = addend_ == Addend::whole ? launch.inputs[2] : y;
-      MPC_LT(cublasLtMatmul(handle_, operation_.get(), &alpha, at(launch.inputs[1], offsets.b), first_.get(),
-                            at(launch.inputs[0], offsets.a), second_.get(), &beta, c, result_.get(), y, result_.get(),
-                            &algorithm_, launch.workspace, static_cast<size_t>(workspace_bytes_),
+      MPC_LT(cublasLtMatmul(handle_, operation_.get(), alpha.data(), at(launch.inputs[1], offsets.b), first_.get(),
+                            at(launch.inputs[0], offsets.a), second_.get(), beta.data(), c, result_.get(), y,
+                            result_.get(), &algorithm_, launch.workspace, static_cast<size_t>(workspace_bytes_),
                             static_cast<cudaStream_t>(launch.stream.handle)));
     }
   }
@@ -181,7 +199,7 @@ class ProductKernel final : public Kernel {
     MPC_LT(cublasLtMatmulDescSetAttribute(operation_.get(), which, &operation, sizeof(operation)));
   }
 
-  void choose() {
+  void choose(bool is_aligned_node) {
     cublasLtMatmulPreference_t made = nullptr;
     MPC_LT(cublasLtMatmulPreferenceCreate(&made));
     const Owned<cublasLtMatmulPreference_t> preference(made, api().cublasLtMatmulPreferenceDestroy);
@@ -192,7 +210,7 @@ class ProductKernel final : public Kernel {
     MPC_LT(cublasLtMatmulPreferenceSetAttribute(made, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes,
                                                 sizeof(schemes)));
     // Operands start at multiples of 256 bytes, except within an outer batch, which starts at any element.
-    const bool is_aligned = shape_.outer.size() == 1;
+    const bool is_aligned = is_aligned_node && shape_.outer.size() == 1;
     const uint32_t alignment = is_aligned ? 256 : static_cast<uint32_t>(dtype_bytes(shape_.dtype));
     for (const auto which : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
                              CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
@@ -271,8 +289,8 @@ KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOption
   const Library& lt = library(LibraryName::cublaslt);
   if (lt.handle == nullptr) return declined("cuBLASLt: " + lt.path);
   const DType dtype = output_dtype(node, 0);
-  if (!is_small_float(dtype) || !has_type(node, dtype)) {
-    return declined("cuBLASLt: operands are of different types, of none of f32, f16 and bf16, or empty");
+  if (!is_float(dtype) || !has_type(node, dtype)) {
+    return declined("cuBLASLt: operands are of different types, are no floats, or are empty");
   }
   if (handle.handle == nullptr) {
     cublasLtHandle_t made = nullptr;
@@ -305,12 +323,12 @@ KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOption
   }
   shape.dtype = dtype;
   const auto copy = [&] { return addend == Addend::copied ? BroadcastCopy(node, 2) : BroadcastCopy(); };
-  auto kernel = std::make_unique<ProductKernel>(shape, addend, copy(), options.allows_tf32, handle);
+  auto kernel = std::make_unique<ProductKernel>(shape, addend, copy(), options, handle);
   if (!kernel->has_algorithm() && addend == Addend::bias) {
     addend = Addend::copied;
     shape.has_bias = false;
     shape.beta = node.attributes->number("beta");
-    kernel = std::make_unique<ProductKernel>(shape, addend, copy(), options.allows_tf32, handle);
+    kernel = std::make_unique<ProductKernel>(shape, addend, copy(), options, handle);
   }
   if (!kernel->has_algorithm()) return declined("cuBLASLt: no algorithm for these shapes");
   return {std::move(kernel), {}};

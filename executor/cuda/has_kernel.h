@@ -1,6 +1,9 @@
 #pragma once
 
+#include <string>
+
 #include "compiler/base/op_kind.h"
+#include "executor/backend.h"
 #include "executor/functors/unary.h"
 
 namespace mpc::cuda {
@@ -17,6 +20,28 @@ inline bool has_kernel(OpKind op) {
     return true;
     default:
       return false;
+  }
+}
+
+/// Why the plugin's own kernels do not take a node, or "". Known without the plugin, so that planning can ask. What
+/// passes here and is still refused when a session is made (types that no model has) ends with M046.
+inline std::string refusal(const executor::NodeSpec& node) {
+  if (!has_kernel(node.op)) return "the CUDA backend has no kernel for " + std::string(op_name(node.op));
+  constexpr int kMostSpatial = 3;
+  switch (node.op) {
+    case OpKind::AveragePool:
+    case OpKind::AveragePoolGrad:
+    case OpKind::Conv:
+    case OpKind::ConvInputGrad:
+    case OpKind::ConvWeightGrad:
+    case OpKind::MaxPool:
+    case OpKind::MaxPoolGrad: {
+      const int spatial = node.inputs[0].shape.rank() - 2;
+      if (spatial <= kMostSpatial) return "";
+      return "the CUDA backend has windows over 1 to 3 spatial dimensions, here are " + std::to_string(spatial);
+    }
+    default:
+      return "";
   }
 }
 

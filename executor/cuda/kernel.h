@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -50,15 +51,19 @@ class Kernel {
   virtual std::string_view name() const = 0;
 };
 
-/// What a kernel may be made with, beside the node.
-struct MakeOptions {
-  bool allows_tf32 = false;
-};
-
 struct KernelOrReason {
   std::unique_ptr<Kernel> kernel;
   std::string reason;
 };
+
+/// What a kernel may be made with, beside the node.
+struct MakeOptions {
+  bool allows_tf32 = false;
+  bool is_aligned = true;  // operands begin at multiples of 256 bytes, and not at any element
+  /// The best kernel for a Gemm that another kernel is made of; null: the plugin's own.
+  std::function<KernelOrReason(const executor::NodeSpec& node, const MakeOptions& options)> product;
+};
+
 using KernelFactory = KernelOrReason (*)(const executor::NodeSpec& node, const MakeOptions& options);
 
 inline KernelOrReason declined(std::string reason) {

@@ -3,11 +3,17 @@ set(MPC_CUDA_KERNEL_SOURCES
   binary.cu
   convolution.cu
   elementwise.cu
+  index.cu
+  lrn.cu
+  lstm.cu
+  lstm_grad.cu
   movement.cu
   normalization.cu
+  occurrences.cu
   pooling.cu
   product.cu
   reduction.cu
+  resize.cu
   softmax.cu
   training.cu)
 list(TRANSFORM MPC_CUDA_KERNEL_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/executor/cuda/kernels/)

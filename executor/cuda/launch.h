@@ -148,13 +148,19 @@ void fill_bytes(Stream stream, void* to, int byte, int64_t bytes);
 
 #else
 
+/// Told of every launch, copy and fill that a GPU would have been given; and how many there were.
+void count_launch();
+int64_t launches_on_host();
+
 template <class Body>
 void for_each(Stream, int64_t count, Body body, const char*) {
+  if (count > 0) count_launch();
   for (int64_t i = 0; i < count; ++i) body(i);
 }
 
 template <class Body>
 void for_each_block(Stream, int64_t blocks, Body body, const char*) {
+  if (blocks > 0) count_launch();
   for (int64_t b = 0; b < blocks; ++b) {
     Block block;
     body(block, b);

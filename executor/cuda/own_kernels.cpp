@@ -1,3 +1,4 @@
+#include "executor/cuda/has_kernel.h"
 #include "executor/cuda/kernel.h"
 #include "executor/cuda/kernels/factories.h"
 #include "executor/functors/unary.h"
@@ -24,9 +25,8 @@ KernelFactory factory_of(OpKind op) {
 }  // namespace
 
 KernelOrReason find_own_kernel(const executor::NodeSpec& node, const MakeOptions& options) {
-  const KernelFactory factory = factory_of(node.op);
-  if (factory == nullptr) return declined("the CUDA backend has no kernel for " + std::string(op_name(node.op)));
-  return factory(node, options);
+  if (std::string reason = refusal(node); !reason.empty()) return declined(std::move(reason));
+  return factory_of(node.op)(node, options);
 }
 
 }  // namespace mpc::cuda

@@ -330,33 +330,38 @@ void destroy_graph(mpc_cuda_graph* graph) {
   delete graph;
 }
 
-/// The libraries' kernel where there is one, then the plugin's own.
-KernelOrReason find_kernel(const OwnedNode& node, mpc_cuda_device* device) {
-  const MakeOptions options{node.allows_tf32};
-  KernelOrReason found;
-  switch (node.spec.op) {
-    case OpKind::MatMul:
-    case OpKind::Gemm:
-      found = cublaslt_product(node.spec, options, device->cublaslt);
-      break;
-    case OpKind::Conv:
-    case OpKind::ConvInputGrad:
-    case OpKind::ConvWeightGrad:
-      library(LibraryName::cublaslt);  // cuDNN looks for it among what is loaded
-      library(LibraryName::nvrtc);
-      found = cudnn_convolution(node.spec, options, device->cudnn);
-      break;
-    default:
-      break;
-  }
+/// What a library found, or the plugin's own kernel with the reason why the library declined.
+KernelOrReason or_own_kernel(KernelOrReason found, const executor::NodeSpec& node, const MakeOptions& options) {
   if (found.kernel != nullptr) return found;
-  KernelOrReason own = find_own_kernel(node.spec, options);
+  KernelOrReason own = find_own_kernel(node, options);
   if (own.kernel == nullptr) {
     own.reason = found.reason.empty() ? own.reason : found.reason + "; " + own.reason;
   } else {
     own.reason = found.reason;
   }
   return own;
+}
+
+/// The libraries' kernel where there is one, then the plugin's own.
+KernelOrReason find_kernel(const OwnedNode& node, mpc_cuda_device* device) {
+  MakeOptions options;
+  options.allows_tf32 = node.allows_tf32;
+  options.product = [device](const executor::NodeSpec& spec, const MakeOptions& given) {
+    return or_own_kernel(cublaslt_product(spec, given, device->cublaslt), spec, given);
+  };
+  switch (node.spec.op) {
+    case OpKind::MatMul:
+    case OpKind::Gemm:
+      return options.product(node.spec, options);
+    case OpKind::Conv:
+    case OpKind::ConvInputGrad:
+    case OpKind::ConvWeightGrad:
+      library(LibraryName::cublaslt);  // cuDNN looks for it among what is loaded
+      library(LibraryName::nvrtc);
+      return or_own_kernel(cudnn_convolution(node.spec, options, device->cudnn), node.spec, options);
+    default:
+      return find_own_kernel(node.spec, options);
+  }
 }
 
 int32_t make_kernel(mpc_cuda_device* device, const mpc_cuda_node* node, mpc_cuda_kernel** kernel,

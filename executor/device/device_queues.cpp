@@ -19,6 +19,19 @@ std::byte probe_byte(int64_t i) {
   return static_cast<std::byte>((static_cast<uint64_t>(i) * 0x9E3779B97F4A7C15u) >> 56);
 }
 
+std::string fault_text(const mpc_cuda_step& fault) {
+  switch (fault.fault) {
+    case MPC_CUDA_FAULT_DIVISION:
+      return "an integer is divided by 0";
+    case MPC_CUDA_FAULT_POWER:
+      return fmt::format("0 is raised to the power {}", fault.fault_value);
+    case MPC_CUDA_FAULT_LENGTH:
+      return fmt::format("a sequence length is {}, there are {} steps", fault.fault_value, fault.fault_bound);
+    default:
+      return fmt::format("index or label {} is out of range for {} of them", fault.fault_value, fault.fault_bound);
+  }
+}
+
 }  // namespace
 
 std::string_view transport_name(Transport transport) {
@@ -257,11 +270,10 @@ void DeviceQueues::collect_fetch(PlanIndex instruction, HostOutputs& outputs) co
 
 void DeviceQueues::check_faults() const {
   for (const auto& stream : accelerators_.streams()) {
-    if (stream->step_out == nullptr || stream->step_out->has_fault == 0) continue;
+    if (stream->step_out == nullptr || stream->step_out->fault == MPC_CUDA_FAULT_NONE) continue;
     const mpc_cuda_step& fault = *stream->step_out;
     const PlanNode& node = plan_.nodes[static_cast<size_t>(fault.fault_tag)];
-    throw Error(ErrorId::M033, node.origin.empty() ? node.name : node.origin,
-                fmt::format("index or label {} is out of range for {} of them", fault.fault_value, fault.fault_bound));
+    throw Error(ErrorId::M033, node.origin.empty() ? node.name : node.origin, fault_text(fault));
   }
 }
 

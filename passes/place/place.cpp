@@ -246,6 +246,8 @@ std::string_view objective_name(Objective objective) { return kObjectives[static
 
 Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOptions& options) {
   Problem problem = place::make_problem(graph, cluster, options.pins, options.microbatches);
+  std::vector<std::string> gap_notes = place::pin_kernel_gaps(graph, cluster, options.refusal, problem);
+  place::attach_followers(graph, problem);
   for (size_t d = 0; d < options.extra_bytes.size(); ++d) problem.capacity_bytes[d] -= options.extra_bytes[d];
   Placement placement;
   placement.device_of_node.assign(static_cast<size_t>(graph.node_count()), DeviceId(0));
@@ -265,7 +267,8 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
   placement.estimated_bytes = value.memory_bytes;
   placement.objective_value = options.objective == Objective::throughput ? value.largest_load_s : place::critical_path_s(problem, best.device_of_block);
   placement.lower_bound = std::min(placement.objective_value, std::max(best.lower_bound_s, lower_bound(problem)));
-  placement.notes = notes_on_cuts(problem, best.device_of_block, graph);
+  placement.notes = std::move(gap_notes);
+  for (std::string& note : notes_on_cuts(problem, best.device_of_block, graph)) placement.notes.push_back(std::move(note));
   for (std::string& note : notes_on_cheap_blocks(problem, best.device_of_block, graph)) placement.notes.push_back(std::move(note));
   placement.one_device_s = total_seconds(problem, 0);
   for (int d = 1; d < problem.device_count; ++d) placement.one_device_s = std::min(placement.one_device_s, total_seconds(problem, d));

@@ -7,10 +7,12 @@
 
 #include "compiler/cost/cluster.h"
 #include "compiler/ir/graph.h"
+#include "passes/place/kernel_gaps.h"
 #include "passes/place/refine.h"
 
 namespace mpc {
 
+using place::KernelRefusal;
 using place::Objective;
 using place::Pin;
 
@@ -20,6 +22,8 @@ struct PlaceOptions {
   int microbatches = 1;
   /// What the planner's memory estimate must be raised by on each device (found by planning memory exactly); empty: zero.
   std::vector<int64_t> extra_bytes;
+  /// What backends cannot run; blocks with such nodes go where they can (see pin_kernel_gaps).
+  KernelRefusal refusal;
 };
 
 /// The device of every node, and what the decision was worth.
@@ -38,7 +42,7 @@ std::string_view objective_name(Objective objective);
 
 /// Chooses a device for every node. Nodes with an anchor follow it. Throughput uses every device of the cluster (each
 /// gets at least one block when there are enough blocks), latency and devices as many as help.
-/// @throws Error(M002, M003) for pins that match nothing.
+/// @throws Error(M002, M003) for pins that match nothing, Error(M046) for nodes that no device has a kernel for.
 Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOptions& options);
 
 /// The graph with the devices of `placement` written into its nodes. @post stage placed.

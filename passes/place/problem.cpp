@@ -266,9 +266,12 @@ double Problem::move_seconds(const Tensor& tensor, int from, int to) const {
 Problem make_problem(const Graph& graph, const Cluster& cluster, const std::vector<Pin>& pins, int microbatches) {
   Problem problem = ProblemBuilder(graph, cluster, microbatches).run();
   apply_pins(graph, pins, problem);
+  return problem;
+}
+
+void attach_followers(const Graph& graph, Problem& problem) {
   attach_loss(graph, problem);
   attach_weights(graph, problem);
-  return problem;
 }
 
 namespace {

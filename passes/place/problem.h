@@ -61,6 +61,8 @@ struct Pin {
 
 /// @throws Error(M002) for a pin that matches no node (with a near name), Error(M003) for a bad pattern or device.
 Problem make_problem(const Graph& graph, const Cluster& cluster, const std::vector<Pin>& pins, int microbatches);
+/// Fills in `follows`; blocks that are pinned follow nothing.
+void attach_followers(const Graph& graph, Problem& problem);
 
 /// What an assignment costs.
 struct Evaluation {

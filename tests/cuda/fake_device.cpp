@@ -16,7 +16,9 @@
 #include "compiler/base/error.h"
 #include "executor/cuda/copy_text.h"
 #include "executor/cuda/kernel.h"
+#include "executor/cuda/launch.h"
 #include "executor/cuda/node.h"
+#include "tests/cuda/stream_order.h"
 
 // One mutex guards everything: lanes of several threads use the plugin at the same time, and what is tested is order,
 // not speed.
@@ -53,12 +55,14 @@ struct mpc_cuda_event {
 struct mpc_cuda_graph {
   std::vector<std::vector<Work>> lanes;
   std::vector<mpc_cuda_stream*> streams;
+  std::vector<mpc::test::StreamOrder::Access> accesses;  // of all its work: a launch is one piece of work
 };
 
 struct mpc_cuda_kernel {
   std::unique_ptr<mpc::cuda::Kernel> kernel;
-  size_t inputs = 0;
-  size_t outputs = 0;
+  std::vector<int64_t> input_bytes;
+  std::vector<int64_t> output_bytes;
+  std::string op;
   std::string name;
 };
 
@@ -68,6 +72,7 @@ namespace {
 std::mutex mutex;
 FakeOptions options;
 FakeCounts counts;
+StreamOrder order;
 std::mt19937_64 random_engine;
 std::vector<mpc_cuda_stream*> all_streams;
 std::map<const void*, std::pair<int64_t, int>> memory_blocks;  // begin -> bytes, GPU (-1: pinned)
@@ -122,6 +127,14 @@ int32_t run_until(Done&& done, mpc_cuda_error* error) {
     if (!do_one(lanes)) return fail(error, MPC_CUDA_FAILED, "the streams wait for each other");
   }
   return MPC_CUDA_OK;
+}
+
+/// Notes what the next work of the stream does to memory.
+void note(mpc_cuda_stream* stream, const std::string& what, const std::vector<StreamOrder::Access>& accesses) {
+  order.work(stream, what, accesses);
+  if (stream->capture == nullptr) return;
+  auto& all = stream->capture->accesses;
+  all.insert(all.end(), accesses.begin(), accesses.end());
 }
 
 void enqueue(mpc_cuda_stream* stream, Work work) {
@@ -185,6 +198,7 @@ int32_t allocate_on(int gpu, int64_t bytes, void** memory, mpc_cuda_error* error
   if (*memory == nullptr) return fail(error, MPC_CUDA_OUT_OF_MEMORY, "the host has no memory left");
   std::memset(*memory, 0xA5, rounded);  // what the last owner left
   memory_blocks[*memory] = {bytes, gpu};
+  order.forget(*memory, bytes);
   ++counts.allocations;
   ++counts.live_objects;
   return MPC_CUDA_OK;
@@ -229,6 +243,7 @@ void destroy_stream(mpc_cuda_stream* stream) {
 int32_t sync_stream(mpc_cuda_stream* stream, mpc_cuda_error* error) {
   const std::lock_guard lock(mutex);
   if (stream->capture != nullptr) return fail(error, MPC_CUDA_FAILED, "synchronized while capturing");
+  order.sync_stream(stream);
   return run_until([&] { return stream->work.empty(); }, error);
 }
 
@@ -248,6 +263,7 @@ void destroy_event(mpc_cuda_event* event) {
 int32_t record(mpc_cuda_stream* stream, mpc_cuda_event* event, mpc_cuda_error*) {
   const std::lock_guard lock(mutex);
   event->capture = stream->capture;
+  order.record(stream, event);
   enqueue(stream, {Work::Kind::record, {}, event, ++event->enqueued});
   return MPC_CUDA_OK;
 }
@@ -258,6 +274,7 @@ int32_t wait(mpc_cuda_stream* stream, mpc_cuda_event* event, mpc_cuda_error* err
     return fail(error, MPC_CUDA_FAILED, "a captured stream waits for an event outside of the capture");
   }
   if (options.forgets_waits) return MPC_CUDA_OK;
+  order.wait(stream, event);
   if (event->capture != nullptr) join_capture(stream, event->capture);
   enqueue(stream, {Work::Kind::wait, {}, event, event->enqueued});  // of an event never recorded: nothing to wait for
   return MPC_CUDA_OK;
@@ -267,6 +284,7 @@ int32_t sync_event(mpc_cuda_event* event, mpc_cuda_error* error) {
   const std::lock_guard lock(mutex);
   if (event->capture != nullptr) return fail(error, MPC_CUDA_FAILED, "synchronized while capturing");
   const int64_t wanted = event->enqueued;
+  order.sync_event(event);
   return run_until([&] { return event->done >= wanted; }, error);
 }
 
@@ -278,9 +296,11 @@ int32_t elapsed_ms(mpc_cuda_event*, mpc_cuda_event*, float* milliseconds, mpc_cu
 int32_t copy(mpc_cuda_stream* stream, void* to, const void* from, int64_t bytes, mpc_cuda_error* error) {
   const std::lock_guard lock(mutex);
   ++counts.staged_copies;
+  note(stream, "copy", {{from, bytes, false}, {to, bytes, true}});
   enqueue(stream, {Work::Kind::run, [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); }, nullptr, 0});
   if (is_device_or_pinned(to) && is_device_or_pinned(from)) return MPC_CUDA_OK;
   if (stream->capture != nullptr) return fail(error, MPC_CUDA_FAILED, "pageable memory in a capture");
+  order.sync_stream(stream);
   return run_until([&] { return stream->work.empty(); }, error);
 }
 
@@ -290,12 +310,14 @@ int32_t copy_peer(mpc_cuda_stream* stream, mpc_cuda_device* to_device, void* to,
   const bool is_one_gpu = to_device->ordinal == from_device->ordinal;
   ++(is_one_gpu ? counts.device_copies : counts.peer_copies);
   if (!is_one_gpu && options.loses_copies) return MPC_CUDA_OK;
+  note(stream, "copy between devices", {{from, bytes, false}, {to, bytes, true}});
   enqueue(stream, {Work::Kind::run, [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); }, nullptr, 0});
   return MPC_CUDA_OK;
 }
 
 int32_t fill(mpc_cuda_stream* stream, void* memory, int32_t byte, int64_t bytes, mpc_cuda_error*) {
   const std::lock_guard lock(mutex);
+  note(stream, "fill", {{memory, bytes, true}});
   enqueue(stream, {Work::Kind::run, [=] { std::memset(memory, byte, static_cast<size_t>(bytes)); }, nullptr, 0});
   return MPC_CUDA_OK;
 }
@@ -348,6 +370,7 @@ int32_t launch_graph(mpc_cuda_graph* graph, mpc_cuda_stream* stream, mpc_cuda_er
       }
     }
   };
+  note(stream, "graph", graph->accesses);
   enqueue(stream, {Work::Kind::run, replay, nullptr, 0});
   return MPC_CUDA_OK;
 }
@@ -358,12 +381,21 @@ void destroy_graph(mpc_cuda_graph* graph) {
   --counts.live_objects;
 }
 
+std::vector<int64_t> bytes_of(const std::vector<executor::NodeSpec::Operand>& operands) {
+  std::vector<int64_t> bytes;
+  for (const auto& operand : operands) {
+    bytes.push_back(operand.is_present ? byte_size(operand.shape, operand.dtype) : 0);
+  }
+  return bytes;
+}
+
 int32_t make_kernel(mpc_cuda_device*, const mpc_cuda_node* node, mpc_cuda_kernel** kernel, mpc_cuda_error* error) {
   const cuda::OwnedNode owned(*node);
-  cuda::KernelOrReason found = cuda::find_own_kernel(owned.spec, {owned.allows_tf32});
+  cuda::KernelOrReason found = cuda::find_own_kernel(owned.spec, {.allows_tf32 = owned.allows_tf32, .product = {}});
   if (found.kernel == nullptr) return fail(error, MPC_CUDA_UNSUPPORTED, found.reason);
   const std::lock_guard lock(mutex);
-  *kernel = new mpc_cuda_kernel{std::move(found.kernel), owned.spec.inputs.size(), owned.spec.outputs.size(), {}};
+  *kernel = new mpc_cuda_kernel{
+      std::move(found.kernel), bytes_of(owned.spec.inputs), bytes_of(owned.spec.outputs), node->op, {}};
   (*kernel)->name = std::string((*kernel)->kernel->name());
   ++counts.live_objects;
   return MPC_CUDA_OK;
@@ -382,8 +414,13 @@ const char* kernel_declined(const mpc_cuda_kernel*) {
 int32_t run_kernel(mpc_cuda_kernel* kernel, mpc_cuda_stream* stream, const mpc_cuda_call* call, mpc_cuda_error*) {
   const std::lock_guard lock(mutex);
   ++(stream->capture == nullptr ? counts.kernels : counts.replayed);
-  const std::vector<void*> inputs(call->inputs, call->inputs + kernel->inputs);
-  const std::vector<void*> outputs(call->outputs, call->outputs + kernel->outputs);
+  const std::vector<void*> inputs(call->inputs, call->inputs + kernel->input_bytes.size());
+  const std::vector<void*> outputs(call->outputs, call->outputs + kernel->output_bytes.size());
+  std::vector<StreamOrder::Access> accesses = {{call->step, sizeof(mpc_cuda_step), false},
+                                               {call->workspace, kernel->kernel->workspace_bytes(), true}};
+  for (size_t i = 0; i < inputs.size(); ++i) accesses.push_back({inputs[i], kernel->input_bytes[i], false});
+  for (size_t i = 0; i < outputs.size(); ++i) accesses.push_back({outputs[i], kernel->output_bytes[i], true});
+  note(stream, kernel->op, accesses);
   const auto run = [kernel, inputs, outputs, plain = *call] {
     cuda::Launch launch;
     launch.inputs = inputs;
@@ -392,7 +429,9 @@ int32_t run_kernel(mpc_cuda_kernel* kernel, mpc_cuda_stream* stream, const mpc_c
     launch.step = plain.step;
     launch.microbatch = plain.microbatch;
     launch.tag = plain.tag;
+    const int64_t before = cuda::launches_on_host();
     kernel->kernel->run(launch);
+    counts.launches += cuda::launches_on_host() - before;
   };
   enqueue(stream, {Work::Kind::run, run, nullptr, 0});
   return MPC_CUDA_OK;
@@ -446,12 +485,19 @@ constexpr mpc_cuda_plugin kPlugin = {
 const mpc_cuda_plugin* fake_plugin(const FakeOptions& wanted) {
   options = wanted;
   counts = {};
+  order.clear();
   random_engine.seed(wanted.seed);
   return &kPlugin;
 }
 
 const FakeCounts& fake_counts() {
+  counts.compared = order.compared();
+  counts.unordered = order.unordered();
   return counts;
+}
+
+std::string fake_unordered() {
+  return order.first_unordered();
 }
 
 }  // namespace mpc::test

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "executor/cuda/abi.h"
 
@@ -19,7 +20,7 @@ struct FakeOptions {
   bool loses_copies = false;   // copies between GPUs deliver nothing
 };
 
-/// What was asked of the plugin since reset_fake.
+/// What was asked of the plugin since fake_plugin().
 struct FakeCounts {
   int64_t kernels = 0;        // run one by one
   int64_t replayed = 0;       // run by graphs
@@ -28,11 +29,16 @@ struct FakeCounts {
   int64_t device_copies = 0;  // copy_peer within one GPU
   int64_t peer_copies = 0;    // copy_peer between GPUs
   int64_t allocations = 0;    // of device or pinned memory
+  int64_t launches = 0;       // kernels of the GPU that the kernels above are made of
+  int64_t compared = 0;       // pairs of accesses to the same bytes that had to be ordered (stream_order.h)
+  int64_t unordered = 0;      // and that were not
   int64_t live_objects = 0;   // devices, streams, events, graphs, kernels and memory that were not given back
 };
 
 /// The plugin, with these options. One at a time; everything that was made from the one before must be gone.
 const mpc_cuda_plugin* fake_plugin(const FakeOptions& options = {});
 const FakeCounts& fake_counts();
+/// The first pair of accesses that nothing orders, in words; "" when there is none.
+std::string fake_unordered();
 
 }  // namespace mpc::test

@@ -3,12 +3,17 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
+#include <set>
 #include <span>
 #include <string>
+#include <utility>
 
+#include "api/kernel_gaps.h"
 #include "compiler/base/error.h"
+#include "compiler/ir/parse.h"
 #include "executor/session.h"
 #include "tests/cuda/fake_device.h"
 #include "tests/cuda/plans.h"
@@ -21,11 +26,11 @@ namespace {
 
 using namespace mpc;
 using test::difference;
-using test::on_gpus;
-using test::random_training_plan;
 using test::fake_counts;
 using test::fake_plugin;
 using test::FakeOptions;
+using test::on_gpus;
+using test::random_training_plan;
 
 constexpr int kGraphs = 60;
 
@@ -145,6 +150,49 @@ TEST_CASE("streams: the random order shows events that are missing") {
   CHECK(wrong > kPlans / 2);
 }
 
+TEST_CASE("streams: events order every two accesses to the same bytes, whatever the device does first") {
+  int64_t compared = 0;
+  for (uint64_t seed = 1; seed <= kGraphs; ++seed) {
+    CAPTURE(seed);
+    const int devices = 1 + static_cast<int>(seed % 4);
+    const Plan plan = on_gpus(random_training_plan(seed, devices, true), {0, 0, 0, 0});
+    run(plan, seed, {});
+    CHECK_MESSAGE(fake_counts().unordered == 0, test::fake_unordered());
+    compared += fake_counts().compared;
+    const Plan mixed = on_gpus(random_training_plan(seed, 3, true), {-1, 0, 1});
+    run(mixed, seed, {.devices = 2, .has_peer_access = seed % 2 == 0});
+    CHECK_MESSAGE(fake_counts().unordered == 0, test::fake_unordered());
+  }
+  CHECK(compared > 1000 * kGraphs);  // or nothing was looked at
+}
+
+TEST_CASE("streams: accesses are unordered when streams wait for no events") {
+  int unordered = 0;
+  constexpr int kPlans = 10;
+  for (uint64_t seed = 1; seed <= kPlans; ++seed) {
+    const Plan plan = on_gpus(random_training_plan(seed, 3, true), {0, 0, 0});
+    run(plan, seed, {.forgets_waits = true}, [](auto& options) { options.captures = false; });
+    unordered += fake_counts().unordered > 0 ? 1 : 0;
+  }
+  CHECK(unordered == kPlans);
+}
+
+TEST_CASE("streams: a step makes one copy for every cut edge, and no other") {
+  for (uint64_t seed = 1; seed <= kGraphs / 2; ++seed) {
+    CAPTURE(seed);
+    const Plan plan = on_gpus(random_training_plan(seed, 3, true), {0, 0, 0});
+    std::set<std::pair<DeviceId, DeviceId>> links;
+    for (const PlanTransfer& transfer : plan.transfers) links.insert({transfer.from, transfer.to});
+    test::RunOptions options;
+    options.seed = seed;
+    options.steps = 1;
+    options.session = with_plugin();
+    test::run_plan(plan, test::SeededWeights(seed), options);
+    const int64_t probes = static_cast<int64_t>(links.size());
+    CHECK(fake_counts().device_copies - probes == test::cut_edges(seed, 3));
+  }
+}
+
 TEST_CASE("streams: a step allocates nothing, and its kernels are replayed") {
   Run run(on_gpus(test::training_plan(test::kTwoDevices, kFour), {0, 0}), with_plugin());
   run.session.step();
@@ -227,15 +275,115 @@ TEST_CASE("streams: a link that loses what is sent is found before the first ste
   CHECK(contains(error, "peer"));
 }
 
-TEST_CASE("streams: a node without a CUDA kernel is refused by name") {
-  Plan plan = on_gpus(test::forward_plan(test::kOneDevice, kFour), {0});
-  for (PlanNode& node : plan.nodes) {
-    if (node.op == OpKind::Relu) node.op = OpKind::LRN;
+/// MaxPool over four spatial dimensions, which the CUDA backend has no kernel for, between two that it has.
+FrontGraphs deep_pool_graphs(const PlanOptions& options) {
+  const auto graph_of = [](int64_t) {
+    return parse_graph(R"(graph "deep" imported
+input %x f32[2,1,4,4,4,4]
+%a f32[2,1,4,4,4,4] = Relu(%x) @first
+%b f32[2,1,2,2,2,2] = MaxPool(%a) {ceil_mode = 0, dilations = [1, 1, 1, 1], kernel_shape = [2, 2, 2, 2], pads = [0, 0, 0, 0, 0, 0, 0, 0], storage_order = 0, strides = [2, 2, 2, 2]} @pool
+%y f32[2,1,2,2,2,2] = Relu(%b) @last
+output y = %y
+)");
+  };
+  return make_front_graphs(graph_of, 2, options, "deep");
+}
+
+PlanOptions options_with_gaps() {
+  PlanOptions options;
+  options.batch = 2;
+  options.refusal = api::known_kernel_gaps();
+  return options;
+}
+
+TEST_CASE("streams: what has no CUDA kernel is planned on a CPU device, and said so") {
+  const PlanOptions options = options_with_gaps();
+  const FrontGraphs graphs = deep_pool_graphs(options);
+  auto made = make_plan(graphs, parse_devices("cpu,cuda:0", kAssumedGpuKind), options);
+  REQUIRE(std::holds_alternative<Plan>(made));
+  Plan plan = std::get<Plan>(std::move(made));
+  for (const PlanNode& node : plan.nodes) {
+    if (node.op == OpKind::MaxPool) CHECK(plan.devices[node.device.index()].backend == "cpu");
   }
-  const Error error = error_of([&] { Run(plan, with_plugin()); });
+  const auto is_named = [](const std::string& note) {
+    return note.find("pool (MaxPool) runs on cpu:0: the CUDA backend has windows over 1 to 3") != std::string::npos;
+  };
+  CHECK(std::ranges::any_of(plan.notes, is_named));
+  const test::Outcome mixed = run(plan, 1, {});
+  const test::Outcome host = run(test::plan_on_cpus(graphs, 1, options), 1, {});
+  CHECK(difference(host, mixed) == "");  // maxima: the same bits everywhere
+}
+
+TEST_CASE("streams: what no device has a kernel for is refused by name when it is planned") {
+  const PlanOptions options = options_with_gaps();
+  const FrontGraphs graphs = deep_pool_graphs(options);
+  const Error nowhere = error_of([&] { make_plan(graphs, parse_devices("cuda:0", kAssumedGpuKind), options); });
+  CHECK(nowhere.id() == ErrorId::M046);
+  CHECK(contains(nowhere, "pool (MaxPool)"));
+  CHECK(contains(nowhere, "cpu,cuda:0"));
+  PlanOptions pinned = options;
+  pinned.pins = {{"^pool$", 1}};
+  const Error at_pin = error_of([&] { make_plan(graphs, parse_devices("cpu,cuda:0", kAssumedGpuKind), pinned); });
+  CHECK(at_pin.id() == ErrorId::M046);
+  CHECK(contains(at_pin, "pinned to cuda:0"));
+}
+
+TEST_CASE("streams: a node without a CUDA kernel is refused by name") {
+  test::PlanMaker maker(1, 1, 2, 2);
+  const PlanIndex x = maker.input("x", DType::f32, {test::kRows, 1, 2, 2, 2, 2});
+  test::PlanMaker::NodeOptions pool;
+  pool.attributes = {{"kernel_shape", std::vector<int64_t>(4, 1)},
+                     {"strides", std::vector<int64_t>(4, 1)},
+                     {"pads", std::vector<int64_t>(8, 0)},
+                     {"dilations", std::vector<int64_t>(4, 1)},
+                     {"storage_order", int64_t{0}}};
+  maker.output("y", maker.node(OpKind::MaxPool, "y", 0, {x}, {test::kRows, 1, 2, 2, 2, 2}, pool),
+               PlanOutput::Combine::concatenate);
+  const Plan plan = on_gpus(maker.finish(), {0});
+  const Error error = error_of([&] { executor::Session(plan, test::NumberedWeights(), with_plugin()); });
   CHECK(error.id() == ErrorId::M046);
-  CHECK(contains(error, "LRN"));
+  CHECK(contains(error, "y (MaxPool)"));
   CHECK(contains(error, "cpu:0"));
+}
+
+TEST_CASE("streams: an integer division by 0 and a bad sequence length end the step and name their node") {
+  test::PlanMaker maker(1, 1, 3, 3);
+  const PlanIndex a = maker.input("a", DType::i64, {test::kRows});
+  const PlanIndex b = maker.input("b", DType::i64, {test::kRows});
+  test::PlanMaker::NodeOptions whole;
+  whole.dtype = DType::i64;
+  maker.output("q", maker.node(OpKind::Div, "q", 0, {a, b}, {test::kRows}, whole), PlanOutput::Combine::concatenate);
+  executor::Session session(on_gpus(maker.finish(), {0}), test::NumberedWeights(), with_plugin());
+  const std::vector<int64_t> dividends = {7, -7, 9};
+  std::vector<int64_t> divisors = {2, 2, -3};
+  session.bind("a", DType::i64, Shape{3}, std::as_bytes(std::span(dividends)));
+  session.bind("b", DType::i64, Shape{3}, std::as_bytes(std::span(divisors)));
+  session.step();
+  CHECK(session.output("q").to_integers() == std::vector<int64_t>{3, -3, -3});
+  divisors[1] = 0;
+  const Error error = error_of([&] { session.step(); });
+  CHECK(error.id() == ErrorId::M033);
+  CHECK(contains(error, "q: an integer is divided by 0"));
+
+  test::PlanMaker lstm(1, 1, 2, 2);
+  const PlanIndex x = lstm.input("x", DType::f32, {test::kRows, 3, 1});
+  const PlanIndex w = lstm.parameter("w", {1, 4, 1});
+  const PlanIndex r = lstm.parameter("r", {1, 4, 1});
+  const PlanIndex lengths = lstm.input("lengths", DType::i32, {test::kRows});
+  test::PlanMaker::NodeOptions options;
+  options.attributes = {{"direction", std::string("forward")}, {"hidden_size", int64_t{1}}, {"layout", int64_t{1}}};
+  lstm.output("y", lstm.node(OpKind::LSTM, "y", 0, {x, w, r, kNone, lengths}, {test::kRows, 3, 1, 1}, options),
+              PlanOutput::Combine::concatenate);
+  executor::Session sequences(on_gpus(lstm.finish(), {0}), test::NumberedWeights(), with_plugin());
+  const std::vector<float> numbers = test::numbers("x", 6);
+  std::vector<int32_t> steps = {3, 0};
+  sequences.bind("x", DType::f32, Shape{2, 3, 1}, std::as_bytes(std::span(numbers)));
+  sequences.bind("lengths", DType::i32, Shape{2}, std::as_bytes(std::span(steps)));
+  sequences.step();
+  steps[1] = 4;
+  const Error too_long = error_of([&] { sequences.step(); });
+  CHECK(too_long.id() == ErrorId::M033);
+  CHECK(contains(too_long, "y: a sequence length is 4, there are 3 steps"));
 }
 
 TEST_CASE("streams: an index outside of its range ends the step and names its node") {

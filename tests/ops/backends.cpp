@@ -73,7 +73,7 @@ std::variant<Tensors, Declined> run_cuda_on_host(OpKind op, const Attributes& at
     return run_kernel(call_kernel, op, attributes, inputs, outputs, options);
   };
   const Tensors first = run();
-  if (device_step.has_fault != 0) throw std::logic_error("a valid index was reported");
+  if (device_step.fault != 0) throw std::logic_error("a valid index was reported");
   options.poison = std::byte{0x5A};
   std::fill(workspace.begin(), workspace.end(), std::byte{0x5A});
   if (run() != first) throw std::logic_error("two runs of " + std::string(found.kernel->name()) + " differ");

@@ -58,6 +58,7 @@ void add_gather_grad(SampleList& list) {
   };
   add("embedding", of({2, 5, 4}), indices_below({2, 5}, 7), 0, {7, 4});
   add("one row many times", of({64, 3}), indices_below({64}, 2), 0, {2, 3});
+  add("so many indices that they are sorted", of({5000, 2}), indices_below({5000}, 77), 0, {77, 2});
   add("middle axis, negative indices", of({2, 3, 3}), indices({3}, {-4, 3, 0}), 1, {2, 4, 3});
   add("scalar index", of({3}), indices({}, {2}, DType::i32), -1, {3, 4});
   add("no indices", of({0, 4}), of({0}, DType::i64), 0, {3, 4});
@@ -112,6 +113,10 @@ void add_scatter_elements(SampleList& list) {
   add("multiplied, with zeros", data, repeated, numbers({2, 3}, {0, 0.9, -0.6, 0, -1.7, 0}), 1, "mul", kReduces);
   add("largest", data, repeated, updates, 1, "max", kMoves);
   add("smallest", data, repeated, updates, 1, "min", kMoves);
+  add("so many indices that they are sorted", of({9, 3}), indices_below({5000, 2}, 9), of({5000, 2}), 0, "add",
+      kReduces);
+  add("the last of many stays", of({9}), indices_below({5000}, 9), of({5000}), 0, "none", kMoves);
+  list.back().check_gradient = false;  // ONNX leaves open which of several updates stays, so there is no gradient
   add("f64 added", of({4}, DType::f64), indices({3}, {1, 1, 2}), of({3}, DType::f64), 0, "add", kReduces);
   add("f16", of({4}, DType::f16), indices({2}, {1, 3}), of({2}, DType::f16), 0, "none", kMoves);
   add("i64 wraps", numbers({2}, {3037000500.0 * 2, -5}, DType::i64), indices({3}, {0, 1, 1}),
@@ -138,6 +143,7 @@ void add_scatter_nd(SampleList& list) {
   add("multiplied, with zeros", data, repeated, numbers({3, 2}, {0, 0, -0.6, 1.1, -1.7, 0}), "mul", kReduces);
   add("largest", data, repeated, updates, "max", kMoves);
   add("smallest", data, repeated, updates, "min", kMoves);
+  add("so many tuples that they are sorted", of({9, 3}), indices_below({5000, 1}, 9), of({5000, 3}), "add", kReduces);
   add("f64 added", of({4}, DType::f64), indices({2, 1}, {1, 1}), of({2}, DType::f64), "add", kReduces);
   add("i64", whole({4}, DType::i64), indices({2, 1}, {1, 1}), whole({2}, DType::i64), "add", kMoves);
 }

@@ -1,6 +1,6 @@
 // Elementwise operators with two or three operands and broadcasting: the functors of executor/functors, in f32 over
-// f32, f16 and bf16, and in i64 (wrapping) over integers and bool. A result may take the bytes of an operand of its own
-// shape.
+// f32, f16 and bf16, in f64 over f64, and in i64 or u64 (wrapping) over integers and bool. A result may take the bytes
+// of an operand of its own shape.
 
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
@@ -9,15 +9,50 @@
 namespace mpc::cuda {
 namespace {
 
-template <class F, class In, class Out>
+/// C: what is computed in; R: what results are (int64_t for a comparison).
+template <class F, class C, class R>
 struct Zip {
-  In a;
-  In b;
-  Out y;
+  In<C> a;
+  In<C> b;
+  Out<R> y;
   Walk<2> walk;
   MPC_DEVICE void operator()(int64_t i) const {
     const auto at = walk.positions(i);
-    y.set(i, F::value(a[at.at[0]], b[at.at[1]]));
+    y.set(i, static_cast<R>(F::value(a[at.at[0]], b[at.at[1]])));
+  }
+};
+
+/// For functions of integers that are not defined everywhere: F::refuses(a, b) is the fault, or MPC_CUDA_FAULT_NONE.
+/// The result is then 0.
+template <class F, class C>
+struct CheckedZip {
+  In<C> a;
+  In<C> b;
+  Out<C> y;
+  Walk<2> walk;
+  Faults faults;
+  MPC_DEVICE void operator()(int64_t i) const {
+    const auto at = walk.positions(i);
+    const C left = a[at.at[0]];
+    const C right = b[at.at[1]];
+    const int32_t fault = F::refuses(left, right);
+    if (fault != MPC_CUDA_FAULT_NONE) faults.report(static_cast<int64_t>(right), 0, fault);
+    y.set(i, fault == MPC_CUDA_FAULT_NONE ? F::value(left, right) : C{0});
+  }
+};
+
+template <class F>
+struct DividingBy : F {
+  template <class C>
+  MPC_DEVICE static int32_t refuses(C, C divisor) {
+    return divisor == C{0} ? MPC_CUDA_FAULT_DIVISION : MPC_CUDA_FAULT_NONE;
+  }
+};
+
+struct WholePower : functors::Pow {
+  template <class C>
+  MPC_DEVICE static int32_t refuses(C base, C exponent) {
+    return base == C{0} && exponent < C{0} ? MPC_CUDA_FAULT_POWER : MPC_CUDA_FAULT_NONE;
   }
 };
 
@@ -35,50 +70,79 @@ struct Choose {
   }
 };
 
-bool is_whole(DType dtype) {
-  return (is_integer(dtype) && dtype != DType::u64) || dtype == DType::boolean;
+Walk<2> walk_of(const executor::NodeSpec& node) {
+  const Shape& shape = node.outputs[0].shape;
+  return make_walk<2>(shape,
+                      {broadcast_steps(node.inputs[0].shape, shape), broadcast_steps(node.inputs[1].shape, shape)});
 }
 
-template <class F, class In, class Out>
+template <class F, class C, class R>
 KernelOrReason zip(const executor::NodeSpec& node) {
-  const Shape& shape = node.outputs[0].shape;
-  const int64_t count = shape.elements();
-  const Walk<2> walk =
-      make_walk<2>(shape, {broadcast_steps(node.inputs[0].shape, shape), broadcast_steps(node.inputs[1].shape, shape)});
+  const int64_t count = node.outputs[0].shape.elements();
+  const Walk<2> walk = walk_of(node);
   const DType a = input_dtype(node, 0);
   const DType b = input_dtype(node, 1);
   const DType y = output_dtype(node, 0);
   return function_kernel("cuda:functor", [=](const Launch& launch) {
     for_each(launch.stream, count,
-             Zip<F, In, Out>{{launch.inputs[0], a}, {launch.inputs[1], b}, {launch.outputs[0], y}, walk}, "binary");
+             Zip<F, C, R>{{launch.inputs[0], a}, {launch.inputs[1], b}, {launch.outputs[0], y}, walk}, "binary");
   });
 }
 
-bool has_floats(const executor::NodeSpec& node) {
-  return is_small_float(input_dtype(node, 0)) && is_small_float(input_dtype(node, 1));
-}
-bool has_integers(const executor::NodeSpec& node) {
-  return is_whole(input_dtype(node, 0)) && is_whole(input_dtype(node, 1));
-}
-
-template <class F>
-KernelOrReason floats_only(const executor::NodeSpec& node) {
-  if (has_floats(node)) return zip<F, FloatIn, FloatOut>(node);
-  return declined("binary: only f32, f16 and bf16");
+template <class F, class C>
+KernelOrReason checked_zip(const executor::NodeSpec& node) {
+  const int64_t count = node.outputs[0].shape.elements();
+  const Walk<2> walk = walk_of(node);
+  const DType a = input_dtype(node, 0);
+  const DType b = input_dtype(node, 1);
+  const DType y = output_dtype(node, 0);
+  return function_kernel("cuda:functor", [=](const Launch& launch) {
+    for_each(
+        launch.stream, count,
+        CheckedZip<F, C>{{launch.inputs[0], a}, {launch.inputs[1], b}, {launch.outputs[0], y}, walk, faults_of(launch)},
+        "binary");
+  });
 }
 
 template <class F>
 KernelOrReason arithmetic(const executor::NodeSpec& node) {
-  if (has_floats(node)) return zip<F, FloatIn, FloatOut>(node);
-  if (has_integers(node)) return zip<F, IntegerIn, IntegerOut>(node);
-  return declined("binary: no f64 and u64");
+  return with_compute_type(input_dtype(node, 0), [&](auto tag) {
+    using C = decltype(tag);
+    return zip<F, C, C>(node);
+  });
 }
 
 template <class F>
 KernelOrReason comparison(const executor::NodeSpec& node) {
-  if (has_floats(node)) return zip<F, FloatIn, IntegerOut>(node);
-  if (has_integers(node)) return zip<F, IntegerIn, IntegerOut>(node);
-  return declined("comparison: no f64 and u64");
+  return with_compute_type(input_dtype(node, 0), [&](auto tag) { return zip<F, decltype(tag), int64_t>(node); });
+}
+
+/// An integer divisor of 0 is a fault.
+template <class F>
+KernelOrReason division(const executor::NodeSpec& node) {
+  const DType dtype = input_dtype(node, 0);
+  if (is_small_float(dtype)) return zip<F, float, float>(node);
+  if (dtype == DType::f64) return zip<F, double, double>(node);
+  if (dtype == DType::u64) return checked_zip<DividingBy<F>, uint64_t>(node);
+  return checked_zip<DividingBy<F>, int64_t>(node);
+}
+
+KernelOrReason remainder(const executor::NodeSpec& node) {
+  if (node.attributes->flag("fmod")) return division<functors::TruncMod>(node);
+  const DType dtype = input_dtype(node, 0);
+  if (is_float(dtype)) return declined("Mod: floats only with fmod");
+  if (dtype == DType::u64) return checked_zip<DividingBy<functors::FloorMod>, uint64_t>(node);
+  return checked_zip<DividingBy<functors::FloorMod>, int64_t>(node);
+}
+
+/// A power with a float on either side is computed in f64 (two f32 in f32); of integers, modulo 2^64.
+KernelOrReason power(const executor::NodeSpec& node) {
+  const DType base = input_dtype(node, 0);
+  const DType exponent = input_dtype(node, 1);
+  if (is_small_float(base) && is_small_float(exponent)) return zip<functors::Pow, float, float>(node);
+  if (is_float(base) || is_float(exponent)) return zip<functors::Pow, double, double>(node);
+  if (exponent != DType::u64) return checked_zip<WholePower, int64_t>(node);
+  return zip<functors::Pow, uint64_t, uint64_t>(node);
 }
 
 }  // namespace
@@ -96,11 +160,13 @@ KernelOrReason binary(const executor::NodeSpec& node, const MakeOptions&) {
     case OpKind::Min:
       return arithmetic<functors::Min>(node);
     case OpKind::Div:
-      return floats_only<functors::Div>(node);  // an integer divisor of 0 has to be an error
+      return division<functors::Div>(node);
+    case OpKind::Mod:
+      return remainder(node);
     case OpKind::PRelu:
-      return floats_only<functors::PRelu>(node);
+      return arithmetic<functors::PRelu>(node);
     case OpKind::Pow:
-      return floats_only<functors::Pow>(node);
+      return power(node);
     case OpKind::Equal:
       return comparison<functors::Equal>(node);
     case OpKind::Greater:

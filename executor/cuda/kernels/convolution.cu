@@ -22,9 +22,10 @@ struct Sizes {
   int64_t kernel = 0;
 };
 
+template <class T>
 struct Forward {
-  FloatIn x, w, bias;  // bias may have no data
-  FloatOut y;
+  In<T> x, w, bias;  // bias may have no data
+  Out<T> y;
   Sizes s;
   MPC_DEVICE void operator()(int64_t i) const {
     const int64_t m = i / s.out % s.maps;
@@ -39,13 +40,14 @@ struct Forward {
       });
     }
     if (bias.data != nullptr) sum += static_cast<double>(bias[m]);
-    y.set(i, static_cast<float>(sum));
+    y.set(i, static_cast<T>(sum));
   }
 };
 
+template <class T>
 struct InputGrad {
-  FloatIn dy, w;
-  FloatOut dx;
+  In<T> dy, w;
+  Out<T> dx;
   Sizes s;
   MPC_DEVICE void operator()(int64_t i) const {
     const int64_t channel = i / s.in % s.channels;
@@ -60,13 +62,14 @@ struct InputGrad {
         sum += static_cast<double>(w[filter + k]) * static_cast<double>(dy[(n * s.maps + m) * s.out + o]);
       });
     }
-    dx.set(i, static_cast<float>(sum));
+    dx.set(i, static_cast<T>(sum));
   }
 };
 
+template <class T>
 struct WeightGrad {
-  FloatIn dy, x;
-  FloatOut dw;
+  In<T> dy, x;
+  Out<T> dw;
   Sizes s;
   MPC_DEVICE void operator()(Block& block, int64_t i) const {
     const Window& window = s.window;
@@ -85,7 +88,7 @@ struct WeightGrad {
       return static_cast<double>(dy[(n * s.maps + m) * s.out + j % s.out]) *
              static_cast<double>(x[(n * s.channels + channel) * s.in + Window::ravel(at, window.in)]);
     });
-    block.for_each(1, [&](int64_t) { dw.set(i, static_cast<float>(sum)); });
+    block.for_each(1, [&](int64_t) { dw.set(i, static_cast<T>(sum)); });
   }
 };
 
@@ -113,17 +116,6 @@ Sizes sizes_of(const Attributes& attributes, const Shape& x, const Shape& w, con
   return s;
 }
 
-std::string refusal(const executor::NodeSpec& node) {
-  if (!all_small_floats(node)) return "convolution: only f32, f16 and bf16";
-  if (!Window::fits(node.outputs[0].shape)) return "convolution: only 1 to 3 spatial dimensions";
-  for (const auto* operands : {&node.inputs, &node.outputs}) {
-    for (const auto& operand : *operands) {
-      if (operand.is_present && operand.shape.elements() == 0) return "convolution: an operand is empty";
-    }
-  }
-  return {};
-}
-
 }  // namespace
 
 void add_channel_bias(Stream stream, void* y, DType y_type, const void* bias, DType bias_type, int64_t batch,
@@ -133,55 +125,64 @@ void add_channel_bias(Stream stream, void* y, DType y_type, const void* bias, DT
 }
 
 KernelOrReason convolution(const executor::NodeSpec& node, const MakeOptions&) {
-  if (std::string reason = refusal(node); !reason.empty()) return declined(reason);
-  Forward body{};
-  body.x.dtype = input_dtype(node, 0);
-  body.w.dtype = input_dtype(node, 1);
-  body.bias.dtype = input_dtype(node, 2);
-  body.y.dtype = output_dtype(node, 0);
-  body.s = sizes_of(*node.attributes, node.inputs[0].shape, node.inputs[1].shape, node.outputs[0].shape);
-  const int64_t count = node.outputs[0].shape.elements();
-  return function_kernel("cuda:direct convolution", [=](const Launch& launch) {
-    Forward bound = body;
-    bound.x.data = launch.inputs[0];
-    bound.w.data = launch.inputs[1];
-    bound.bias.data = launch.in<void>(2);
-    bound.y.data = launch.outputs[0];
-    for_each(launch.stream, count, bound, "Conv");
+  if (first_not_float(node)) return declined("convolution: only floats");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    Forward<T> body{};
+    body.x.dtype = input_dtype(node, 0);
+    body.w.dtype = input_dtype(node, 1);
+    body.bias.dtype = input_dtype(node, 2);
+    body.y.dtype = output_dtype(node, 0);
+    body.s = sizes_of(*node.attributes, node.inputs[0].shape, node.inputs[1].shape, node.outputs[0].shape);
+    const int64_t count = node.outputs[0].shape.elements();
+    return function_kernel("cuda:direct convolution", [=](const Launch& launch) {
+      Forward<T> bound = body;
+      bound.x.data = launch.inputs[0];
+      bound.w.data = launch.inputs[1];
+      bound.bias.data = launch.in<void>(2);
+      bound.y.data = launch.outputs[0];
+      for_each(launch.stream, count, bound, "Conv");
+    });
   });
 }
 
 KernelOrReason convolution_input_grad(const executor::NodeSpec& node, const MakeOptions&) {
-  if (std::string reason = refusal(node); !reason.empty()) return declined(reason);
-  InputGrad body{};
-  body.dy.dtype = input_dtype(node, 0);
-  body.w.dtype = input_dtype(node, 1);
-  body.dx.dtype = output_dtype(node, 0);
-  body.s = sizes_of(*node.attributes, node.outputs[0].shape, node.inputs[1].shape, node.inputs[0].shape);
-  const int64_t count = node.outputs[0].shape.elements();
-  return function_kernel("cuda:direct convolution", [=](const Launch& launch) {
-    InputGrad bound = body;
-    bound.dy.data = launch.inputs[0];
-    bound.w.data = launch.inputs[1];
-    bound.dx.data = launch.outputs[0];
-    for_each(launch.stream, count, bound, "ConvInputGrad");
+  if (first_not_float(node)) return declined("convolution: only floats");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    InputGrad<T> body{};
+    body.dy.dtype = input_dtype(node, 0);
+    body.w.dtype = input_dtype(node, 1);
+    body.dx.dtype = output_dtype(node, 0);
+    body.s = sizes_of(*node.attributes, node.outputs[0].shape, node.inputs[1].shape, node.inputs[0].shape);
+    const int64_t count = node.outputs[0].shape.elements();
+    return function_kernel("cuda:direct convolution", [=](const Launch& launch) {
+      InputGrad<T> bound = body;
+      bound.dy.data = launch.inputs[0];
+      bound.w.data = launch.inputs[1];
+      bound.dx.data = launch.outputs[0];
+      for_each(launch.stream, count, bound, "ConvInputGrad");
+    });
   });
 }
 
 KernelOrReason convolution_weight_grad(const executor::NodeSpec& node, const MakeOptions&) {
-  if (std::string reason = refusal(node); !reason.empty()) return declined(reason);
-  WeightGrad body{};
-  body.dy.dtype = input_dtype(node, 0);
-  body.x.dtype = input_dtype(node, 1);
-  body.dw.dtype = output_dtype(node, 0);
-  body.s = sizes_of(*node.attributes, node.inputs[1].shape, node.outputs[0].shape, node.inputs[0].shape);
-  const int64_t count = node.outputs[0].shape.elements();
-  return function_kernel("cuda:direct convolution", [=](const Launch& launch) {
-    WeightGrad bound = body;
-    bound.dy.data = launch.inputs[0];
-    bound.x.data = launch.inputs[1];
-    bound.dw.data = launch.outputs[0];
-    for_each_block(launch.stream, count, bound, "ConvWeightGrad");
+  if (first_not_float(node)) return declined("convolution: only floats");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    WeightGrad<T> body{};
+    body.dy.dtype = input_dtype(node, 0);
+    body.x.dtype = input_dtype(node, 1);
+    body.dw.dtype = output_dtype(node, 0);
+    body.s = sizes_of(*node.attributes, node.inputs[1].shape, node.outputs[0].shape, node.inputs[0].shape);
+    const int64_t count = node.outputs[0].shape.elements();
+    return function_kernel("cuda:direct convolution", [=](const Launch& launch) {
+      WeightGrad<T> bound = body;
+      bound.dy.data = launch.inputs[0];
+      bound.x.data = launch.inputs[1];
+      bound.dw.data = launch.outputs[0];
+      for_each_block(launch.stream, count, bound, "ConvWeightGrad");
+    });
   });
 }
 

@@ -1,7 +1,9 @@
-// Elementwise operators with one operand, and their gradients: the functors of executor/functors in f32, over f32, f16
-// and bf16 tensors. A result may take the bytes of its operand: every element is read before it is written.
+// Elementwise operators with one operand, and their gradients: the functors of executor/functors, in f32 over f32, f16
+// and bf16 tensors, in f64 over f64 ones; and what integers have. A result may take the bytes of its operand: every
+// element is read before it is written.
 
 #include <cmath>
+#include <limits>
 
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
@@ -10,38 +12,50 @@
 namespace mpc::cuda {
 namespace {
 
-using Parameters = functors::Parameters<float>;
+using functors::Parameters;
 
-template <class F>
+template <class T>
+Parameters<T> narrowed_parameters(OpKind function, const Attributes& attributes) {
+  const Parameters<double> p = functors::parameters_of(function, attributes);
+  return {static_cast<T>(p.a), static_cast<T>(p.b)};
+}
+
+template <class F, class T>
 struct Values {
-  FloatIn x;
-  FloatOut y;
-  Parameters parameters;
+  In<T> x;
+  Out<T> y;
+  Parameters<T> parameters;
   MPC_DEVICE void operator()(int64_t i) const { y.set(i, F::value(x[i], parameters)); }
 };
 
-template <class F>
+template <class F, class T>
 struct Gradients {
-  FloatIn dy;
-  FloatIn x;  // what a function does not need may be absent: it then reads dy in its place and ignores it
-  FloatIn y;
-  FloatOut dx;
-  Parameters parameters;
+  In<T> dy;
+  In<T> x;  // what a function does not need may be absent: it then reads dy in its place and ignores it
+  In<T> y;
+  Out<T> dx;
+  Parameters<T> parameters;
   MPC_DEVICE void operator()(int64_t i) const { dx.set(i, F::gradient(dy[i], x[i], y[i], parameters)); }
 };
 
 template <class F>
-KernelOrReason values(const executor::NodeSpec& node, Parameters parameters) {
+KernelOrReason values(const executor::NodeSpec& node) {
   const int64_t count = node.outputs[0].shape.elements();
   const DType in = input_dtype(node, 0);
   const DType out = output_dtype(node, 0);
-  return function_kernel("cuda:functor", [=](const Launch& launch) {
-    for_each(launch.stream, count, Values<F>{{launch.inputs[0], in}, {launch.outputs[0], out}, parameters}, "unary");
-  });
+  const auto make = [&](auto tag) {
+    using T = decltype(tag);
+    const auto parameters = narrowed_parameters<T>(node.op, *node.attributes);
+    return function_kernel("cuda:functor", [=](const Launch& launch) {
+      for_each(launch.stream, count, Values<F, T>{{launch.inputs[0], in}, {launch.outputs[0], out}, parameters},
+               "unary");
+    });
+  };
+  return first_not_float(node) ? make(double{}) : with_float_type(node, make);  // integers: in f64, truncated
 }
 
 template <class F>
-KernelOrReason gradients(const executor::NodeSpec& node, Parameters parameters) {
+KernelOrReason gradients(const executor::NodeSpec& node, OpKind function) {
   const int64_t count = node.outputs[0].shape.elements();
   const DType dy = input_dtype(node, 0);
   const size_t x_at = has_input(node, 1) ? 1 : 0;
@@ -49,14 +63,90 @@ KernelOrReason gradients(const executor::NodeSpec& node, Parameters parameters) 
   const DType x = input_dtype(node, x_at);
   const DType y = input_dtype(node, y_at);
   const DType dx = output_dtype(node, 0);
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    const auto parameters = narrowed_parameters<T>(function, *node.attributes);
+    return function_kernel("cuda:functor", [=](const Launch& launch) {
+      for_each(launch.stream, count,
+               Gradients<F, T>{{launch.inputs[0], dy},
+                               {launch.inputs[x_at], x},
+                               {launch.inputs[y_at], y},
+                               {launch.outputs[0], dx},
+                               parameters},
+               "unary gradient");
+    });
+  });
+}
+
+/// The functions that integers have too. Results wrap.
+enum class WholeFunction : uint8_t { abs, clip, neg, relu, sign };
+
+template <class T>
+struct WholeValues {
+  In<T> x;
+  Out<T> y;
+  WholeFunction function;
+  T low;  // of a Clip
+  T high;
+  MPC_DEVICE void operator()(int64_t i) const {
+    const T value = x[i];
+    const T negated = static_cast<T>(uint64_t{0} - static_cast<uint64_t>(value));
+    switch (function) {
+      case WholeFunction::abs:
+        return y.set(i, value < T{0} ? negated : value);
+      case WholeFunction::clip: {
+        const T raised = value < low ? low : value;
+        return y.set(i, high < raised ? high : raised);
+      }
+      case WholeFunction::neg:
+        return y.set(i, negated);
+      case WholeFunction::relu:
+        return y.set(i, value < T{0} ? T{0} : value);
+      case WholeFunction::sign:
+        return y.set(i, static_cast<T>((value > T{0} ? 1 : 0) - (value < T{0} ? 1 : 0)));
+    }
+  }
+};
+
+/// A bound of a Clip as an integer: the next one inwards, within the range of the type.
+template <class T>
+T whole_bound(double bound, bool is_lower) {
+  const double whole = is_lower ? std::ceil(bound) : std::floor(bound);
+  using Limits = std::numeric_limits<T>;
+  if (!(whole > static_cast<double>(Limits::min()))) return Limits::min();
+  return whole >= static_cast<double>(Limits::max()) ? Limits::max() : static_cast<T>(whole);
+}
+
+std::optional<WholeFunction> whole_function(OpKind op) {
+  switch (op) {
+    case OpKind::Abs:
+      return WholeFunction::abs;
+    case OpKind::Clip:
+      return WholeFunction::clip;
+    case OpKind::Neg:
+      return WholeFunction::neg;
+    case OpKind::Relu:
+      return WholeFunction::relu;
+    case OpKind::Sign:
+      return WholeFunction::sign;
+    default:
+      return std::nullopt;
+  }
+}
+
+template <class T>
+KernelOrReason whole_values(const executor::NodeSpec& node, WholeFunction function) {
+  const int64_t count = node.outputs[0].shape.elements();
+  WholeValues<T> body{{nullptr, input_dtype(node, 0)}, {nullptr, output_dtype(node, 0)}, function, 0, 0};
+  if (function == WholeFunction::clip) {
+    body.low = whole_bound<T>(node.attributes->number("min"), true);
+    body.high = whole_bound<T>(node.attributes->number("max"), false);
+  }
   return function_kernel("cuda:functor", [=](const Launch& launch) {
-    for_each(launch.stream, count,
-             Gradients<F>{{launch.inputs[0], dy},
-                          {launch.inputs[x_at], x},
-                          {launch.inputs[y_at], y},
-                          {launch.outputs[0], dx},
-                          parameters},
-             "unary gradient");
+    WholeValues<T> bound = body;
+    bound.x.data = launch.inputs[0];
+    bound.y.data = launch.outputs[0];
+    for_each(launch.stream, count, bound, "unary");
   });
 }
 
@@ -66,34 +156,19 @@ struct Invert {
   MPC_DEVICE void operator()(int64_t i) const { y.set(i, x[i] == 0 ? 1 : 0); }
 };
 
+template <class T>
 struct Classify {
-  FloatIn x;
+  In<T> x;
   IntegerOut y;
   bool is_nan_asked;
   bool takes_positive;
   bool takes_negative;
   MPC_DEVICE void operator()(int64_t i) const {
-    const float value = x[i];
+    const T value = x[i];
     const bool is_nan = value != value;
-    const bool is_positive = takes_positive && value == INFINITY;
-    const bool is_negative = takes_negative && value == -INFINITY;
+    const bool is_positive = takes_positive && value == T{INFINITY};
+    const bool is_negative = takes_negative && value == -T{INFINITY};
     y.set(i, (is_nan_asked ? is_nan : is_positive || is_negative) ? 1 : 0);
-  }
-};
-
-// Doubles are clamped to the integers' range where CPU kernels clamp; a float to bool is "not 0".
-struct CastFloatToInteger {
-  FloatIn x;
-  IntegerOut y;
-  double low;  // the range of the type; both are doubles that the type holds or rounds to its bounds
-  double high;
-  MPC_DEVICE void operator()(int64_t i) const {
-    const double value = static_cast<double>(x[i]);
-    if (y.dtype == DType::boolean) return y.set(i, value != 0 ? 1 : 0);
-    if (value != value) return y.set(i, 0);
-    if (value <= low) return y.set(i, static_cast<int64_t>(low));
-    if (value >= high) return y.set(i, high >= 9.2e18 ? INT64_MAX : static_cast<int64_t>(high));
-    y.set(i, static_cast<int64_t>(value));
   }
 };
 
@@ -117,20 +192,25 @@ struct CastInteger {
   MPC_DEVICE void operator()(int64_t i) const { y.set(i, x[i]); }
 };
 
-bool is_whole(DType dtype) {
-  return is_integer(dtype) || dtype == DType::boolean;
-}
+/// Through f64: whatever has f64 on one side, and floats to integers.
+struct CastByDouble {
+  DoubleIn x;
+  DoubleOut y;
+  MPC_DEVICE void operator()(int64_t i) const { y.set(i, x[i]); }
+};
 
 }  // namespace
 
 KernelOrReason unary(const executor::NodeSpec& node, const MakeOptions&) {
-  if (!all_small_floats(node)) return declined("unary: only f32, f16 and bf16");
-  const functors::Parameters<double> p = functors::parameters_of(node.op, *node.attributes);
-  const Parameters parameters{static_cast<float>(p.a), static_cast<float>(p.b)};
+  const auto other = first_not_float(node);
+  const auto function = whole_function(node.op);
+  if (other && function) {
+    return *other == DType::u64 ? whole_values<uint64_t>(node, *function) : whole_values<int64_t>(node, *function);
+  }
   switch (node.op) {
 #define MPC_CASE(name) \
   case OpKind::name:   \
-    return values<functors::name>(node, parameters);
+    return values<functors::name>(node);
     MPC_UNARY(MPC_CASE)
 #undef MPC_CASE
     default:
@@ -139,14 +219,12 @@ KernelOrReason unary(const executor::NodeSpec& node, const MakeOptions&) {
 }
 
 KernelOrReason unary_gradient(const executor::NodeSpec& node, const MakeOptions&) {
-  if (!all_small_floats(node)) return declined("unary gradient: only f32, f16 and bf16");
+  if (first_not_float(node)) return declined("unary gradient: only floats");
   const OpKind function = *find_op(node.attributes->text("function"));
-  const functors::Parameters<double> p = functors::parameters_of(function, *node.attributes);
-  const Parameters parameters{static_cast<float>(p.a), static_cast<float>(p.b)};
   switch (function) {
 #define MPC_CASE(name) \
   case OpKind::name:   \
-    return gradients<functors::name>(node, parameters);
+    return gradients<functors::name>(node, function);
     MPC_DIFFERENTIABLE_UNARY(MPC_CASE)
 #undef MPC_CASE
     default:
@@ -162,14 +240,17 @@ KernelOrReason predicate(const executor::NodeSpec& node, const MakeOptions&) {
       for_each(launch.stream, count, Invert{{launch.inputs[0], in}, {launch.outputs[0], DType::boolean}}, "Not");
     });
   }
-  if (!is_small_float(in)) return declined("predicate: only f32, f16 and bf16");
   const bool is_nan_asked = node.op == OpKind::IsNaN;
   const bool positive = !is_nan_asked && node.attributes->flag("detect_positive");
   const bool negative = !is_nan_asked && node.attributes->flag("detect_negative");
-  return function_kernel("cuda:functor", [=](const Launch& launch) {
-    for_each(launch.stream, count,
-             Classify{{launch.inputs[0], in}, {launch.outputs[0], DType::boolean}, is_nan_asked, positive, negative},
-             "predicate");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    return function_kernel("cuda:functor", [=](const Launch& launch) {
+      for_each(
+          launch.stream, count,
+          Classify<T>{{launch.inputs[0], in}, {launch.outputs[0], DType::boolean}, is_nan_asked, positive, negative},
+          "predicate");
+    });
   });
 }
 
@@ -178,6 +259,8 @@ KernelOrReason cast(const executor::NodeSpec& node, const MakeOptions&) {
   const DType in = input_dtype(node, 0);
   const DType out = output_dtype(node, 0);
   const auto make = [&](auto body) {
+    body.x.dtype = in;
+    body.y.dtype = out;
     return function_kernel("cuda:functor", [=](const Launch& launch) {
       auto bound = body;
       bound.x.data = launch.inputs[0];
@@ -185,17 +268,10 @@ KernelOrReason cast(const executor::NodeSpec& node, const MakeOptions&) {
       for_each(launch.stream, count, bound, "Cast");
     });
   };
-  if (is_small_float(in) && is_small_float(out)) return make(CastFloat{{nullptr, in}, {nullptr, out}});
-  if (is_whole(in) && is_small_float(out)) return make(CastIntegerToFloat{{nullptr, in}, {nullptr, out}});
-  if (is_whole(in) && is_whole(out)) return make(CastInteger{{nullptr, in}, {nullptr, out}});
-  if (is_small_float(in) && is_whole(out) && out != DType::u64) {
-    const int bits = static_cast<int>(8 * dtype_bytes(out));
-    const bool has_sign = is_signed_integer(out);
-    const double high = std::ldexp(1.0, has_sign ? bits - 1 : bits) - (bits == 64 ? 0.0 : 1.0);
-    const double low = has_sign ? -std::ldexp(1.0, bits - 1) : 0.0;
-    return make(CastFloatToInteger{{nullptr, in}, {nullptr, out}, low, high});
-  }
-  return declined("Cast: f64, and floats to u64, are not done on the GPU");
+  if (is_small_float(in) && is_small_float(out)) return make(CastFloat{});
+  if (is_whole(in) && is_small_float(out)) return make(CastIntegerToFloat{});
+  if (is_whole(in) && is_whole(out)) return make(CastInteger{});
+  return make(CastByDouble{});
 }
 
 }  // namespace mpc::cuda

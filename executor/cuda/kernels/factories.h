@@ -29,9 +29,15 @@ KernelOrReason expand(const executor::NodeSpec& node, const MakeOptions& options
 KernelOrReason gather(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason gather_elements(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason gather_grad(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason gather_nd(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason layer_norm(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason layer_norm_grad(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason layer_norm_weight_grad(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason lrn(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason lrn_grad(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason lstm(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason lstm_input_grad(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason lstm_weight_grad(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason max_pool(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason max_pool_grad(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason momentum(const executor::NodeSpec& node, const MakeOptions& options);
@@ -42,6 +48,10 @@ KernelOrReason predicate(const executor::NodeSpec& node, const MakeOptions& opti
 KernelOrReason product(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason reduction(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason reshape(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason resize(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason resize_grad(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason scatter_elements(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason scatter_nd(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason sgd(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason slice(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason slice_grad(const executor::NodeSpec& node, const MakeOptions& options);

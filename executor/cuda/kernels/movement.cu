@@ -1,20 +1,17 @@
 // Operators that move elements as they are, for every dtype: Reshape, Transpose, Expand, Tile, Slice, SliceGrad,
-// Concat, Split, Pad and PadGrad with constant values, Trilu, Gather, GatherElements, OneHot; and GatherGrad, which
-// adds.
+// Concat, Split, Pad, Trilu; and PadGrad, which adds where padding repeats elements.
 
 #include <algorithm>
 
 #include "compiler/base/literal.h"
 #include "executor/cuda/data.h"
+#include "executor/cuda/kernels/axis_by_axis.h"
 #include "executor/cuda/kernels/factories.h"
+#include "executor/cuda/kernels/views.h"
 #include "executor/cuda/library_kernels.h"
 
 namespace mpc::cuda {
 namespace {
-
-int element_bytes(const executor::NodeSpec& node) {
-  return static_cast<int>(dtype_bytes(node.outputs[0].dtype));
-}
 
 /// to[position 1] = from[position 0] for every element of a walk.
 struct StridedCopy {
@@ -89,16 +86,59 @@ struct PaddedPart {
   int64_t padded_begin = 0;
 };
 
-struct Axis {
-  int64_t outer;
+enum class PadMode : uint8_t { constant, edge, reflect, wrap };
+
+/// Where Pad takes the elements of one axis from: those of the part of `length` that cropping leaves.
+struct PaddedAxis {
+  int64_t plain;    // elements without pads
+  int64_t padded;   // and with them
+  int64_t begin;    // elements of the padded axis before the part
+  int64_t cropped;  // elements of the plain axis before the part
   int64_t length;
-  int64_t inner;
+  PadMode mode;
+  int64_t from() const { return padded; }
+  int64_t to() const { return plain; }
+  MPC_DEVICE double weight(int64_t i, int64_t mine) const { return source(i) == mine ? 1.0 : 0.0; }
+  /// The element of the plain axis that element `i` of the padded one repeats.
+  MPC_DEVICE int64_t source(int64_t i) const {
+    i -= begin;
+    if (i < 0 || i >= length) {
+      if (mode == PadMode::edge) {
+        i = i < 0 ? 0 : length - 1;
+      } else {
+        const int64_t mirrored = 2 * (length - 1) < 1 ? 1 : 2 * (length - 1);
+        const int64_t period = mode == PadMode::wrap ? length : mirrored;
+        i = (i % period + period) % period;
+        if (i >= length) i = period - i;
+      }
+    }
+    return cropped + i;
+  }
 };
 
-Axis around(const Shape& shape, int64_t axis) {
-  const int at = static_cast<int>(axis);
-  return {shape.elements(0, at), shape[at], shape.elements(at + 1, shape.rank())};
-}
+struct PaddedAxes {
+  int rank = 0;
+  PaddedAxis axis[kMaxRank] = {};
+};
+
+/// y[i] = x[where the pad mode says].
+struct RepeatingPad {
+  const void* x;
+  void* y;
+  int bytes;
+  PaddedAxes axes;
+  MPC_DEVICE void operator()(int64_t i) const {
+    int64_t rest = i;
+    int64_t at = 0;
+    int64_t step = 1;
+    for (int d = axes.rank - 1; d >= 0; --d) {
+      at += axes.axis[d].source(rest % axes.axis[d].padded) * step;
+      rest /= axes.axis[d].padded;
+      step *= axes.axis[d].plain;
+    }
+    copy_element(y, i, x, at, bytes);
+  }
+};
 
 struct TileCopy {
   const void* from;
@@ -136,152 +176,24 @@ struct TriangleCopy {
   }
 };
 
-/// y[o, j, i] = data[o, indices[j], i].
-struct GatherRuns {
-  const void* data;
-  IntegerIn indices;
-  void* y;
-  int bytes;
-  int64_t dim;
-  int64_t count;
-  int64_t inner;
-  Faults faults;
-  MPC_DEVICE void operator()(int64_t i) const {
-    const int64_t run = i / inner;
-    const int64_t index = faults.checked(indices[run % count], dim);
-    copy_element(y, i, data, (run / count * dim + index) * inner + i % inner, bytes);
+PaddedAxes padded_axes(const Attributes& attributes, const Shape& plain, const Shape& padded) {
+  const auto& pads = attributes.integers("pads");
+  const std::string& mode = attributes.text("mode");
+  PaddedAxes axes;
+  axes.rank = plain.rank();
+  for (int d = 0; d < axes.rank; ++d) {
+    const int64_t begin = pads[static_cast<size_t>(d)];
+    const int64_t end = pads[static_cast<size_t>(d + axes.rank)];
+    PaddedAxis& axis = axes.axis[d];
+    axis.plain = plain[d];
+    axis.padded = padded[d];
+    axis.begin = std::max<int64_t>(begin, 0);
+    axis.cropped = std::max<int64_t>(-begin, 0);
+    axis.length = plain[d] - axis.cropped - std::max<int64_t>(-end, 0);
+    axis.mode = mode == "edge" ? PadMode::edge : mode == "wrap" ? PadMode::wrap : PadMode::reflect;
   }
-};
-
-/// next[j]: the first position after j with the same index, or -1; is_first[j]: no position before j has it.
-struct ChainPositions {
-  IntegerIn indices;
-  int64_t* next;
-  int64_t* is_first;
-  int64_t dim;
-  int64_t count;
-  Faults faults;
-  MPC_DEVICE void operator()(Block& block, int64_t j) const {
-    const int64_t mine = faults.checked(indices[j], dim);
-    const auto is_same = [&](int64_t k) {
-      const int64_t index = indices[k];
-      return index == mine || index + dim == mine;
-    };
-    const int64_t none = count;
-    const auto least = [](int64_t a, int64_t b) { return a < b ? a : b; };
-    const int64_t after = block.reduce(
-        count - j - 1, none, [&](int64_t k) { return is_same(j + 1 + k) ? j + 1 + k : none; }, least);
-    const int64_t before = block.reduce(
-        j, none, [&](int64_t k) { return is_same(k) ? k : none; }, least);
-    block.for_each(1, [&](int64_t) {
-      next[j] = after == none ? -1 : after;
-      is_first[j] = before == none ? 1 : 0;
-    });
-  }
-};
-
-/// dx[o, d, i] = sum of dy[o, j, i] over all j with indices[j] == d, in ascending order of j, so that the bits are
-/// always the same. The thread of the first such j makes the result; the others were zeroed before.
-struct ChainSums {
-  FloatIn dy;
-  IntegerIn indices;
-  FloatOut dx;
-  const int64_t* next;
-  const int64_t* is_first;
-  int64_t dim;
-  int64_t count;
-  int64_t inner;
-  MPC_DEVICE void operator()(int64_t at) const {
-    const int64_t i = at % inner;
-    const int64_t first = at / inner % count;
-    const int64_t o = at / inner / count;
-    if (is_first[first] == 0) return;
-    const int64_t index = indices[first];
-    const int64_t row = index < 0 ? index + dim : index;
-    if (row < 0 || row >= dim) return;  // reported
-    double sum = 0;
-    for (int64_t j = first; j >= 0; j = next[j]) sum += static_cast<double>(dy[(o * count + j) * inner + i]);
-    dx.set((o * dim + row) * inner + i, static_cast<float>(sum));
-  }
-};
-
-class GatherGradKernel final : public Kernel {
- public:
-  GatherGradKernel(const executor::NodeSpec& node, Axis view)
-      : view_(view),
-        count_(node.inputs[1].shape.elements()),
-        bytes_(byte_size(node.outputs[0].shape, node.outputs[0].dtype)),
-        dy_(input_dtype(node, 0)),
-        indices_(input_dtype(node, 1)),
-        dx_(output_dtype(node, 0)) {}
-
-  void run(const Launch& launch) override {
-    fill_bytes(launch.stream, launch.outputs[0], 0, bytes_);
-    int64_t* next = static_cast<int64_t*>(launch.workspace);
-    int64_t* is_first = next + count_;
-    const IntegerIn indices{launch.inputs[1], indices_};
-    for_each_block(launch.stream, count_,
-                   ChainPositions{indices, next, is_first, view_.length, count_, faults_of(launch)},
-                   "GatherGrad positions");
-    for_each(launch.stream, view_.outer * count_ * view_.inner,
-             ChainSums{{launch.inputs[0], dy_},
-                       indices,
-                       {launch.outputs[0], dx_},
-                       next,
-                       is_first,
-                       view_.length,
-                       count_,
-                       view_.inner},
-             "GatherGrad sums");
-  }
-  int64_t workspace_bytes() const override { return 2 * count_ * static_cast<int64_t>(sizeof(int64_t)); }
-  std::string_view name() const override { return "cuda:ordered sums"; }
-
- private:
-  Axis view_;
-  int64_t count_;
-  int64_t bytes_;
-  DType dy_, indices_, dx_;
-};
-
-/// y[index] = data[index with `axis` replaced by indices[index]].
-struct GatherByElements {
-  const void* data;
-  IntegerIn indices;
-  void* y;
-  int bytes;
-  int axis;
-  int rank;
-  int64_t dims[kMaxRank];   // of the indices
-  int64_t steps[kMaxRank];  // of the data
-  int64_t dim;
-  Faults faults;
-  MPC_DEVICE void operator()(int64_t i) const {
-    int64_t rest = i;
-    int64_t at = 0;
-    for (int d = rank - 1; d >= 0; --d) {
-      const int64_t index = d == axis ? faults.checked(indices[i], dim) : rest % dims[d];
-      rest /= dims[d];
-      at += index * steps[d];
-    }
-    copy_element(y, i, data, at, bytes);
-  }
-};
-
-struct OneHotRows {
-  IntegerIn indices;
-  const void* values;  // off, on
-  void* y;
-  int bytes;
-  int64_t depth;
-  int64_t inner;
-  MPC_DEVICE void operator()(int64_t i) const {
-    const int64_t d = i / inner % depth;
-    const int64_t index = indices[i / inner / depth * inner + i % inner];
-    const bool is_on = index == d || (index < 0 && index + depth == d);
-    copy_element(y, i, values, is_on ? 1 : 0, bytes);
-  }
-};
+  return axes;
+}
 
 }  // namespace
 
@@ -340,17 +252,30 @@ KernelOrReason slice_grad(const executor::NodeSpec& node, const MakeOptions&) {
 }
 
 KernelOrReason pad(const executor::NodeSpec& node, const MakeOptions&) {
-  if (node.attributes->text("mode") != "constant") return declined("Pad: only constant values");
-  const PaddedPart part(node.attributes->integers("pads"), node.inputs[0].shape, node.outputs[0].shape);
-  return movement(node, part.shape, strides(node.inputs[0].shape), part.plain_begin, strides(node.outputs[0].shape),
-                  part.padded_begin, true, node.attributes->number("value"));
+  const Shape& x = node.inputs[0].shape;
+  const Shape& y = node.outputs[0].shape;
+  if (node.attributes->text("mode") == "constant") {
+    const PaddedPart part(node.attributes->integers("pads"), x, y);
+    return movement(node, part.shape, strides(x), part.plain_begin, strides(y), part.padded_begin, true,
+                    node.attributes->number("value"));
+  }
+  const PaddedAxes axes = padded_axes(*node.attributes, x, y);
+  const int64_t count = y.elements();
+  const int bytes = element_bytes(node);
+  return function_kernel("cuda:copy", [=](const Launch& launch) {
+    for_each(launch.stream, count, RepeatingPad{launch.inputs[0], launch.outputs[0], bytes, axes}, "Pad");
+  });
 }
 
 KernelOrReason pad_grad(const executor::NodeSpec& node, const MakeOptions&) {
-  if (node.attributes->text("mode") != "constant") return declined("PadGrad: only constant values");
-  const PaddedPart part(node.attributes->integers("pads"), node.outputs[0].shape, node.inputs[0].shape);
-  return movement(node, part.shape, strides(node.inputs[0].shape), part.padded_begin, strides(node.outputs[0].shape),
-                  part.plain_begin, true);
+  const Shape& dx = node.outputs[0].shape;
+  const Shape& dy = node.inputs[0].shape;
+  if (node.attributes->text("mode") == "constant") {
+    const PaddedPart part(node.attributes->integers("pads"), dx, dy);
+    return movement(node, part.shape, strides(dy), part.padded_begin, strides(dx), part.plain_begin, true);
+  }
+  const PaddedAxes axes = padded_axes(*node.attributes, dx, dy);
+  return axis_by_axis(node, std::vector<PaddedAxis>(axes.axis, axes.axis + axes.rank));
 }
 
 KernelOrReason concat(const executor::NodeSpec& node, const MakeOptions&) {
@@ -432,73 +357,6 @@ KernelOrReason triangle(const executor::NodeSpec& node, const MakeOptions&) {
   return function_kernel("cuda:copy", [=](const Launch& launch) {
     for_each(launch.stream, count, TriangleCopy{launch.inputs[0], launch.outputs[0], bytes, rows, columns, k, is_upper},
              "Trilu");
-  });
-}
-
-KernelOrReason gather(const executor::NodeSpec& node, const MakeOptions&) {
-  const Axis view = around(node.inputs[0].shape, node.attributes->integer("axis"));
-  const int64_t count = node.inputs[1].shape.elements();
-  const int64_t results = node.outputs[0].shape.elements();
-  if (results != 0 && view.length == 0) return declined("Gather: from an empty dimension");
-  const int bytes = element_bytes(node);
-  const DType indices = input_dtype(node, 1);
-  return function_kernel("cuda:copy", [=](const Launch& launch) {
-    for_each(launch.stream, results,
-             GatherRuns{launch.inputs[0],
-                        {launch.inputs[1], indices},
-                        launch.outputs[0],
-                        bytes,
-                        view.length,
-                        count,
-                        view.inner,
-                        faults_of(launch)},
-             "Gather");
-  });
-}
-
-KernelOrReason gather_grad(const executor::NodeSpec& node, const MakeOptions&) {
-  const DType dy = input_dtype(node, 0);
-  const DType dx = output_dtype(node, 0);
-  if (!is_small_float(dy) || !is_small_float(dx)) return declined("GatherGrad: only f32, f16 and bf16");
-  const Axis view = around(node.outputs[0].shape, node.attributes->integer("axis"));
-  return {std::make_unique<GatherGradKernel>(node, view), {}};
-}
-
-KernelOrReason gather_elements(const executor::NodeSpec& node, const MakeOptions&) {
-  const Shape& data = node.inputs[0].shape;
-  const Shape& shape = node.inputs[1].shape;
-  const int64_t results = shape.elements();
-  const int axis = static_cast<int>(node.attributes->integer("axis"));
-  if (results != 0 && data[axis] == 0) return declined("GatherElements: from an empty dimension");
-  GatherByElements body{
-      nullptr, {nullptr, input_dtype(node, 1)}, nullptr, element_bytes(node), axis, data.rank(), {}, {}, data[axis],
-      {}};
-  const Steps steps = strides(data);
-  for (int d = 0; d < data.rank(); ++d) {
-    body.dims[d] = shape[d];
-    body.steps[d] = steps[static_cast<size_t>(d)];
-  }
-  return function_kernel("cuda:copy", [=](const Launch& launch) {
-    GatherByElements bound = body;
-    bound.data = launch.inputs[0];
-    bound.indices.data = launch.inputs[1];
-    bound.y = launch.outputs[0];
-    bound.faults = faults_of(launch);
-    for_each(launch.stream, results, bound, "GatherElements");
-  });
-}
-
-KernelOrReason one_hot(const executor::NodeSpec& node, const MakeOptions&) {
-  const DType indices = input_dtype(node, 0);
-  if (is_float(indices) || indices == DType::u64) return declined("OneHot: only signed integer indices");
-  const Axis view = around(node.outputs[0].shape, node.attributes->integer("axis"));
-  const int64_t results = node.outputs[0].shape.elements();
-  const int bytes = element_bytes(node);
-  return function_kernel("cuda:copy", [=](const Launch& launch) {
-    for_each(
-        launch.stream, results,
-        OneHotRows{{launch.inputs[0], indices}, launch.inputs[1], launch.outputs[0], bytes, view.length, view.inner},
-        "OneHot");
   });
 }
 

@@ -1,4 +1,4 @@
-// Layer, RMS and batch normalization with gradients. Statistics are f64 sums of f32 elements, one block per row or
+// Layer, RMS and batch normalization with gradients. Statistics are f64 sums, one block per row or
 // channel.
 
 #include <cmath>
@@ -11,44 +11,58 @@ namespace {
 
 // --- Layer and RMS normalization: x (rows, columns), each row is normalized.
 
-struct RowStatistics {
-  float mean;     // 0 for RMS
-  float inverse;  // 1 / sqrt(variance + epsilon)
+/// Scale or bias as x sees it: one number per column, or broadcast to x in any other way.
+template <class T>
+struct Weights {
+  In<T> values;  // a bias may have no data
+  bool is_per_column;
+  Walk<1> walk;
+  MPC_DEVICE T at(int64_t begin, int64_t column) const {
+    return values[is_per_column ? column : walk.positions(begin + column).at[0]];
+  }
 };
 
-MPC_DEVICE inline RowStatistics row_statistics(Block& block, const FloatIn& x, int64_t begin, int64_t columns,
-                                               double epsilon, bool is_centered) {
-  const double count = static_cast<double>(columns);
-  RowStatistics s{0, 0};
+template <class T>
+struct RowStatistics {
+  T mean;     // 0 for RMS
+  T inverse;  // 1 / sqrt(variance + epsilon)
+};
+
+template <class T>
+MPC_DEVICE inline RowStatistics<T> row_statistics(Block& block, const In<T>& x, int64_t begin, int64_t columns,
+                                                  double epsilon, bool is_centered) {
+  const double count = columns == 0 ? 1.0 : static_cast<double>(columns);
+  RowStatistics<T> s{0, 0};
   if (is_centered) {
     const double sum = block.sum(columns, [&](int64_t i) { return static_cast<double>(x[begin + i]); });
-    s.mean = static_cast<float>(sum / count);
+    s.mean = static_cast<T>(sum / count);
   }
-  const float mean = s.mean;
+  const T mean = s.mean;
   const double squares = block.sum(columns, [&](int64_t i) {
     const double d = static_cast<double>(x[begin + i] - mean);
     return d * d;
   });
-  s.inverse = static_cast<float>(1.0 / std::sqrt(squares / count + epsilon));
+  s.inverse = static_cast<T>(1.0 / std::sqrt(squares / count + epsilon));
   return s;
 }
 
+template <class T>
 struct NormalizeRow {
-  FloatIn x;
-  FloatIn scale;
-  FloatIn bias;  // may have no data
-  FloatOut y;    // these three may have no data
-  FloatOut mean;
-  FloatOut inverse;
+  In<T> x;
+  Weights<T> scale;
+  Weights<T> bias;
+  Out<T> y;  // these three may have no data
+  Out<T> mean;
+  Out<T> inverse;
   int64_t columns;
   double epsilon;
   bool is_centered;
   MPC_DEVICE void operator()(Block& block, int64_t row) const {
     const int64_t begin = row * columns;
-    const RowStatistics s = row_statistics(block, x, begin, columns, epsilon, is_centered);
+    const RowStatistics<T> s = row_statistics<T>(block, x, begin, columns, epsilon, is_centered);
     block.for_each(y.data == nullptr ? 0 : columns, [&](int64_t i) {
-      const float value = (x[begin + i] - s.mean) * s.inverse * scale[i];
-      y.set(begin + i, bias.data == nullptr ? value : value + bias[i]);
+      const T value = (x[begin + i] - s.mean) * s.inverse * scale.at(begin, i);
+      y.set(begin + i, bias.values.data == nullptr ? value : value + bias.at(begin, i));
     });
     block.for_each(1, [&](int64_t) {
       if (mean.data != nullptr) mean.set(row, s.mean);
@@ -58,42 +72,44 @@ struct NormalizeRow {
 };
 
 /// dx = inverse (dy scale - (sum(dy scale) + xhat sum(dy scale xhat)) / columns).
+template <class T>
 struct NormalizeRowGrad {
-  FloatIn dy;
-  FloatIn x;
-  FloatIn scale;
-  FloatOut dx;
+  In<T> dy;
+  In<T> x;
+  Weights<T> scale;
+  Out<T> dx;
   int64_t columns;
   double epsilon;
   bool is_centered;
   MPC_DEVICE void operator()(Block& block, int64_t row) const {
     const int64_t begin = row * columns;
-    const RowStatistics s = row_statistics(block, x, begin, columns, epsilon, is_centered);
+    const RowStatistics<T> s = row_statistics<T>(block, x, begin, columns, epsilon, is_centered);
     const double sum = block.sum(is_centered ? columns : 0, [&](int64_t i) {
-      return static_cast<double>(dy[begin + i]) * static_cast<double>(scale[i]);
+      return static_cast<double>(dy[begin + i]) * static_cast<double>(scale.at(begin, i));
     });
     const double sum_xhat = block.sum(columns, [&](int64_t i) {
       const double xhat = static_cast<double>((x[begin + i] - s.mean) * s.inverse);
-      return static_cast<double>(dy[begin + i]) * static_cast<double>(scale[i]) * xhat;
+      return static_cast<double>(dy[begin + i]) * static_cast<double>(scale.at(begin, i)) * xhat;
     });
-    const float mean_term = static_cast<float>(sum / static_cast<double>(columns));
-    const float xhat_term = static_cast<float>(sum_xhat / static_cast<double>(columns));
+    const T mean_term = static_cast<T>(sum / static_cast<double>(columns));
+    const T xhat_term = static_cast<T>(sum_xhat / static_cast<double>(columns));
     block.for_each(columns, [&](int64_t i) {
-      const float xhat = (x[begin + i] - s.mean) * s.inverse;
-      dx.set(begin + i, s.inverse * (dy[begin + i] * scale[i] - (mean_term + xhat * xhat_term)));
+      const T xhat = (x[begin + i] - s.mean) * s.inverse;
+      dx.set(begin + i, s.inverse * (dy[begin + i] * scale.at(begin, i) - (mean_term + xhat * xhat_term)));
     });
   }
 };
 
 /// Statistics of every row, for the weight gradients.
+template <class T>
 struct StoreStatistics {
-  FloatIn x;
-  float* statistics;  // (rows, 2)
+  In<T> x;
+  T* statistics;  // (rows, 2)
   int64_t columns;
   double epsilon;
   bool is_centered;
   MPC_DEVICE void operator()(Block& block, int64_t row) const {
-    const RowStatistics s = row_statistics(block, x, row * columns, columns, epsilon, is_centered);
+    const RowStatistics<T> s = row_statistics<T>(block, x, row * columns, columns, epsilon, is_centered);
     block.for_each(1, [&](int64_t) {
       statistics[2 * row] = s.mean;
       statistics[2 * row + 1] = s.inverse;
@@ -102,10 +118,11 @@ struct StoreStatistics {
 };
 
 /// Partial sums over part `part` of the rows: (parts, columns) of each. Neighbouring threads take neighbouring columns.
+template <class T>
 struct WeightGradParts {
-  FloatIn dy;
-  FloatIn x;
-  const float* statistics;
+  In<T> dy;
+  In<T> x;
+  const T* statistics;
   double* dscale;
   double* dbias;
   int64_t rows;
@@ -118,8 +135,8 @@ struct WeightGradParts {
     double scale_sum = 0;
     double bias_sum = 0;
     for (int64_t row = first; row < last; ++row) {
-      const float d = dy[row * columns + column];
-      const float xhat = (x[row * columns + column] - statistics[2 * row]) * statistics[2 * row + 1];
+      const T d = dy[row * columns + column];
+      const T xhat = (x[row * columns + column] - statistics[2 * row]) * statistics[2 * row + 1];
       scale_sum += static_cast<double>(d) * static_cast<double>(xhat);
       bias_sum += static_cast<double>(d);
     }
@@ -128,11 +145,12 @@ struct WeightGradParts {
   }
 };
 
+template <class T>
 struct WeightGradSum {
   const double* dscale_parts;
   const double* dbias_parts;
-  FloatOut dscale;  // these two may have no data
-  FloatOut dbias;
+  Out<T> dscale;  // these two may have no data
+  Out<T> dbias;
   int64_t parts;
   int64_t columns;
   MPC_DEVICE void operator()(int64_t column) const {
@@ -142,11 +160,12 @@ struct WeightGradSum {
       scale_sum += dscale_parts[part * columns + column];
       bias_sum += dbias_parts[part * columns + column];
     }
-    if (dscale.data != nullptr) dscale.set(column, static_cast<float>(scale_sum));
-    if (dbias.data != nullptr) dbias.set(column, static_cast<float>(bias_sum));
+    if (dscale.data != nullptr) dscale.set(column, static_cast<T>(scale_sum));
+    if (dbias.data != nullptr) dbias.set(column, static_cast<T>(bias_sum));
   }
 };
 
+template <class T>
 class WeightGradKernel final : public Kernel {
  public:
   WeightGradKernel(const executor::NodeSpec& node, int64_t rows, int64_t columns, bool is_centered)
@@ -161,19 +180,19 @@ class WeightGradKernel final : public Kernel {
         dbias_(output_dtype(node, 1)) {}
 
   void run(const Launch& launch) override {
-    float* statistics = static_cast<float*>(launch.workspace);
+    T* statistics = static_cast<T*>(launch.workspace);
     double* dscale = reinterpret_cast<double*>(static_cast<std::byte*>(launch.workspace) + statistics_bytes());
     double* dbias = dscale + parts_ * columns_;
-    const FloatIn x{launch.inputs[1], x_};
-    for_each_block(launch.stream, rows_, StoreStatistics{x, statistics, columns_, epsilon_, is_centered_},
+    const In<T> x{launch.inputs[1], x_};
+    for_each_block(launch.stream, rows_, StoreStatistics<T>{x, statistics, columns_, epsilon_, is_centered_},
                    "normalization statistics");
     for_each(launch.stream, parts_ * columns_,
-             WeightGradParts{{launch.inputs[0], dy_}, x, statistics, dscale, dbias, rows_, columns_, kRowsPerPart},
+             WeightGradParts<T>{{launch.inputs[0], dy_}, x, statistics, dscale, dbias, rows_, columns_, kRowsPerPart},
              "normalization weight gradient");
-    for_each(
-        launch.stream, columns_,
-        WeightGradSum{dscale, dbias, {launch.out<void>(0), dscale_}, {launch.out<void>(1), dbias_}, parts_, columns_},
-        "normalization weight gradient");
+    for_each(launch.stream, columns_,
+             WeightGradSum<T>{
+                 dscale, dbias, {launch.out<void>(0), dscale_}, {launch.out<void>(1), dbias_}, parts_, columns_},
+             "normalization weight gradient");
   }
   int64_t workspace_bytes() const override {
     return statistics_bytes() + 2 * parts_ * columns_ * static_cast<int64_t>(sizeof(double));
@@ -182,7 +201,7 @@ class WeightGradKernel final : public Kernel {
 
  private:
   static constexpr int64_t kRowsPerPart = 64;
-  int64_t statistics_bytes() const { return (2 * rows_ * static_cast<int64_t>(sizeof(float)) + 255) / 256 * 256; }
+  int64_t statistics_bytes() const { return (2 * rows_ * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256; }
 
   int64_t rows_;
   int64_t columns_;
@@ -205,16 +224,17 @@ struct Planes {
   }
 };
 
+template <class T>
 struct BatchInference {
-  FloatIn x, scale, bias, mean, variance;
-  FloatOut y;
+  In<T> x, scale, bias, mean, variance;
+  Out<T> y;
   Planes planes;
   double epsilon;
   MPC_DEVICE void operator()(int64_t i) const {
     const int64_t c = i / planes.positions % planes.channels;
     const double factor = static_cast<double>(scale[c]) / std::sqrt(static_cast<double>(variance[c]) + epsilon);
     const double offset = static_cast<double>(bias[c]) - static_cast<double>(mean[c]) * factor;
-    y.set(i, static_cast<float>(static_cast<double>(x[i]) * factor + offset));
+    y.set(i, static_cast<T>(static_cast<double>(x[i]) * factor + offset));
   }
 };
 
@@ -223,9 +243,11 @@ struct Moments {
   double variance;
 };
 
-MPC_DEVICE inline Moments channel_moments(Block& block, const FloatIn& x, const Planes& planes, int64_t channel,
+template <class T>
+MPC_DEVICE inline Moments channel_moments(Block& block, const In<T>& x, const Planes& planes, int64_t channel,
                                           int64_t count) {
-  Moments m;
+  Moments m{0, 0};
+  if (count == 0) return m;
   m.mean = block.sum(count, [&](int64_t i) { return static_cast<double>(x[planes.at(channel, i)]); }) /
            static_cast<double>(count);
   const double mean = m.mean;
@@ -236,19 +258,20 @@ MPC_DEVICE inline Moments channel_moments(Block& block, const FloatIn& x, const 
   return m;
 }
 
+template <class T>
 struct BatchTraining {
-  FloatIn x, scale, bias, old_mean, old_variance;
-  FloatOut y, new_mean, new_variance, saved_mean, saved_inverse;  // any may have no data
+  In<T> x, scale, bias, old_mean, old_variance;
+  Out<T> y, new_mean, new_variance, saved_mean, saved_inverse;  // any may have no data
   Planes planes;
   int64_t count;
   double epsilon;
   double momentum;
   MPC_DEVICE void operator()(Block& block, int64_t c) const {
-    const Moments m = channel_moments(block, x, planes, c, count);
+    const Moments m = channel_moments<T>(block, x, planes, c, count);
     const double inverse = 1.0 / std::sqrt(m.variance + epsilon);
-    const float mean = static_cast<float>(m.mean);
-    const float factor = static_cast<float>(inverse * static_cast<double>(scale[c]));
-    const float offset = bias[c];
+    const T mean = static_cast<T>(m.mean);
+    const T factor = static_cast<T>(inverse * static_cast<double>(scale[c]));
+    const T offset = bias[c];
     block.for_each(y.data == nullptr ? 0 : count, [&](int64_t i) {
       const int64_t at = planes.at(c, i);
       y.set(at, (x[at] - mean) * factor + offset);
@@ -257,81 +280,77 @@ struct BatchTraining {
       // The new statistics may be the bytes of the old ones: element c is read before it is written.
       const double running_mean = static_cast<double>(old_mean[c]) * momentum + m.mean * (1 - momentum);
       const double running_variance = static_cast<double>(old_variance[c]) * momentum + m.variance * (1 - momentum);
-      if (new_mean.data != nullptr) new_mean.set(c, static_cast<float>(running_mean));
-      if (new_variance.data != nullptr) new_variance.set(c, static_cast<float>(running_variance));
+      if (new_mean.data != nullptr) new_mean.set(c, static_cast<T>(running_mean));
+      if (new_variance.data != nullptr) new_variance.set(c, static_cast<T>(running_variance));
       if (saved_mean.data != nullptr) saved_mean.set(c, mean);
-      if (saved_inverse.data != nullptr) saved_inverse.set(c, static_cast<float>(inverse));
+      if (saved_inverse.data != nullptr) saved_inverse.set(c, static_cast<T>(inverse));
     });
   }
 };
 
 /// dx = factor (dy - (dbias + xhat dscale) / count).
+template <class T>
 struct BatchGrad {
-  FloatIn dy, x, scale, saved_mean, saved_inverse;  // the last two may have no data
-  FloatOut dx, dscale, dbias;                       // any may have no data
+  In<T> dy, x, scale, saved_mean, saved_inverse;  // the last two may have no data
+  Out<T> dx, dscale, dbias;                       // any may have no data
   Planes planes;
   int64_t count;
   double epsilon;
   MPC_DEVICE void operator()(Block& block, int64_t c) const {
-    float mean;
-    float inverse;
+    T mean;
+    T inverse;
     if (saved_mean.data != nullptr) {
       mean = saved_mean[c];
       inverse = saved_inverse[c];
     } else {
-      const Moments m = channel_moments(block, x, planes, c, count);
-      mean = static_cast<float>(m.mean);
-      inverse = static_cast<float>(1.0 / std::sqrt(m.variance + epsilon));
+      const Moments m = channel_moments<T>(block, x, planes, c, count);
+      mean = static_cast<T>(m.mean);
+      inverse = static_cast<T>(1.0 / std::sqrt(m.variance + epsilon));
     }
     const double bias_sum = block.sum(count, [&](int64_t i) { return static_cast<double>(dy[planes.at(c, i)]); });
     const double scale_sum = block.sum(count, [&](int64_t i) {
       const int64_t at = planes.at(c, i);
       return static_cast<double>(dy[at]) * static_cast<double>(x[at] - mean);
     }) * static_cast<double>(inverse);
-    const float factor = scale[c] * inverse;
-    const float bias_term = static_cast<float>(bias_sum / static_cast<double>(count));
-    const float scale_term = static_cast<float>(scale_sum / static_cast<double>(count));
+    const T factor = scale[c] * inverse;
+    const T bias_term = static_cast<T>(bias_sum / static_cast<double>(count));
+    const T scale_term = static_cast<T>(scale_sum / static_cast<double>(count));
     block.for_each(dx.data == nullptr ? 0 : count, [&](int64_t i) {
       const int64_t at = planes.at(c, i);
-      const float xhat = (x[at] - mean) * inverse;
+      const T xhat = (x[at] - mean) * inverse;
       dx.set(at, factor * (dy[at] - (bias_term + xhat * scale_term)));
     });
     block.for_each(1, [&](int64_t) {
-      if (dscale.data != nullptr) dscale.set(c, static_cast<float>(scale_sum));
-      if (dbias.data != nullptr) dbias.set(c, static_cast<float>(bias_sum));
+      if (dscale.data != nullptr) dscale.set(c, static_cast<T>(scale_sum));
+      if (dbias.data != nullptr) dbias.set(c, static_cast<T>(bias_sum));
     });
   }
 };
 
-bool has_empty_operand(const executor::NodeSpec& node) {
-  for (const auto* operands : {&node.inputs, &node.outputs}) {
-    for (const auto& operand : *operands) {
-      if (operand.is_present && operand.shape.elements() == 0) return true;
-    }
-  }
-  return false;
-}
-
 std::string refusal(const executor::NodeSpec& node) {
-  if (!all_small_floats(node)) return "normalization: only f32, f16 and bf16";
-  if (has_empty_operand(node)) return "normalization: an operand is empty";
-  return {};
+  return first_not_float(node) ? "normalization: only floats" : "";
 }
 
-/// Rows and columns of x, and whether scale (and bias) have one element per column.
 struct RowShape {
   RowShape(const executor::NodeSpec& node, size_t x_at) {
     const Shape& x = node.inputs[x_at].shape;
     const int axis = static_cast<int>(node.attributes->integer("axis"));
     columns = x.elements(axis, x.rank());
-    rows = columns == 0 ? 0 : x.elements() / columns;
-  }
-  bool has_whole(const executor::NodeSpec& node, size_t operand) const {
-    return !has_input(node, operand) || node.inputs[operand].shape.elements() == columns;
+    rows = x.elements(0, axis);
   }
   int64_t rows;
   int64_t columns;
 };
+
+template <class T>
+Weights<T> weights_of(const executor::NodeSpec& node, size_t operand, size_t x_at, int64_t columns) {
+  if (!has_input(node, operand)) return {{}, true, {}};
+  const Shape& x = node.inputs[x_at].shape;
+  const Shape& shape = node.inputs[operand].shape;
+  return {{nullptr, node.inputs[operand].dtype},
+          shape.elements() == columns && shape == Shape(x.dims().last(static_cast<size_t>(shape.rank()))),
+          make_walk<1>(x, {broadcast_steps(shape, x)})};
+}
 
 Planes planes_of(const Shape& x) {
   return {x[0], x[1], x.elements(2, x.rank())};
@@ -347,52 +366,54 @@ std::string batch_refusal(const executor::NodeSpec& node, size_t x_at) {
 KernelOrReason layer_norm(const executor::NodeSpec& node, const MakeOptions&) {
   if (std::string reason = refusal(node); !reason.empty()) return declined(reason);
   const RowShape shape(node, 0);
-  if (!shape.has_whole(node, 1) || !shape.has_whole(node, 2)) {
-    return declined("normalization: scale or bias is broadcast within a row");
-  }
-  NormalizeRow body{};
-  body.x.dtype = input_dtype(node, 0);
-  body.scale.dtype = input_dtype(node, 1);
-  body.bias.dtype = input_dtype(node, 2);
-  body.y.dtype = output_dtype(node, 0);
-  body.mean.dtype = output_dtype(node, 1);
-  body.inverse.dtype = output_dtype(node, 2);
-  body.columns = shape.columns;
-  body.epsilon = node.attributes->number("epsilon");
-  body.is_centered = node.op == OpKind::LayerNormalization;
-  const int64_t rows = shape.rows;
-  return function_kernel("cuda:rows", [=](const Launch& launch) {
-    NormalizeRow bound = body;
-    bound.x.data = launch.inputs[0];
-    bound.scale.data = launch.inputs[1];
-    bound.bias.data = launch.in<void>(2);
-    bound.y.data = launch.out<void>(0);
-    bound.mean.data = launch.out<void>(1);
-    bound.inverse.data = launch.out<void>(2);
-    for_each_block(launch.stream, rows, bound, "normalization");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    NormalizeRow<T> body{};
+    body.x.dtype = input_dtype(node, 0);
+    body.scale = weights_of<T>(node, 1, 0, shape.columns);
+    body.bias = weights_of<T>(node, 2, 0, shape.columns);
+    body.y.dtype = output_dtype(node, 0);
+    body.mean.dtype = output_dtype(node, 1);
+    body.inverse.dtype = output_dtype(node, 2);
+    body.columns = shape.columns;
+    body.epsilon = node.attributes->number("epsilon");
+    body.is_centered = node.op == OpKind::LayerNormalization;
+    const int64_t rows = shape.rows;
+    return function_kernel("cuda:rows", [=](const Launch& launch) {
+      NormalizeRow<T> bound = body;
+      bound.x.data = launch.inputs[0];
+      bound.scale.values.data = launch.inputs[1];
+      bound.bias.values.data = launch.in<void>(2);
+      bound.y.data = launch.out<void>(0);
+      bound.mean.data = launch.out<void>(1);
+      bound.inverse.data = launch.out<void>(2);
+      for_each_block(launch.stream, rows, bound, "normalization");
+    });
   });
 }
 
 KernelOrReason layer_norm_grad(const executor::NodeSpec& node, const MakeOptions&) {
   if (std::string reason = refusal(node); !reason.empty()) return declined(reason);
   const RowShape shape(node, 1);
-  if (!shape.has_whole(node, 2)) return declined("normalization: scale is broadcast within a row");
-  NormalizeRowGrad body{};
-  body.dy.dtype = input_dtype(node, 0);
-  body.x.dtype = input_dtype(node, 1);
-  body.scale.dtype = input_dtype(node, 2);
-  body.dx.dtype = output_dtype(node, 0);
-  body.columns = shape.columns;
-  body.epsilon = node.attributes->number("epsilon");
-  body.is_centered = node.op == OpKind::LayerNormalizationGrad;
-  const int64_t rows = shape.rows;
-  return function_kernel("cuda:rows", [=](const Launch& launch) {
-    NormalizeRowGrad bound = body;
-    bound.dy.data = launch.inputs[0];
-    bound.x.data = launch.inputs[1];
-    bound.scale.data = launch.inputs[2];
-    bound.dx.data = launch.outputs[0];
-    for_each_block(launch.stream, rows, bound, "normalization gradient");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    NormalizeRowGrad<T> body{};
+    body.dy.dtype = input_dtype(node, 0);
+    body.x.dtype = input_dtype(node, 1);
+    body.scale = weights_of<T>(node, 2, 1, shape.columns);
+    body.dx.dtype = output_dtype(node, 0);
+    body.columns = shape.columns;
+    body.epsilon = node.attributes->number("epsilon");
+    body.is_centered = node.op == OpKind::LayerNormalizationGrad;
+    const int64_t rows = shape.columns == 0 ? 0 : shape.rows;
+    return function_kernel("cuda:rows", [=](const Launch& launch) {
+      NormalizeRowGrad<T> bound = body;
+      bound.dy.data = launch.inputs[0];
+      bound.x.data = launch.inputs[1];
+      bound.scale.values.data = launch.inputs[2];
+      bound.dx.data = launch.outputs[0];
+      for_each_block(launch.stream, rows, bound, "normalization gradient");
+    });
   });
 }
 
@@ -400,66 +421,78 @@ KernelOrReason layer_norm_weight_grad(const executor::NodeSpec& node, const Make
   if (std::string reason = refusal(node); !reason.empty()) return declined(reason);
   const RowShape shape(node, 1);
   const bool is_centered = node.op == OpKind::LayerNormalizationWeightGrad;
-  return {std::make_unique<WeightGradKernel>(node, shape.rows, shape.columns, is_centered), {}};
+  return with_float_type(node, [&](auto tag) {
+    return KernelOrReason{
+        std::make_unique<WeightGradKernel<decltype(tag)>>(node, shape.rows, shape.columns, is_centered), {}};
+  });
 }
 
 KernelOrReason batch_norm(const executor::NodeSpec& node, const MakeOptions&) {
   if (std::string reason = batch_refusal(node, 0); !reason.empty()) return declined(reason);
-  BatchInference body{};
-  FloatIn* inputs[] = {&body.x, &body.scale, &body.bias, &body.mean, &body.variance};
-  for (size_t i = 0; i < 5; ++i) inputs[i]->dtype = input_dtype(node, i);
-  body.y.dtype = output_dtype(node, 0);
-  body.planes = planes_of(node.inputs[0].shape);
-  body.epsilon = node.attributes->number("epsilon");
-  const int64_t count = node.outputs[0].shape.elements();
-  return function_kernel("cuda:channels", [=](const Launch& launch) {
-    BatchInference bound = body;
-    FloatIn* operands[] = {&bound.x, &bound.scale, &bound.bias, &bound.mean, &bound.variance};
-    for (size_t i = 0; i < 5; ++i) operands[i]->data = launch.inputs[i];
-    bound.y.data = launch.outputs[0];
-    for_each(launch.stream, count, bound, "batch normalization");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    BatchInference<T> body{};
+    In<T>* inputs[] = {&body.x, &body.scale, &body.bias, &body.mean, &body.variance};
+    for (size_t i = 0; i < 5; ++i) inputs[i]->dtype = input_dtype(node, i);
+    body.y.dtype = output_dtype(node, 0);
+    body.planes = planes_of(node.inputs[0].shape);
+    body.epsilon = node.attributes->number("epsilon");
+    const int64_t count = node.outputs[0].shape.elements();
+    return function_kernel("cuda:channels", [=](const Launch& launch) {
+      BatchInference<T> bound = body;
+      In<T>* operands[] = {&bound.x, &bound.scale, &bound.bias, &bound.mean, &bound.variance};
+      for (size_t i = 0; i < 5; ++i) operands[i]->data = launch.inputs[i];
+      bound.y.data = launch.outputs[0];
+      for_each(launch.stream, count, bound, "batch normalization");
+    });
   });
 }
 
 KernelOrReason batch_norm_training(const executor::NodeSpec& node, const MakeOptions&) {
   if (std::string reason = batch_refusal(node, 0); !reason.empty()) return declined(reason);
-  BatchTraining body{};
-  FloatIn* inputs[] = {&body.x, &body.scale, &body.bias, &body.old_mean, &body.old_variance};
-  FloatOut* outputs[] = {&body.y, &body.new_mean, &body.new_variance, &body.saved_mean, &body.saved_inverse};
-  for (size_t i = 0; i < 5; ++i) inputs[i]->dtype = input_dtype(node, i);
-  for (size_t i = 0; i < 5; ++i) outputs[i]->dtype = output_dtype(node, i);
-  body.planes = planes_of(node.inputs[0].shape);
-  body.count = body.planes.count();
-  body.epsilon = node.attributes->number("epsilon");
-  body.momentum = node.attributes->number("momentum");
-  return function_kernel("cuda:channels", [=](const Launch& launch) {
-    BatchTraining bound = body;
-    FloatIn* operands[] = {&bound.x, &bound.scale, &bound.bias, &bound.old_mean, &bound.old_variance};
-    FloatOut* results[] = {&bound.y, &bound.new_mean, &bound.new_variance, &bound.saved_mean, &bound.saved_inverse};
-    for (size_t i = 0; i < 5; ++i) operands[i]->data = launch.inputs[i];
-    for (size_t i = 0; i < 5; ++i) results[i]->data = launch.out<void>(i);
-    for_each_block(launch.stream, bound.planes.channels, bound, "batch normalization");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    BatchTraining<T> body{};
+    In<T>* inputs[] = {&body.x, &body.scale, &body.bias, &body.old_mean, &body.old_variance};
+    Out<T>* outputs[] = {&body.y, &body.new_mean, &body.new_variance, &body.saved_mean, &body.saved_inverse};
+    for (size_t i = 0; i < 5; ++i) inputs[i]->dtype = input_dtype(node, i);
+    for (size_t i = 0; i < 5; ++i) outputs[i]->dtype = output_dtype(node, i);
+    body.planes = planes_of(node.inputs[0].shape);
+    body.count = body.planes.count();
+    body.epsilon = node.attributes->number("epsilon");
+    body.momentum = body.count == 0 ? 1.0 : node.attributes->number("momentum");
+    return function_kernel("cuda:channels", [=](const Launch& launch) {
+      BatchTraining<T> bound = body;
+      In<T>* operands[] = {&bound.x, &bound.scale, &bound.bias, &bound.old_mean, &bound.old_variance};
+      Out<T>* results[] = {&bound.y, &bound.new_mean, &bound.new_variance, &bound.saved_mean, &bound.saved_inverse};
+      for (size_t i = 0; i < 5; ++i) operands[i]->data = launch.inputs[i];
+      for (size_t i = 0; i < 5; ++i) results[i]->data = launch.out<void>(i);
+      for_each_block(launch.stream, bound.planes.channels, bound, "batch normalization");
+    });
   });
 }
 
 KernelOrReason batch_norm_grad(const executor::NodeSpec& node, const MakeOptions&) {
   if (std::string reason = batch_refusal(node, 1); !reason.empty()) return declined(reason);
-  BatchGrad body{};
-  FloatIn* inputs[] = {&body.dy, &body.x, &body.scale, &body.saved_mean, &body.saved_inverse};
-  FloatOut* outputs[] = {&body.dx, &body.dscale, &body.dbias};
-  for (size_t i = 0; i < 5; ++i) inputs[i]->dtype = input_dtype(node, i);
-  for (size_t i = 0; i < 3; ++i) outputs[i]->dtype = output_dtype(node, i);
-  body.planes = planes_of(node.inputs[1].shape);
-  body.count = body.planes.count();
-  const bool has_saved = has_input(node, 3);
-  body.epsilon = node.attributes->number("epsilon");
-  return function_kernel("cuda:channels", [=](const Launch& launch) {
-    BatchGrad bound = body;
-    FloatIn* operands[] = {&bound.dy, &bound.x, &bound.scale, &bound.saved_mean, &bound.saved_inverse};
-    FloatOut* results[] = {&bound.dx, &bound.dscale, &bound.dbias};
-    for (size_t i = 0; i < 5; ++i) operands[i]->data = i < 3 || has_saved ? launch.in<void>(i) : nullptr;
-    for (size_t i = 0; i < 3; ++i) results[i]->data = launch.out<void>(i);
-    for_each_block(launch.stream, bound.planes.channels, bound, "batch normalization gradient");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    BatchGrad<T> body{};
+    In<T>* inputs[] = {&body.dy, &body.x, &body.scale, &body.saved_mean, &body.saved_inverse};
+    Out<T>* outputs[] = {&body.dx, &body.dscale, &body.dbias};
+    for (size_t i = 0; i < 5; ++i) inputs[i]->dtype = input_dtype(node, i);
+    for (size_t i = 0; i < 3; ++i) outputs[i]->dtype = output_dtype(node, i);
+    body.planes = planes_of(node.inputs[1].shape);
+    body.count = body.planes.count();
+    const bool has_saved = has_input(node, 3);
+    body.epsilon = node.attributes->number("epsilon");
+    return function_kernel("cuda:channels", [=](const Launch& launch) {
+      BatchGrad<T> bound = body;
+      In<T>* operands[] = {&bound.dy, &bound.x, &bound.scale, &bound.saved_mean, &bound.saved_inverse};
+      Out<T>* results[] = {&bound.dx, &bound.dscale, &bound.dbias};
+      for (size_t i = 0; i < 5; ++i) operands[i]->data = i < 3 || has_saved ? launch.in<void>(i) : nullptr;
+      for (size_t i = 0; i < 3; ++i) results[i]->data = launch.out<void>(i);
+      for_each_block(launch.stream, bound.planes.channels, bound, "batch normalization gradient");
+    });
   });
 }
 

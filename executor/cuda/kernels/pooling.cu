@@ -2,6 +2,8 @@
 // from the windows its element lies in, in a fixed order.
 
 #include <cmath>
+#include <limits>
+#include <type_traits>
 
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
@@ -13,12 +15,13 @@ namespace {
 constexpr int64_t kNoTap = -1;
 
 /// Position in the plane of the first largest tap, of the first NaN if there is one, or kNoTap.
-MPC_DEVICE inline int64_t first_largest(const FloatIn& x, int64_t plane_begin, const Window& window,
+template <class T>
+MPC_DEVICE inline int64_t first_largest(const In<T>& x, int64_t plane_begin, const Window& window,
                                         const Window::Index& o) {
   int64_t best = kNoTap;
-  float largest = 0;
+  T largest = 0;
   window.for_each_tap(o, [&](int64_t, int64_t at) {
-    const float value = x[plane_begin + at];
+    const T value = x[plane_begin + at];
     const bool is_better = best == kNoTap || value > largest || (value != value && largest == largest);
     if (!is_better) return;
     best = at;
@@ -27,18 +30,20 @@ MPC_DEVICE inline int64_t first_largest(const FloatIn& x, int64_t plane_begin, c
   return best;
 }
 
+template <class T>
 struct MaxPoolValue {
-  FloatIn x;
-  FloatOut y;        // may have no data
+  In<T> x;
+  Out<T> y;          // may have no data
   int64_t* indices;  // may be null
   Window window;
   int64_t in_elements;
   int64_t out_elements;
   bool is_column_major;
+  T lowest;  // of a window without taps
   MPC_DEVICE void operator()(int64_t i) const {
     const int64_t begin = i / out_elements * in_elements;
-    const int64_t best = first_largest(x, begin, window, Window::unravel(i % out_elements, window.out));
-    if (y.data != nullptr) y.set(i, best == kNoTap ? -INFINITY : x[begin + best]);
+    const int64_t best = first_largest<T>(x, begin, window, Window::unravel(i % out_elements, window.out));
+    if (y.data != nullptr) y.set(i, best == kNoTap ? lowest : x[begin + best]);
     if (indices == nullptr) return;
     int64_t in_plane = best;
     if (is_column_major && best != kNoTap) {
@@ -49,10 +54,11 @@ struct MaxPoolValue {
   }
 };
 
+template <class T>
 struct MaxPoolGradValue {
-  FloatIn dy;
-  FloatIn x;
-  FloatOut dx;
+  In<T> dy;
+  In<T> x;
+  Out<T> dx;
   Window window;
   int64_t in_elements;
   int64_t out_elements;
@@ -61,10 +67,10 @@ struct MaxPoolGradValue {
     const int64_t mine = i % in_elements;
     double sum = 0;
     window.for_each_window(Window::unravel(mine, window.in), [&](int64_t, int64_t o) {
-      const int64_t best = first_largest(x, plane * in_elements, window, Window::unravel(o, window.out));
+      const int64_t best = first_largest<T>(x, plane * in_elements, window, Window::unravel(o, window.out));
       if (best == mine) sum += static_cast<double>(dy[plane * out_elements + o]);
     });
-    dx.set(i, static_cast<float>(sum));
+    dx.set(i, static_cast<T>(sum));
   }
 };
 
@@ -73,9 +79,10 @@ MPC_DEVICE inline double divisor(const Window& window, const Window::Index& o, i
   return count < 1 ? 1.0 : static_cast<double>(count);
 }
 
+template <class T>
 struct AveragePoolValue {
-  FloatIn x;
-  FloatOut y;
+  In<T> x;
+  Out<T> y;
   Window window;
   int64_t in_elements;
   int64_t out_elements;
@@ -89,13 +96,14 @@ struct AveragePoolValue {
       sum += static_cast<double>(x[begin + at]);
       ++inside;
     });
-    y.set(i, static_cast<float>(sum / divisor(window, o, inside, counts_pads)));
+    y.set(i, static_cast<T>(sum / divisor(window, o, inside, counts_pads)));
   }
 };
 
+template <class T>
 struct AveragePoolGradValue {
-  FloatIn dy;
-  FloatOut dx;
+  In<T> dy;
+  Out<T> dx;
   Window window;
   int64_t in_elements;
   int64_t out_elements;
@@ -109,101 +117,107 @@ struct AveragePoolGradValue {
       if (!counts_pads) window.for_each_tap(at, [&](int64_t, int64_t) { ++inside; });
       sum += static_cast<double>(dy[plane * out_elements + o]) / divisor(window, at, inside, counts_pads);
     });
-    dx.set(i, static_cast<float>(sum));
+    dx.set(i, static_cast<T>(sum));
   }
 };
 
-std::string refusal(const executor::NodeSpec& node, const Shape& x) {
-  for (size_t i = 0; i < node.inputs.size(); ++i) {
-    if (!is_small_float(input_dtype(node, i))) return "pooling: only f32, f16 and bf16";
-  }
-  if (!is_small_float(output_dtype(node, 0))) return "pooling: only f32, f16 and bf16";
-  if (!Window::fits(x)) return "pooling: only 1 to 3 spatial dimensions";
-  if (x.elements() == 0) return "pooling: no elements";
-  return {};
+template <class T>
+T lowest_of(DType dtype) {
+  if constexpr (std::is_integral_v<T>) return dtype == DType::i8 ? INT8_MIN : 0;
+  return -std::numeric_limits<T>::infinity();
 }
 
 }  // namespace
 
 KernelOrReason max_pool(const executor::NodeSpec& node, const MakeOptions&) {
   const Shape& x = node.inputs[0].shape;
-  if (std::string reason = refusal(node, x); !reason.empty()) return declined(reason);
   const Shape& y = has_output(node, 0) ? node.outputs[0].shape : node.outputs[1].shape;
   const Window window(*node.attributes, x, y);
   const bool is_column_major = node.attributes->integer("storage_order") == 1;
   const int64_t count = y.elements();
   const DType in = input_dtype(node, 0);
   const DType out = output_dtype(node, 0);
-  return function_kernel("cuda:window", [=](const Launch& launch) {
-    for_each(launch.stream, count,
-             MaxPoolValue{{launch.inputs[0], in},
-                          {launch.out<void>(0), out},
-                          launch.out<int64_t>(1),
-                          window,
-                          window.in_elements(),
-                          window.out_elements(),
-                          is_column_major},
-             "MaxPool");
+  return with_compute_type(in, [&](auto tag) {
+    using T = decltype(tag);
+    const T lowest = lowest_of<T>(in);
+    return function_kernel("cuda:window", [=](const Launch& launch) {
+      for_each(launch.stream, count,
+               MaxPoolValue<T>{{launch.inputs[0], in},
+                               {launch.out<void>(0), out},
+                               launch.out<int64_t>(1),
+                               window,
+                               window.in_elements(),
+                               window.out_elements(),
+                               is_column_major,
+                               lowest},
+               "MaxPool");
+    });
   });
 }
 
 KernelOrReason max_pool_grad(const executor::NodeSpec& node, const MakeOptions&) {
   const Shape& x = node.inputs[1].shape;
-  if (std::string reason = refusal(node, x); !reason.empty()) return declined(reason);
   const Window window(*node.attributes, x, node.inputs[0].shape);
   const int64_t count = x.elements();
   const DType dy = input_dtype(node, 0);
   const DType in = input_dtype(node, 1);
   const DType out = output_dtype(node, 0);
-  return function_kernel("cuda:window", [=](const Launch& launch) {
-    for_each(launch.stream, count,
-             MaxPoolGradValue{{launch.inputs[0], dy},
-                              {launch.inputs[1], in},
-                              {launch.outputs[0], out},
-                              window,
-                              window.in_elements(),
-                              window.out_elements()},
-             "MaxPoolGrad");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    return function_kernel("cuda:window", [=](const Launch& launch) {
+      for_each(launch.stream, count,
+               MaxPoolGradValue<T>{{launch.inputs[0], dy},
+                                   {launch.inputs[1], in},
+                                   {launch.outputs[0], out},
+                                   window,
+                                   window.in_elements(),
+                                   window.out_elements()},
+               "MaxPoolGrad");
+    });
   });
 }
 
 KernelOrReason average_pool(const executor::NodeSpec& node, const MakeOptions&) {
   const Shape& x = node.inputs[0].shape;
-  if (std::string reason = refusal(node, x); !reason.empty()) return declined(reason);
   const Window window(*node.attributes, x, node.outputs[0].shape);
   const bool counts_pads = node.attributes->flag("count_include_pad");
   const int64_t count = node.outputs[0].shape.elements();
   const DType in = input_dtype(node, 0);
   const DType out = output_dtype(node, 0);
-  return function_kernel("cuda:window", [=](const Launch& launch) {
-    for_each(launch.stream, count,
-             AveragePoolValue{{launch.inputs[0], in},
-                              {launch.outputs[0], out},
-                              window,
-                              window.in_elements(),
-                              window.out_elements(),
-                              counts_pads},
-             "AveragePool");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    return function_kernel("cuda:window", [=](const Launch& launch) {
+      for_each(launch.stream, count,
+               AveragePoolValue<T>{{launch.inputs[0], in},
+                                   {launch.outputs[0], out},
+                                   window,
+                                   window.in_elements(),
+                                   window.out_elements(),
+                                   counts_pads},
+               "AveragePool");
+    });
   });
 }
 
 KernelOrReason average_pool_grad(const executor::NodeSpec& node, const MakeOptions&) {
   const Shape& x = node.outputs[0].shape;
-  if (std::string reason = refusal(node, x); !reason.empty()) return declined(reason);
   const Window window(*node.attributes, x, node.inputs[0].shape);
   const bool counts_pads = node.attributes->flag("count_include_pad");
   const int64_t count = x.elements();
   const DType in = input_dtype(node, 0);
   const DType out = output_dtype(node, 0);
-  return function_kernel("cuda:window", [=](const Launch& launch) {
-    for_each(launch.stream, count,
-             AveragePoolGradValue{{launch.inputs[0], in},
-                                  {launch.outputs[0], out},
-                                  window,
-                                  window.in_elements(),
-                                  window.out_elements(),
-                                  counts_pads},
-             "AveragePoolGrad");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    return function_kernel("cuda:window", [=](const Launch& launch) {
+      for_each(launch.stream, count,
+               AveragePoolGradValue<T>{{launch.inputs[0], in},
+                                       {launch.outputs[0], out},
+                                       window,
+                                       window.in_elements(),
+                                       window.out_elements(),
+                                       counts_pads},
+               "AveragePoolGrad");
+    });
   });
 }
 

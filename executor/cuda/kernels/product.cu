@@ -1,16 +1,25 @@
-// MatMul and Gemm without a library: one thread per result, f64 sums in ascending order. Slow; what is taken when
-// cuBLASLt is not there or declines.
+// MatMul and Gemm without a library: one thread per result, f64 sums in ascending order (integers wrap). Slow; what is
+// taken when cuBLASLt is not there or declines.
 
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
+#include "executor/functors/binary.h"
 
 namespace mpc::cuda {
 namespace {
 
+/// alpha or beta: whole for integers (type inference sees to it).
+template <class T>
+MPC_DEVICE Total<T> factor_of(double factor) {
+  if constexpr (std::is_integral_v<T>) return static_cast<T>(static_cast<int64_t>(factor));
+  return factor;
+}
+
 /// y[batch, row, column] = alpha * sum over k of a[batch, row, k] b[batch, k, column] + beta * c.
+template <class T>
 struct Product {
-  FloatIn a, b, c;  // c may have no data
-  FloatOut y;
+  In<T> a, b, c;  // c may have no data
+  Out<T> y;
   Walk<2> batches;  // where the matrices of a and b begin
   Walk<1> addend;
   int64_t rows;
@@ -24,14 +33,19 @@ struct Product {
     const int64_t column = i % columns;
     const int64_t row = i / columns % rows;
     const auto begin = batches.positions(i / columns / rows);
-    double sum = 0;
+    using functors::Add;
+    using functors::Mul;
+    using Sum = Total<T>;
+    Sum sum = 0;
     for (int64_t k = 0; k < inner; ++k) {
-      sum += static_cast<double>(a[begin.at[0] + row * a_row + k * a_step]) *
-             static_cast<double>(b[begin.at[1] + k * b_step + column * b_column]);
+      sum = Add::value(sum, Mul::value(static_cast<Sum>(a[begin.at[0] + row * a_row + k * a_step]),
+                                       static_cast<Sum>(b[begin.at[1] + k * b_step + column * b_column])));
     }
-    sum *= alpha;
-    if (c.data != nullptr) sum += beta * static_cast<double>(c[addend.positions(i).at[0]]);
-    y.set(i, static_cast<float>(sum));
+    sum = Mul::value(sum, factor_of<T>(alpha));
+    if (c.data != nullptr) {
+      sum = Add::value(sum, Mul::value(factor_of<T>(beta), static_cast<Sum>(c[addend.positions(i).at[0]])));
+    }
+    y.set(i, static_cast<T>(sum));
   }
 };
 
@@ -39,7 +53,8 @@ Shape batch_of(const Shape& shape) {
   return shape.rank() < 2 ? Shape{} : Shape(shape.dims().first(static_cast<size_t>(shape.rank() - 2)));
 }
 
-void shape_matmul(const executor::NodeSpec& node, Product& product) {
+template <class T>
+void shape_matmul(const executor::NodeSpec& node, Product<T>& product) {
   const Shape& a = node.inputs[0].shape;
   const Shape& b = node.inputs[1].shape;
   product.inner = a[a.rank() - 1];
@@ -61,7 +76,8 @@ void shape_matmul(const executor::NodeSpec& node, Product& product) {
   product.beta = 0;
 }
 
-void shape_gemm(const executor::NodeSpec& node, Product& product) {
+template <class T>
+void shape_gemm(const executor::NodeSpec& node, Product<T>& product) {
   const Shape& a = node.inputs[0].shape;
   const Shape& b = node.inputs[1].shape;
   const Shape& y = node.outputs[0].shape;
@@ -79,11 +95,9 @@ void shape_gemm(const executor::NodeSpec& node, Product& product) {
   if (has_input(node, 2)) product.addend = make_walk<1>(y, {broadcast_steps(node.inputs[2].shape, y)});
 }
 
-}  // namespace
-
-KernelOrReason product(const executor::NodeSpec& node, const MakeOptions&) {
-  if (!all_small_floats(node)) return declined("matrix product: only f32, f16 and bf16");
-  Product body{};
+template <class T>
+KernelOrReason make(const executor::NodeSpec& node) {
+  Product<T> body{};
   if (node.op == OpKind::MatMul) {
     shape_matmul(node, body);
   } else {
@@ -95,13 +109,19 @@ KernelOrReason product(const executor::NodeSpec& node, const MakeOptions&) {
   body.y.dtype = output_dtype(node, 0);
   const int64_t count = node.outputs[0].shape.elements();
   return function_kernel("cuda:plain product", [=](const Launch& launch) {
-    Product bound = body;
+    Product<T> bound = body;
     bound.a.data = launch.inputs[0];
     bound.b.data = launch.inputs[1];
     bound.c.data = launch.in<void>(2);
     bound.y.data = launch.outputs[0];
     for_each(launch.stream, count, bound, "product");
   });
+}
+
+}  // namespace
+
+KernelOrReason product(const executor::NodeSpec& node, const MakeOptions&) {
+  return with_compute_type(output_dtype(node, 0), [&](auto tag) { return make<decltype(tag)>(node); });
 }
 
 }  // namespace mpc::cuda

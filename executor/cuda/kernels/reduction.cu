@@ -1,13 +1,16 @@
-// Reductions over any axes, ArgMax, ArgMin and CumSum. Dimensions that are all kept or all reduced become one. Sums are
-// kept in f64; their order depends on the shape alone. A result is made by one block when its group is long and lies
-// together, and by one thread when neighbouring results lie together.
+// Reductions over any axes, ArgMax, ArgMin and CumSum. Dimensions that are all kept or all reduced become one. Sums of
+// floats are kept in f64, those of integers wrap; their order depends on the shape alone. A result is made by one block
+// when its group is long and lies together, and by one thread when neighbouring results lie together.
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
+#include "executor/cuda/kernels/views.h"
 #include "executor/functors/binary.h"
 
 namespace mpc::cuda {
@@ -20,16 +23,35 @@ struct SumRule {
   Enter enter = Enter::as_is;
   Leave leave = Leave::as_is;
 
-  MPC_DEVICE double entered(float value) const {
-    const double x = static_cast<double>(value);
-    if (enter == Enter::square) return x * x;
-    return enter == Enter::magnitude ? std::fabs(x) : x;
+  template <class T>
+  MPC_DEVICE Total<T> entered(T value) const {
+    const Total<T> x = static_cast<Total<T>>(value);
+    if (enter == Enter::square) return functors::Mul::value(x, x);
+    if (enter == Enter::magnitude && x < 0) return functors::Sub::value(Total<T>{0}, x);
+    return x;
   }
-  MPC_DEVICE float left(double sum, int64_t count) const {
-    if (leave == Leave::mean) return static_cast<float>(sum / static_cast<double>(count));
-    if (leave == Leave::root) return static_cast<float>(std::sqrt(sum));
-    if (leave == Leave::logarithm) return static_cast<float>(std::log(sum));
-    return static_cast<float>(sum);
+  /// Roots and logarithms are asked for floats only.
+  template <class T>
+  MPC_DEVICE T left(Total<T> sum, int64_t count) const {
+    if (leave == Leave::mean) return static_cast<T>(functors::Div::value(sum, static_cast<Total<T>>(count)));
+    if constexpr (!std::is_integral_v<T>) {
+      if (leave == Leave::root) return static_cast<T>(std::sqrt(sum));
+      if (leave == Leave::logarithm) return static_cast<T>(std::log(sum));
+    }
+    return static_cast<T>(sum);
+  }
+};
+
+struct AddUp {
+  template <class T>
+  MPC_DEVICE T operator()(T a, T b) const {
+    return functors::Add::value(a, b);
+  }
+};
+struct MultiplyUp {
+  template <class T>
+  MPC_DEVICE T operator()(T a, T b) const {
+    return functors::Mul::value(a, b);
   }
 };
 
@@ -43,100 +65,105 @@ struct Groups {
   MPC_DEVICE int64_t element(int64_t i) const { return reduced.positions(i).at[0]; }
 };
 
-/// NaN beats everything.
-struct Extremum {
-  bool is_max;
-  MPC_DEVICE float operator()(float a, float b) const {
-    return is_max ? functors::Max::value(a, b) : functors::Min::value(a, b);
+/// How the elements of a group are put together: by one thread, or by a block.
+struct OneThread {
+  template <class T, class F, class Combine>
+  MPC_DEVICE T reduce(int64_t count, T identity, F f, Combine combine) {
+    T result = identity;
+    for (int64_t i = 0; i < count; ++i) result = combine(result, f(i));
+    return result;
   }
 };
 
-// A reduction as its steps: `whole` for one thread, `shared` for a block.
+// A reduction: what the elements x[begin + element(i)] of a group give, put together by `team`.
+template <class T>
 struct SumReduction {
+  using Element = T;
   SumRule rule;
-  MPC_DEVICE float whole(const FloatIn& x, const Groups& groups, int64_t begin) const {
-    double sum = 0;
-    for (int64_t i = 0; i < groups.count; ++i) sum += rule.entered(x[begin + groups.element(i)]);
-    return rule.left(sum, groups.count);
-  }
-  MPC_DEVICE float shared(Block& block, const FloatIn& x, const Groups& groups, int64_t begin) const {
-    const double sum = block.sum(groups.count, [&](int64_t i) { return rule.entered(x[begin + groups.element(i)]); });
-    return rule.left(sum, groups.count);
+  template <class Team>
+  MPC_DEVICE T of(Team& team, const In<T>& x, const Groups& groups, int64_t begin) const {
+    const auto element = [&](int64_t i) { return rule.entered(x[begin + groups.element(i)]); };
+    return rule.left<T>(team.reduce(groups.count, Total<T>{0}, element, AddUp{}), groups.count);
   }
 };
 
+/// NaN beats everything.
+template <class T>
 struct ExtremumReduction {
-  Extremum extremum;
-  MPC_DEVICE float identity() const { return extremum.is_max ? -INFINITY : INFINITY; }
-  MPC_DEVICE float whole(const FloatIn& x, const Groups& groups, int64_t begin) const {
-    float best = identity();
-    for (int64_t i = 0; i < groups.count; ++i) best = extremum(best, x[begin + groups.element(i)]);
-    return best;
-  }
-  MPC_DEVICE float shared(Block& block, const FloatIn& x, const Groups& groups, int64_t begin) const {
-    return block.reduce(
-        groups.count, identity(), [&](int64_t i) { return x[begin + groups.element(i)]; }, extremum);
+  using Element = T;
+  bool is_max;
+  T identity;
+  template <class Team>
+  MPC_DEVICE T of(Team& team, const In<T>& x, const Groups& groups, int64_t begin) const {
+    return team.reduce(
+        groups.count, identity, [&](int64_t i) { return x[begin + groups.element(i)]; },
+        [this](T a, T b) { return is_max ? functors::Max::value(a, b) : functors::Min::value(a, b); });
   }
 };
 
+template <class T>
 struct ProductReduction {
-  MPC_DEVICE float whole(const FloatIn& x, const Groups& groups, int64_t begin) const {
-    double product = 1;
-    for (int64_t i = 0; i < groups.count; ++i) product *= static_cast<double>(x[begin + groups.element(i)]);
-    return static_cast<float>(product);
-  }
-  MPC_DEVICE float shared(Block& block, const FloatIn& x, const Groups& groups, int64_t begin) const {
-    return static_cast<float>(block.reduce(
-        groups.count, 1.0, [&](int64_t i) { return static_cast<double>(x[begin + groups.element(i)]); },
-        [](double a, double b) { return a * b; }));
+  using Element = T;
+  template <class Team>
+  MPC_DEVICE T of(Team& team, const In<T>& x, const Groups& groups, int64_t begin) const {
+    const auto element = [&](int64_t i) { return static_cast<Total<T>>(x[begin + groups.element(i)]); };
+    return static_cast<T>(team.reduce(groups.count, Total<T>{1}, element, MultiplyUp{}));
   }
 };
 
+template <class T>
 struct LogSumExpReduction {
-  MPC_DEVICE static float finished(float greatest, double sum) {
-    return static_cast<float>(static_cast<double>(greatest) + std::log(sum));
-  }
-  // Nothing, an infinity or NaN decides the result.
-  MPC_DEVICE static bool decides(float greatest) { return !(greatest - greatest == 0); }
-  MPC_DEVICE float whole(const FloatIn& x, const Groups& groups, int64_t begin) const {
-    const float greatest = ExtremumReduction{{true}}.whole(x, groups, begin);
-    if (decides(greatest)) return greatest;
-    double sum = 0;
-    for (int64_t i = 0; i < groups.count; ++i) {
-      sum += static_cast<double>(std::exp(x[begin + groups.element(i)] - greatest));
-    }
-    return finished(greatest, sum);
-  }
-  MPC_DEVICE float shared(Block& block, const FloatIn& x, const Groups& groups, int64_t begin) const {
-    const float greatest = ExtremumReduction{{true}}.shared(block, x, groups, begin);
-    if (decides(greatest)) return greatest;
-    const double sum = block.sum(groups.count, [&](int64_t i) {
+  using Element = T;
+  template <class Team>
+  MPC_DEVICE T of(Team& team, const In<T>& x, const Groups& groups, int64_t begin) const {
+    const T greatest = ExtremumReduction<T>{true, -T{INFINITY}}.of(team, x, groups, begin);
+    if (!(greatest - greatest == 0)) return greatest;  // nothing, an infinity or NaN decides the result
+    const auto element = [&](int64_t i) {
       return static_cast<double>(std::exp(x[begin + groups.element(i)] - greatest));
-    });
-    return finished(greatest, sum);
+    };
+    const double sum = team.reduce(groups.count, 0.0, element, AddUp{});
+    return static_cast<T>(static_cast<double>(greatest) + std::log(sum));
   }
 };
 
 template <class Reduction>
 struct ByThread {
-  FloatIn x;
-  FloatOut y;
+  In<typename Reduction::Element> x;
+  Out<typename Reduction::Element> y;
   Groups groups;
   Reduction reduction;
-  MPC_DEVICE void operator()(int64_t result) const { y.set(result, reduction.whole(x, groups, groups.begin(result))); }
+  MPC_DEVICE void operator()(int64_t result) const {
+    OneThread thread;
+    y.set(result, reduction.of(thread, x, groups, groups.begin(result)));
+  }
 };
 
 template <class Reduction>
 struct ByBlock {
-  FloatIn x;
-  FloatOut y;
+  In<typename Reduction::Element> x;
+  Out<typename Reduction::Element> y;
   Groups groups;
   Reduction reduction;
   MPC_DEVICE void operator()(Block& block, int64_t result) const {
-    const float value = reduction.shared(block, x, groups, groups.begin(result));
+    const auto value = reduction.of(block, x, groups, groups.begin(result));
     block.for_each(1, [&](int64_t) { y.set(result, value); });
   }
 };
+
+/// What every element of the type at least, or at most, is.
+template <class T>
+T extreme(DType dtype, bool is_greatest) {
+  if constexpr (!std::is_integral_v<T>) {
+    return is_greatest ? std::numeric_limits<T>::infinity() : -std::numeric_limits<T>::infinity();
+  } else {
+    if (dtype == DType::boolean) return is_greatest ? 1 : 0;
+    const bool is_signed = is_signed_integer(dtype);
+    const int bits = static_cast<int>(8 * dtype_bytes(dtype)) - (is_signed ? 1 : 0);
+    const T greatest = static_cast<T>(~uint64_t{0} >> (64 - bits));
+    if (is_greatest) return greatest;
+    return is_signed ? static_cast<T>(~static_cast<uint64_t>(greatest)) : T{0};
+  }
+}
 
 Groups make_groups(const executor::NodeSpec& node) {
   const Shape& x = node.inputs[0].shape;
@@ -171,8 +198,8 @@ KernelOrReason make(const executor::NodeSpec& node, const Groups& groups, Reduct
   const bool is_inner_kept = groups.kept.rank > 0 && groups.kept.step[0][groups.kept.rank - 1] == 1;
   const bool by_thread = groups.count <= kShort || (is_inner_kept && groups.results >= kManyResults);
   return function_kernel("cuda:reduction", [=](const Launch& launch) {
-    const FloatIn x{launch.inputs[0], in};
-    const FloatOut y{launch.outputs[0], out};
+    const In<typename Reduction::Element> x{launch.inputs[0], in};
+    const Out<typename Reduction::Element> y{launch.outputs[0], out};
     if (by_thread) {
       for_each(launch.stream, groups.results, ByThread<Reduction>{x, y, groups, reduction}, "reduction");
     } else {
@@ -181,42 +208,44 @@ KernelOrReason make(const executor::NodeSpec& node, const Groups& groups, Reduct
   });
 }
 
-/// An index with the value it won with.
+/// An index with the value it won with; index -1 is none yet.
+template <class T>
 struct Candidate {
-  float value;
-  int32_t is_there;
+  T value;
   int64_t index;
 };
 
+template <class T>
 struct BetterCandidate {
   bool is_max;
   bool takes_last;
-  MPC_DEVICE bool beats(float a, float b) const {  // NaN beats everything
+  MPC_DEVICE bool beats(T a, T b) const {  // NaN beats everything
     if (b != b) return false;
     if (a != a) return true;
     return is_max ? a > b : a < b;
   }
-  MPC_DEVICE Candidate operator()(const Candidate& a, const Candidate& b) const {
-    if (a.is_there == 0) return b;
-    if (b.is_there == 0) return a;
+  MPC_DEVICE Candidate<T> operator()(const Candidate<T>& a, const Candidate<T>& b) const {
+    if (a.index < 0) return b;
+    if (b.index < 0) return a;
     if (beats(b.value, a.value)) return b;
     if (beats(a.value, b.value)) return a;
     return (takes_last == (b.index > a.index)) ? b : a;
   }
 };
 
+template <class T>
 struct ArgExtremum {
-  FloatIn x;
+  In<T> x;
   IntegerOut y;
   int64_t length;
   int64_t inner;
-  BetterCandidate better;
+  BetterCandidate<T> better;
   MPC_DEVICE void operator()(Block& block, int64_t result) const {
     const int64_t begin = result / inner * length * inner + result % inner;
-    const Candidate best = block.reduce(
-        length, Candidate{0, 0, 0},
+    const Candidate<T> best = block.reduce(
+        length, Candidate<T>{0, -1},
         [&](int64_t i) {
-          return Candidate{x[begin + i * inner], 1, i};
+          return Candidate<T>{x[begin + i * inner], i};
         },
         better);
     block.for_each(1, [&](int64_t) { y.set(result, best.index); });
@@ -224,76 +253,96 @@ struct ArgExtremum {
 };
 
 /// One thread per line, in order.
+template <class T>
 struct RunningSum {
-  FloatIn x;
-  FloatOut y;
+  In<T> x;
+  Out<T> y;
   int64_t length;
   int64_t inner;
   bool is_exclusive;
   bool is_reverse;
   MPC_DEVICE void operator()(int64_t line) const {
     const int64_t begin = line / inner * length * inner + line % inner;
-    double total = 0;
+    Total<T> total = 0;
     for (int64_t step = 0; step < length; ++step) {
       const int64_t at = begin + (is_reverse ? length - 1 - step : step) * inner;
-      const double with_this = total + static_cast<double>(x[at]);
-      y.set(at, static_cast<float>(is_exclusive ? total : with_this));
+      const Total<T> with_this = functors::Add::value(total, static_cast<Total<T>>(x[at]));
+      y.set(at, static_cast<T>(is_exclusive ? total : with_this));
       total = with_this;
     }
   }
 };
 
-}  // namespace
-
-KernelOrReason reduction(const executor::NodeSpec& node, const MakeOptions&) {
-  if (!all_small_floats(node)) return declined("reduction: only f32, f16 and bf16");
-  const Groups groups = make_groups(node);
+template <class T>
+KernelOrReason exact_reduction(const executor::NodeSpec& node, const Groups& groups) {
   using Enter = SumRule::Enter;
   using Leave = SumRule::Leave;
   switch (node.op) {
     case OpKind::ReduceSum:
-      return make(node, groups, SumReduction{});
+      return make(node, groups, SumReduction<T>{});
     case OpKind::ReduceMean:
-      return make(node, groups, SumReduction{{Enter::as_is, Leave::mean}});
+      if (std::is_integral_v<T> && groups.count == 0 && groups.results > 0) {
+        return always_fault(node, MPC_CUDA_FAULT_DIVISION);
+      }
+      return make(node, groups, SumReduction<T>{{Enter::as_is, Leave::mean}});
     case OpKind::ReduceL1:
-      return make(node, groups, SumReduction{{Enter::magnitude, Leave::as_is}});
-    case OpKind::ReduceL2:
-      return make(node, groups, SumReduction{{Enter::square, Leave::root}});
+      return make(node, groups, SumReduction<T>{{Enter::magnitude, Leave::as_is}});
     case OpKind::ReduceSumSquare:
-      return make(node, groups, SumReduction{{Enter::square, Leave::as_is}});
-    case OpKind::ReduceLogSum:
-      return make(node, groups, SumReduction{{Enter::as_is, Leave::logarithm}});
-    case OpKind::ReduceLogSumExp:
-      return make(node, groups, LogSumExpReduction{});
+      return make(node, groups, SumReduction<T>{{Enter::square, Leave::as_is}});
     case OpKind::ReduceProd:
-      return make(node, groups, ProductReduction{});
+      return make(node, groups, ProductReduction<T>{});
     case OpKind::ReduceMax:
-      return make(node, groups, ExtremumReduction{{true}});
+      return make(node, groups, ExtremumReduction<T>{true, extreme<T>(input_dtype(node, 0), false)});
     case OpKind::ReduceMin:
-      return make(node, groups, ExtremumReduction{{false}});
+      return make(node, groups, ExtremumReduction<T>{false, extreme<T>(input_dtype(node, 0), true)});
     default:
       return declined("reduction: not one");
   }
 }
 
+template <class T>
+KernelOrReason real_reduction(const executor::NodeSpec& node, const Groups& groups) {
+  using Enter = SumRule::Enter;
+  using Leave = SumRule::Leave;
+  if (node.op == OpKind::ReduceL2) return make(node, groups, SumReduction<T>{{Enter::square, Leave::root}});
+  if (node.op == OpKind::ReduceLogSum) return make(node, groups, SumReduction<T>{{Enter::as_is, Leave::logarithm}});
+  return make(node, groups, LogSumExpReduction<T>{});
+}
+
+}  // namespace
+
+KernelOrReason reduction(const executor::NodeSpec& node, const MakeOptions&) {
+  const Groups groups = make_groups(node);
+  const DType dtype = input_dtype(node, 0);
+  if (node.op == OpKind::ReduceL2 || node.op == OpKind::ReduceLogSum || node.op == OpKind::ReduceLogSumExp) {
+    // Of integers in f64, truncated.
+    return is_small_float(dtype) ? real_reduction<float>(node, groups) : real_reduction<double>(node, groups);
+  }
+  return with_compute_type(dtype, [&](auto tag) { return exact_reduction<decltype(tag)>(node, groups); });
+}
+
 KernelOrReason arg_extremum(const executor::NodeSpec& node, const MakeOptions&) {
   const DType in = input_dtype(node, 0);
-  if (!is_small_float(in)) return declined("ArgMax, ArgMin: only f32, f16 and bf16");
   const Shape& x = node.inputs[0].shape;
   const int axis = static_cast<int>(node.attributes->integer("axis"));
   const int64_t length = x[axis];
   const int64_t inner = x.elements(axis + 1, x.rank());
   const int64_t results = node.outputs[0].shape.elements();
   const DType out = output_dtype(node, 0);
-  const BetterCandidate better{node.op == OpKind::ArgMax, node.attributes->flag("select_last_index")};
-  return function_kernel("cuda:reduction", [=](const Launch& launch) {
-    for_each_block(launch.stream, results,
-                   ArgExtremum{{launch.inputs[0], in}, {launch.outputs[0], out}, length, inner, better}, "ArgMax");
+  const bool is_max = node.op == OpKind::ArgMax;
+  const bool takes_last = node.attributes->flag("select_last_index");
+  return with_compute_type(in, [&](auto tag) {
+    using T = decltype(tag);
+    return function_kernel("cuda:reduction", [=](const Launch& launch) {
+      for_each_block(
+          launch.stream, results,
+          ArgExtremum<T>{{launch.inputs[0], in}, {launch.outputs[0], out}, length, inner, {is_max, takes_last}},
+          "ArgMax");
+    });
   });
 }
 
 KernelOrReason cumulative_sum(const executor::NodeSpec& node, const MakeOptions&) {
-  if (!is_small_float(input_dtype(node, 0))) return declined("CumSum: only f32, f16 and bf16");
   const Shape& x = node.inputs[0].shape;
   const int axis = static_cast<int>(node.attributes->integer("axis"));
   const int64_t length = x[axis];
@@ -303,10 +352,13 @@ KernelOrReason cumulative_sum(const executor::NodeSpec& node, const MakeOptions&
   const DType out = output_dtype(node, 0);
   const bool is_exclusive = node.attributes->flag("exclusive");
   const bool is_reverse = node.attributes->flag("reverse");
-  return function_kernel("cuda:running sum", [=](const Launch& launch) {
-    for_each(launch.stream, lines,
-             RunningSum{{launch.inputs[0], in}, {launch.outputs[0], out}, length, inner, is_exclusive, is_reverse},
-             "CumSum");
+  return with_compute_type(in, [&](auto tag) {
+    using T = decltype(tag);
+    return function_kernel("cuda:running sum", [=](const Launch& launch) {
+      for_each(launch.stream, lines,
+               RunningSum<T>{{launch.inputs[0], in}, {launch.outputs[0], out}, length, inner, is_exclusive, is_reverse},
+               "CumSum");
+    });
   });
 }
 

@@ -1,5 +1,5 @@
 // Softmax and LogSoftmax along any axis, their gradients, and the cross-entropy and NLL losses with their gradients.
-// One block per row (or line). Exponentials are f32, sums f64.
+// One block per row (or line). Sums are f64, exponentials f32 (f64 for f64).
 
 #include <cmath>
 
@@ -17,48 +17,53 @@ struct Lines {
   MPC_DEVICE int64_t begin(int64_t line) const { return line / inner * length * inner + line % inner; }
 };
 
+template <class T>
 struct Greatest {
-  MPC_DEVICE float operator()(float a, float b) const { return functors::Max::value(a, b); }
+  MPC_DEVICE T operator()(T a, T b) const { return functors::Max::value(a, b); }
 };
 
 /// The largest element of a line, and log or plain sum of e^(x - largest).
+template <class T>
 struct Exponentials {
-  float largest;
+  T largest;
   double sum;
 };
 
-MPC_DEVICE inline Exponentials exponentials(Block& block, const FloatIn& x, const Lines& lines, int64_t begin) {
-  Exponentials result;
+template <class T>
+MPC_DEVICE inline Exponentials<T> exponentials(Block& block, const In<T>& x, const Lines& lines, int64_t begin) {
+  Exponentials<T> result;
   result.largest = block.reduce(
-      lines.length, -INFINITY, [&](int64_t i) { return x[begin + i * lines.inner]; }, Greatest());
-  const float largest = result.largest;
+      lines.length, -T{INFINITY}, [&](int64_t i) { return x[begin + i * lines.inner]; }, Greatest<T>());
+  const T largest = result.largest;
   result.sum = block.sum(
       lines.length, [&](int64_t i) { return static_cast<double>(std::exp(x[begin + i * lines.inner] - largest)); });
   return result;
 }
 
+template <class T>
 struct SoftmaxLine {
-  FloatIn x;
-  FloatOut y;
+  In<T> x;
+  Out<T> y;
   Lines lines;
   bool is_log;
   MPC_DEVICE void operator()(Block& block, int64_t line) const {
     const int64_t begin = lines.begin(line);
-    const Exponentials e = exponentials(block, x, lines, begin);
-    const float log_sum = static_cast<float>(std::log(e.sum));
-    const float inverse = static_cast<float>(1.0 / e.sum);
+    const Exponentials<T> e = exponentials<T>(block, x, lines, begin);
+    const T log_sum = static_cast<T>(std::log(e.sum));
+    const T inverse = static_cast<T>(1.0 / e.sum);
     block.for_each(lines.length, [&](int64_t i) {
       const int64_t at = begin + i * lines.inner;
-      const float shifted = x[at] - e.largest;
+      const T shifted = x[at] - e.largest;
       y.set(at, is_log ? shifted - log_sum : std::exp(shifted) * inverse);
     });
   }
 };
 
+template <class T>
 struct SoftmaxGradLine {
-  FloatIn dy;
-  FloatIn y;
-  FloatOut dx;
+  In<T> dy;
+  In<T> y;
+  Out<T> dx;
   Lines lines;
   bool is_log;
   MPC_DEVICE void operator()(Block& block, int64_t line) const {
@@ -68,7 +73,7 @@ struct SoftmaxGradLine {
       const double d = static_cast<double>(dy[at]);
       return is_log ? d : d * static_cast<double>(y[at]);
     });
-    const float sum = static_cast<float>(total);
+    const T sum = static_cast<T>(total);
     block.for_each(lines.length, [&](int64_t i) {
       const int64_t at = begin + i * lines.inner;
       dx.set(at, is_log ? dy[at] - std::exp(y[at]) * sum : y[at] * (dy[at] - sum));
@@ -84,9 +89,10 @@ Lines lines_of(const executor::NodeSpec& node) {
 
 /// The items of a loss over scores (N, C, positions): item i has class c at ((i / positions) * C + c) * positions + i %
 /// positions.
+template <class T>
 struct Items {
   IntegerIn labels;
-  FloatIn weights;  // may have no data
+  In<T> weights;  // may have no data
   int64_t count;
   int64_t classes;
   int64_t positions;
@@ -109,8 +115,9 @@ struct Items {
 };
 
 /// factor[0] = what -log(probability) of every item is multiplied by, beside its class's weight.
+template <class T>
 struct LossFactor {
-  Items items;
+  Items<T> items;
   double* factor;
   double scale;
   bool is_mean;
@@ -122,21 +129,22 @@ struct LossFactor {
 };
 
 /// losses[i] and, where asked for, the log-probabilities of item i.
+template <class T>
 struct CrossEntropyItem {
-  Items items;
-  FloatIn scores;
-  FloatOut log_prob;  // may have no data
+  Items<T> items;
+  In<T> scores;
+  Out<T> log_prob;  // may have no data
   const double* factor;
   double* losses;
   bool has_log_prob_scores;  // NLL: scores are log-probabilities already
   MPC_DEVICE void operator()(Block& block, int64_t i) const {
     const int64_t begin = items.begin(i);
     const Lines lines{items.classes, items.positions};
-    Exponentials e{0, 1};
-    if (!has_log_prob_scores) e = exponentials(block, scores, lines, begin);
+    Exponentials<T> e{0, 1};
+    if (!has_log_prob_scores) e = exponentials<T>(block, scores, lines, begin);
     const double log_sum = has_log_prob_scores ? 0.0 : std::log(e.sum);
     if (log_prob.data != nullptr) {
-      const float rounded = static_cast<float>(log_sum);
+      const T rounded = static_cast<T>(log_sum);
       block.for_each(items.classes, [&](int64_t c) {
         const int64_t at = begin + c * items.positions;
         log_prob.set(at, (scores[at] - e.largest) - rounded);
@@ -153,53 +161,56 @@ struct CrossEntropyItem {
   }
 };
 
+template <class T>
 struct LossSum {
   const double* losses;
-  FloatOut loss;
+  Out<T> loss;
   int64_t count;
   bool is_reduced;
   MPC_DEVICE void operator()(Block& block, int64_t) const {
     if (is_reduced) {
       const double total = block.sum(count, [&](int64_t i) { return losses[i]; });
-      block.for_each(1, [&](int64_t) { loss.set(0, static_cast<float>(total)); });
+      block.for_each(1, [&](int64_t) { loss.set(0, static_cast<T>(total)); });
     } else {
-      block.for_each(count, [&](int64_t i) { loss.set(i, static_cast<float>(losses[i])); });
+      block.for_each(count, [&](int64_t i) { loss.set(i, static_cast<T>(losses[i])); });
     }
   }
 };
 
+template <class T>
 struct CrossEntropyGradItem {
-  Items items;
-  FloatIn dloss;
-  FloatIn scores;
-  FloatOut dscores;
+  Items<T> items;
+  In<T> dloss;
+  In<T> scores;
+  Out<T> dscores;
   const double* factor;
   bool is_reduced;
   bool has_log_prob_scores;
   MPC_DEVICE void operator()(Block& block, int64_t i) const {
     const int64_t begin = items.begin(i);
     if (items.is_ignored(i)) {  // exactly 0, also where the softmax is NaN
-      block.for_each(items.classes, [&](int64_t c) { dscores.set(begin + c * items.positions, 0.0f); });
+      block.for_each(items.classes, [&](int64_t c) { dscores.set(begin + c * items.positions, T{0}); });
       return;
     }
     const int64_t label = items.label(i);
     const double upstream = items.weight(i) * *factor * static_cast<double>(dloss[is_reduced ? 0 : i]);
     if (has_log_prob_scores) {
       block.for_each(items.classes, [&](int64_t c) {
-        dscores.set(begin + c * items.positions, c == label ? static_cast<float>(-upstream) : 0.0f);
+        dscores.set(begin + c * items.positions, c == label ? static_cast<T>(-upstream) : T{0});
       });
       return;
     }
-    const Exponentials e = exponentials(block, scores, {items.classes, items.positions}, begin);
+    const Exponentials<T> e = exponentials<T>(block, scores, {items.classes, items.positions}, begin);
     block.for_each(items.classes, [&](int64_t c) {
       const int64_t at = begin + c * items.positions;
       const double probability = static_cast<double>(std::exp(scores[at] - e.largest)) / e.sum;
-      dscores.set(at, static_cast<float>(upstream * (probability - (c == label ? 1.0 : 0.0))));
+      dscores.set(at, static_cast<T>(upstream * (probability - (c == label ? 1.0 : 0.0))));
     });
   }
 };
 
 /// The loss kernels: factor, then items, then their sum. The workspace holds the factor (256 bytes) and the losses.
+template <class T>
 class LossKernel final : public Kernel {
  public:
   LossKernel(const executor::NodeSpec& node, bool is_gradient)
@@ -228,33 +239,33 @@ class LossKernel final : public Kernel {
   }
 
   void run(const Launch& launch) override {
-    Items items = items_;
+    Items<T> items = items_;
     items.labels.data = launch.inputs[scores_at_ + 1];
     items.weights.data = has_weights_ ? launch.inputs[scores_at_ + 2] : nullptr;
     items.faults = faults_of(launch);
     double* factor = static_cast<double*>(launch.workspace);
     double* losses = factor + kFactorBytes / sizeof(double);
-    const FloatIn scores{launch.inputs[scores_at_], scores_type_};
-    for_each_block(launch.stream, 1, LossFactor{items, factor, scale_, is_mean_}, "loss factor");
+    const In<T> scores{launch.inputs[scores_at_], scores_type_};
+    for_each_block(launch.stream, 1, LossFactor<T>{items, factor, scale_, is_mean_}, "loss factor");
     if (is_gradient_) {
       for_each_block(launch.stream, items.count,
-                     CrossEntropyGradItem{items,
-                                          {launch.inputs[0], first_type_},
-                                          scores,
-                                          {launch.outputs[0], result_type_},
-                                          factor,
-                                          is_reduced_,
-                                          is_nll_},
+                     CrossEntropyGradItem<T>{items,
+                                             {launch.inputs[0], first_type_},
+                                             scores,
+                                             {launch.outputs[0], result_type_},
+                                             factor,
+                                             is_reduced_,
+                                             is_nll_},
                      "loss gradient");
       return;
     }
     for_each_block(
         launch.stream, items.count,
-        CrossEntropyItem{
+        CrossEntropyItem<T>{
             items, scores, {has_log_prob_ ? launch.outputs[1] : nullptr, log_prob_type_}, factor, losses, is_nll_},
         "loss items");
     if (!has_loss_) return;
-    for_each_block(launch.stream, 1, LossSum{losses, {launch.outputs[0], result_type_}, items.count, is_reduced_},
+    for_each_block(launch.stream, 1, LossSum<T>{losses, {launch.outputs[0], result_type_}, items.count, is_reduced_},
                    "loss");
   }
   int64_t workspace_bytes() const override {
@@ -270,7 +281,7 @@ class LossKernel final : public Kernel {
   bool has_weights_;
   bool has_loss_;
   bool has_log_prob_;
-  Items items_{};
+  Items<T> items_{};
   DType scores_type_, first_type_, result_type_, log_prob_type_;
   double scale_ = 1;
   bool is_mean_ = false;
@@ -279,62 +290,61 @@ class LossKernel final : public Kernel {
 
 std::string loss_refusal(const executor::NodeSpec& node, size_t labels) {
   for (size_t i = 0; i < node.inputs.size(); ++i) {
-    if (!has_input(node, i)) continue;
-    const DType dtype = node.inputs[i].dtype;
-    if (i == labels ? dtype != DType::i64 && dtype != DType::i32 : !is_small_float(dtype)) {
-      return "loss: only f32, f16 and bf16 scores with i64 or i32 labels";
-    }
+    if (has_input(node, i) && i != labels && !is_float(node.inputs[i].dtype)) return "loss: scores are no floats";
   }
-  for (size_t i = 0; i < node.outputs.size(); ++i) {
-    if (has_output(node, i) && !is_small_float(node.outputs[i].dtype)) return "loss: only f32, f16 and bf16";
-  }
-  if (node.inputs[labels - 1].shape.elements() == 0) return "loss: no scores";
-  return {};
+  return is_integer(input_dtype(node, labels)) ? "" : "loss: labels are no integers";
+}
+
+KernelOrReason loss(const executor::NodeSpec& node, bool is_gradient) {
+  if (std::string reason = loss_refusal(node, is_gradient ? 2 : 1); !reason.empty()) return declined(reason);
+  return with_float_type(node, [&](auto tag) {
+    return KernelOrReason{std::make_unique<LossKernel<decltype(tag)>>(node, is_gradient), {}};
+  });
 }
 
 }  // namespace
 
 KernelOrReason softmax(const executor::NodeSpec& node, const MakeOptions&) {
-  if (!all_small_floats(node)) return declined("softmax: only f32, f16 and bf16");
-  const int64_t elements = node.outputs[0].shape.elements();
-  if (elements == 0) return declined("softmax: no elements");
+  if (first_not_float(node)) return declined("softmax: only floats");
   const Lines lines = lines_of(node);
-  const int64_t count = elements / lines.length;
+  const int64_t count = lines.length == 0 ? 0 : node.outputs[0].shape.elements() / lines.length;
   const DType in = input_dtype(node, 0);
   const DType out = output_dtype(node, 0);
   const bool is_log = node.op == OpKind::LogSoftmax;
-  return function_kernel("cuda:rows", [=](const Launch& launch) {
-    for_each_block(launch.stream, count, SoftmaxLine{{launch.inputs[0], in}, {launch.outputs[0], out}, lines, is_log},
-                   "softmax");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    return function_kernel("cuda:rows", [=](const Launch& launch) {
+      for_each_block(launch.stream, count,
+                     SoftmaxLine<T>{{launch.inputs[0], in}, {launch.outputs[0], out}, lines, is_log}, "softmax");
+    });
   });
 }
 
 KernelOrReason softmax_grad(const executor::NodeSpec& node, const MakeOptions&) {
-  if (!all_small_floats(node)) return declined("softmax gradient: only f32, f16 and bf16");
-  const int64_t elements = node.outputs[0].shape.elements();
-  if (elements == 0) return declined("softmax gradient: no elements");
+  if (first_not_float(node)) return declined("softmax gradient: only floats");
   const Lines lines = lines_of(node);
-  const int64_t count = elements / lines.length;
+  const int64_t count = lines.length == 0 ? 0 : node.outputs[0].shape.elements() / lines.length;
   const DType dy = input_dtype(node, 0);
   const DType y = input_dtype(node, 1);
   const DType dx = output_dtype(node, 0);
   const bool is_log = node.op == OpKind::LogSoftmaxGrad;
-  return function_kernel("cuda:rows", [=](const Launch& launch) {
-    for_each_block(
-        launch.stream, count,
-        SoftmaxGradLine{{launch.inputs[0], dy}, {launch.inputs[1], y}, {launch.outputs[0], dx}, lines, is_log},
-        "softmax gradient");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    return function_kernel("cuda:rows", [=](const Launch& launch) {
+      for_each_block(
+          launch.stream, count,
+          SoftmaxGradLine<T>{{launch.inputs[0], dy}, {launch.inputs[1], y}, {launch.outputs[0], dx}, lines, is_log},
+          "softmax gradient");
+    });
   });
 }
 
 KernelOrReason cross_entropy(const executor::NodeSpec& node, const MakeOptions&) {
-  if (std::string reason = loss_refusal(node, 1); !reason.empty()) return declined(reason);
-  return {std::make_unique<LossKernel>(node, false), {}};
+  return loss(node, false);
 }
 
 KernelOrReason cross_entropy_grad(const executor::NodeSpec& node, const MakeOptions&) {
-  if (std::string reason = loss_refusal(node, 2); !reason.empty()) return declined(reason);
-  return {std::make_unique<LossKernel>(node, true), {}};
+  return loss(node, true);
 }
 
 }  // namespace mpc::cuda

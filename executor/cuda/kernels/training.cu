@@ -9,10 +9,11 @@
 namespace mpc::cuda {
 namespace {
 
+template <class T>
 struct Accumulate {
-  FloatIn g;
-  FloatIn sum;
-  FloatOut out;
+  In<T> g;
+  In<T> sum;
+  Out<T> out;
   bool is_first;
   MPC_DEVICE void operator()(int64_t i) const { out.set(i, is_first ? g[i] : sum[i] + g[i]); }
 };
@@ -32,16 +33,17 @@ MPC_DEVICE inline int64_t run_length(int64_t run, int64_t count) {
   return (run + 1) * kRun <= count ? kRun : count - run * kRun;
 }
 
+template <class T>
 struct SgdRun {
   functors::SgdConstants constants;
   Scalars scalars;
-  FloatIn p, g;
-  FloatOut new_p;
+  In<T> p, g;
+  Out<T> new_p;
   int64_t count;
   MPC_DEVICE void operator()(Block& block, int64_t run) const {
-    using Step = functors::SgdStep<float>;
+    using Step = functors::SgdStep<T>;
     const Step step = block.once<Step>(
-        [&] { return functors::sgd_step<float>(constants, static_cast<double>(*scalars.lr_scale), scalars.scale()); });
+        [&] { return functors::sgd_step<T>(constants, static_cast<double>(*scalars.lr_scale), scalars.scale()); });
     block.for_each(run_length(run, count), [&](int64_t k) {
       const int64_t i = run * kRun + k;
       new_p.set(i, step.next(p[i], g[i]));
@@ -49,22 +51,23 @@ struct SgdRun {
   }
 };
 
+template <class T>
 struct MomentumRun {
   functors::MomentumConstants constants;
   Scalars scalars;
-  FloatIn p, g, m;
-  FloatOut new_p, new_m;
+  In<T> p, g, m;
+  Out<T> new_p, new_m;
   int64_t count;
   MPC_DEVICE void operator()(Block& block, int64_t run) const {
-    using Step = functors::MomentumStep<float>;
+    using Step = functors::MomentumStep<T>;
     const Step step = block.once<Step>([&] {
-      return functors::momentum_step<float>(constants, *scalars.step, static_cast<double>(*scalars.lr_scale),
-                                            scalars.scale());
+      return functors::momentum_step<T>(constants, *scalars.step, static_cast<double>(*scalars.lr_scale),
+                                        scalars.scale());
     });
     block.for_each(run_length(run, count), [&](int64_t k) {
       const int64_t i = run * kRun + k;
-      float p_i = p[i];
-      float m_i = m[i];
+      T p_i = p[i];
+      T m_i = m[i];
       step.apply(p_i, g[i], m_i);
       new_p.set(i, p_i);
       new_m.set(i, m_i);
@@ -72,23 +75,23 @@ struct MomentumRun {
   }
 };
 
+template <class T>
 struct AdamRun {
   functors::AdamConstants constants;
   Scalars scalars;
-  FloatIn p, g, m, v;
-  FloatOut new_p, new_m, new_v;
+  In<T> p, g, m, v;
+  Out<T> new_p, new_m, new_v;
   int64_t count;
   MPC_DEVICE void operator()(Block& block, int64_t run) const {
-    using Step = functors::AdamStep<float>;
+    using Step = functors::AdamStep<T>;
     const Step step = block.once<Step>([&] {
-      return functors::adam_step<float>(constants, *scalars.step, static_cast<double>(*scalars.lr_scale),
-                                        scalars.scale());
+      return functors::adam_step<T>(constants, *scalars.step, static_cast<double>(*scalars.lr_scale), scalars.scale());
     });
     block.for_each(run_length(run, count), [&](int64_t k) {
       const int64_t i = run * kRun + k;
-      float p_i = p[i];
-      float m_i = m[i];
-      float v_i = v[i];
+      T p_i = p[i];
+      T m_i = m[i];
+      T v_i = v[i];
       step.apply(p_i, g[i], m_i, v_i);
       new_p.set(i, p_i);
       new_m.set(i, m_i);
@@ -98,9 +101,10 @@ struct AdamRun {
 };
 
 /// One block of four random words per call.
+template <class T>
 struct DropoutQuad {
-  FloatIn x;
-  FloatOut y;
+  In<T> x;
+  Out<T> y;
   const mpc_cuda_step* step;
   int64_t rng;
   int32_t microbatch;
@@ -112,7 +116,7 @@ struct DropoutQuad {
     for (int64_t k = 0; k < 4 && 4 * quad + k < count; ++k) {
       const int64_t i = 4 * quad + k;
       const bool is_kept = random.word[k] >= threshold;
-      y.set(i, is_kept ? static_cast<float>(static_cast<double>(x[i]) * scale) : 0.0f);
+      y.set(i, is_kept ? static_cast<T>(static_cast<double>(x[i]) * scale) : T{0});
     }
   }
 };
@@ -120,10 +124,7 @@ struct DropoutQuad {
 /// Why the optimizer kernels do not take the node: tensors are the first `tensors` operands.
 std::string refusal(const executor::NodeSpec& node, size_t tensors) {
   for (size_t i = 0; i < tensors; ++i) {
-    if (!is_small_float(input_dtype(node, i))) return "optimizer: only f32, f16 and bf16";
-  }
-  for (size_t i = 0; i < node.outputs.size(); ++i) {
-    if (!is_small_float(output_dtype(node, i))) return "optimizer: only f32, f16 and bf16";
+    if (!is_float(input_dtype(node, i))) return "optimizer: only floats";
   }
   const bool fits = input_dtype(node, tensors) == DType::i64 && input_dtype(node, tensors + 1) == DType::f32 &&
                     input_dtype(node, tensors + 2) == DType::f32;
@@ -141,96 +142,111 @@ int64_t runs_of(int64_t count) {
 }  // namespace
 
 KernelOrReason accumulate(const executor::NodeSpec& node, const MakeOptions&) {
-  if (!all_small_floats(node)) return declined("GradAccumulate: only f32, f16 and bf16");
+  if (first_not_float(node)) return declined("GradAccumulate: only floats");
   const int64_t count = node.outputs[0].shape.elements();
   const DType g = input_dtype(node, 0);
   const DType sum = input_dtype(node, 1);
   const DType out = output_dtype(node, 0);
-  return function_kernel("cuda:functor", [=](const Launch& launch) {
-    for_each(
-        launch.stream, count,
-        Accumulate{{launch.inputs[0], g}, {launch.inputs[1], sum}, {launch.outputs[0], out}, launch.microbatch == 0},
-        "GradAccumulate");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    return function_kernel("cuda:functor", [=](const Launch& launch) {
+      for_each(launch.stream, count,
+               Accumulate<T>{
+                   {launch.inputs[0], g}, {launch.inputs[1], sum}, {launch.outputs[0], out}, launch.microbatch == 0},
+               "GradAccumulate");
+    });
   });
 }
 
 KernelOrReason sgd(const executor::NodeSpec& node, const MakeOptions&) {
   if (std::string reason = refusal(node, 2); !reason.empty()) return declined(reason);
-  const SgdRun body{functors::SgdConstants(*node.attributes), {},
-                    {nullptr, input_dtype(node, 0)},          {nullptr, input_dtype(node, 1)},
-                    {nullptr, output_dtype(node, 0)},         node.outputs[0].shape.elements()};
-  return function_kernel("cuda:functor", [=](const Launch& launch) {
-    SgdRun bound = body;
-    bound.scalars = scalars_of(launch, 2);
-    bound.p.data = launch.inputs[0];
-    bound.g.data = launch.inputs[1];
-    bound.new_p.data = launch.outputs[0];
-    for_each_block(launch.stream, runs_of(bound.count), bound, "SgdUpdate");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    const SgdRun<T> body{functors::SgdConstants(*node.attributes), {},
+                         {nullptr, input_dtype(node, 0)},          {nullptr, input_dtype(node, 1)},
+                         {nullptr, output_dtype(node, 0)},         node.outputs[0].shape.elements()};
+    return function_kernel("cuda:functor", [=](const Launch& launch) {
+      SgdRun<T> bound = body;
+      bound.scalars = scalars_of(launch, 2);
+      bound.p.data = launch.inputs[0];
+      bound.g.data = launch.inputs[1];
+      bound.new_p.data = launch.outputs[0];
+      for_each_block(launch.stream, runs_of(bound.count), bound, "SgdUpdate");
+    });
   });
 }
 
 KernelOrReason momentum(const executor::NodeSpec& node, const MakeOptions&) {
   if (std::string reason = refusal(node, 3); !reason.empty()) return declined(reason);
-  const MomentumRun body{functors::MomentumConstants(*node.attributes),
-                         {},
-                         {nullptr, input_dtype(node, 0)},
-                         {nullptr, input_dtype(node, 1)},
-                         {nullptr, input_dtype(node, 2)},
-                         {nullptr, output_dtype(node, 0)},
-                         {nullptr, output_dtype(node, 1)},
-                         node.outputs[0].shape.elements()};
-  return function_kernel("cuda:functor", [=](const Launch& launch) {
-    MomentumRun bound = body;
-    bound.scalars = scalars_of(launch, 3);
-    bound.p.data = launch.inputs[0];
-    bound.g.data = launch.inputs[1];
-    bound.m.data = launch.inputs[2];
-    bound.new_p.data = launch.outputs[0];
-    bound.new_m.data = launch.outputs[1];
-    for_each_block(launch.stream, runs_of(bound.count), bound, "MomentumUpdate");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    const MomentumRun<T> body{functors::MomentumConstants(*node.attributes),
+                              {},
+                              {nullptr, input_dtype(node, 0)},
+                              {nullptr, input_dtype(node, 1)},
+                              {nullptr, input_dtype(node, 2)},
+                              {nullptr, output_dtype(node, 0)},
+                              {nullptr, output_dtype(node, 1)},
+                              node.outputs[0].shape.elements()};
+    return function_kernel("cuda:functor", [=](const Launch& launch) {
+      MomentumRun<T> bound = body;
+      bound.scalars = scalars_of(launch, 3);
+      bound.p.data = launch.inputs[0];
+      bound.g.data = launch.inputs[1];
+      bound.m.data = launch.inputs[2];
+      bound.new_p.data = launch.outputs[0];
+      bound.new_m.data = launch.outputs[1];
+      for_each_block(launch.stream, runs_of(bound.count), bound, "MomentumUpdate");
+    });
   });
 }
 
 KernelOrReason adam(const executor::NodeSpec& node, const MakeOptions&) {
   if (std::string reason = refusal(node, 4); !reason.empty()) return declined(reason);
-  const AdamRun body{functors::AdamConstants(*node.attributes), {},
-                     {nullptr, input_dtype(node, 0)},           {nullptr, input_dtype(node, 1)},
-                     {nullptr, input_dtype(node, 2)},           {nullptr, input_dtype(node, 3)},
-                     {nullptr, output_dtype(node, 0)},          {nullptr, output_dtype(node, 1)},
-                     {nullptr, output_dtype(node, 2)},          node.outputs[0].shape.elements()};
-  return function_kernel("cuda:functor", [=](const Launch& launch) {
-    AdamRun bound = body;
-    bound.scalars = scalars_of(launch, 4);
-    bound.p.data = launch.inputs[0];
-    bound.g.data = launch.inputs[1];
-    bound.m.data = launch.inputs[2];
-    bound.v.data = launch.inputs[3];
-    bound.new_p.data = launch.outputs[0];
-    bound.new_m.data = launch.outputs[1];
-    bound.new_v.data = launch.outputs[2];
-    for_each_block(launch.stream, runs_of(bound.count), bound, "AdamUpdate");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    const AdamRun<T> body{functors::AdamConstants(*node.attributes), {},
+                          {nullptr, input_dtype(node, 0)},           {nullptr, input_dtype(node, 1)},
+                          {nullptr, input_dtype(node, 2)},           {nullptr, input_dtype(node, 3)},
+                          {nullptr, output_dtype(node, 0)},          {nullptr, output_dtype(node, 1)},
+                          {nullptr, output_dtype(node, 2)},          node.outputs[0].shape.elements()};
+    return function_kernel("cuda:functor", [=](const Launch& launch) {
+      AdamRun<T> bound = body;
+      bound.scalars = scalars_of(launch, 4);
+      bound.p.data = launch.inputs[0];
+      bound.g.data = launch.inputs[1];
+      bound.m.data = launch.inputs[2];
+      bound.v.data = launch.inputs[3];
+      bound.new_p.data = launch.outputs[0];
+      bound.new_m.data = launch.outputs[1];
+      bound.new_v.data = launch.outputs[2];
+      for_each_block(launch.stream, runs_of(bound.count), bound, "AdamUpdate");
+    });
   });
 }
 
 KernelOrReason dropout(const executor::NodeSpec& node, const MakeOptions&) {
-  if (!all_small_floats(node)) return declined("Dropout: only f32, f16 and bf16");
+  if (first_not_float(node)) return declined("Dropout: only floats");
   const double ratio = node.attributes->number("ratio");
   const int64_t count = node.outputs[0].shape.elements();
-  const DropoutQuad body{{nullptr, input_dtype(node, 0)},
-                         {nullptr, output_dtype(node, 0)},
-                         nullptr,
-                         node.attributes->integer("rng"),
-                         0,
-                         dropout_threshold(ratio),
-                         1.0 / (1.0 - ratio),
-                         count};
-  return function_kernel("cuda:functor", [=](const Launch& launch) {
-    DropoutQuad bound = body;
-    bound.x.data = launch.inputs[0];
-    bound.y.data = launch.outputs[0];
-    bound.step = launch.step;
-    bound.microbatch = launch.microbatch;
-    for_each(launch.stream, (count + 3) / 4, bound, "Dropout");
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    const DropoutQuad<T> body{{nullptr, input_dtype(node, 0)},
+                              {nullptr, output_dtype(node, 0)},
+                              nullptr,
+                              node.attributes->integer("rng"),
+                              0,
+                              dropout_threshold(ratio),
+                              1.0 / (1.0 - ratio),
+                              count};
+    return function_kernel("cuda:functor", [=](const Launch& launch) {
+      DropoutQuad<T> bound = body;
+      bound.x.data = launch.inputs[0];
+      bound.y.data = launch.outputs[0];
+      bound.step = launch.step;
+      bound.microbatch = launch.microbatch;
+      for_each(launch.stream, (count + 3) / 4, bound, "Dropout");
+    });
   });
 }
 

@@ -7,7 +7,7 @@
 namespace mpc::cuda {
 
 struct Window {
-  static constexpr int kAxes = 3;  // depth, height, width; missing ones have size 1
+  static constexpr int kAxes = 3;  // depth, height, width; missing ones have size 1 (has_kernel.h refuses more)
   int64_t in[kAxes] = {1, 1, 1};
   int64_t out[kAxes] = {1, 1, 1};
   int64_t kernel[kAxes] = {1, 1, 1};
@@ -33,7 +33,6 @@ struct Window {
     }
   }
 
-  static bool fits(const Shape& x) { return x.rank() >= 3 && x.rank() <= 2 + kAxes; }
   int64_t in_elements() const { return in[0] * in[1] * in[2]; }
   int64_t out_elements() const { return out[0] * out[1] * out[2]; }
   int64_t kernel_elements() const { return kernel[0] * kernel[1] * kernel[2]; }
