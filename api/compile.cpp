@@ -108,6 +108,9 @@ PlanOptions api::plan_options(const v1::CompileOptions& public_options) {
   const std::optional<Objective> objective = parse_objective(public_options.objective);
   if (!objective) unknown("objective", public_options.objective, {"throughput", "latency", "devices"});
   options.objective = *objective;
+  const std::optional<Precision> precision = parse_precision(public_options.precision);
+  if (!precision) unknown("precision", public_options.precision, {"f32", "tf32", "bf16"});
+  options.precision = *precision;
   for (const v1::DevicePin& pin : public_options.pins) options.pins.push_back({pin.pattern, pin.device});
   for (const auto& [node, device] : public_options.kept) options.pins.push_back({exact_pattern(node), device});
   options.assignment = public_options.assignment;

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "compiler/base/error.h"
+#include "compiler/base/ids.h"
 #include "compiler/base/text.h"
 #include "compiler/ops/builder.h"
 
@@ -62,7 +63,16 @@ void apply_setting(OptimizerSpec& spec, std::string_view text, const std::string
 
 class OptimizerBuilder {
  public:
-  OptimizerBuilder(Graph graph, const OptimizerOptions& options) : graph_(std::move(graph)), options_(options) {}
+  OptimizerBuilder(Graph graph, const OptimizerOptions& options)
+      : graph_(std::move(graph)), options_(options), first_reader_(static_cast<size_t>(graph_.value_count())) {
+    for (int i = graph_.node_count() - 1; i >= 0; --i) {
+      const Node& node = graph_.node(NodeId(i));
+      if (node.phase != Phase::forward) continue;
+      for (const ValueId input : node.inputs) {
+        if (input.is_valid()) first_reader_[input] = NodeId(i);
+      }
+    }
+  }
 
   Graph run() {
     step_ = graph_.add_input(std::string(kStepInput), DType::i64, Shape{}, Rate::per_step);
@@ -73,7 +83,8 @@ class OptimizerBuilder {
   }
 
  private:
-  NodeId anchor_of(ValueId gradient) const { return graph_.node(graph_.value(gradient).producer).anchor; }
+  // A parameter lives beside its first reader (a Cast of it, say), wherever its gradient is summed.
+  NodeId home_of(ValueId parameter) const { return first_reader_[parameter]; }
 
   ValueId emit(OpKind op, std::vector<ValueId> inputs, Attributes attributes, std::string name, NodeId anchor) {
     NodeInfo info;
@@ -89,7 +100,7 @@ class OptimizerBuilder {
     ValueId sum;
     NodeId anchor;
     for (const ParameterGradient& g : graph_.gradients) {
-      anchor = anchor_of(g.gradient);
+      anchor = home_of(g.parameter);
       ValueId squares = emit(OpKind::ReduceSumSquare, {g.gradient}, {{"keepdims", int64_t{0}}}, "clip/" + graph_.value(g.parameter).name, anchor);
       if (graph_.value(squares).dtype != DType::f32) squares = emit(OpKind::Cast, {squares}, {{"to", std::string("f32")}}, "clip/cast", anchor);
       sum = sum.is_valid() ? emit(OpKind::Add, {sum, squares}, {}, "clip/sum", anchor) : squares;
@@ -126,7 +137,7 @@ class OptimizerBuilder {
   void add_update(const ParameterGradient& g, ValueId clip) {
     const Value parameter = graph_.value(g.parameter);
     const OptimizerSpec& spec = spec_of(parameter.name);
-    const NodeId anchor = anchor_of(g.gradient);
+    const NodeId anchor = home_of(g.parameter);
     std::vector<ValueId> persistent = {g.parameter};
     OpKind op = OpKind::SgdUpdate;
     Attributes attributes = {{"lr", spec.learning_rate}, {"weight_decay", spec.weight_decay}};
@@ -160,6 +171,7 @@ class OptimizerBuilder {
 
   Graph graph_;
   const OptimizerOptions& options_;
+  IdMap<ValueId, NodeId> first_reader_;
   ValueId step_;
   ValueId scale_;
   std::vector<std::regex> group_patterns_;

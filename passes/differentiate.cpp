@@ -149,15 +149,30 @@ class Differentiator {
     parts = std::move(summed);
   }
 
+  // Gradients are summed in f32: of a parameter that is read in less (through a Cast), too.
+  ValueId in_f32(ValueId id, const Contribution& part) {
+    const DType dtype = graph_.value(part.gradient).dtype;
+    const bool is_narrow = dtype == DType::bf16 || dtype == DType::f16;
+    if (!is_narrow || graph_.value(id).kind != ValueKind::node) return part.gradient;
+    NodeInfo info;
+    info.name = graph_.value(id).name + "/grad/f32";
+    info.anchor = part.reader;
+    info.origin = graph_.node(info.anchor).origin;
+    info.phase = Phase::weight_grad;
+    const NodeId cast = append(graph_, OpKind::Cast, {part.gradient}, {{"to", std::string("f32")}}, std::move(info));
+    return graph_.node(cast).outputs[0];
+  }
+
   ValueId accumulate(ValueId id, const Contribution& part) {
     const Value value = graph_.value(id);
-    const ValueId accumulator = graph_.add_state("gradient/" + value.name, Literal::splat_number(value.dtype, value.shape, 0));
+    const ValueId gradient = in_f32(id, part);
+    const ValueId accumulator = graph_.add_state("gradient/" + value.name, Literal::splat_number(graph_.value(gradient).dtype, value.shape, 0));
     NodeInfo info;
     info.name = value.name + "/grad/accumulate";
     info.anchor = part.reader;
     info.origin = graph_.node(info.anchor).origin;
     info.phase = Phase::weight_grad;
-    const NodeId node = append(graph_, OpKind::GradAccumulate, {part.gradient, accumulator}, {}, std::move(info));
+    const NodeId node = append(graph_, OpKind::GradAccumulate, {gradient, accumulator}, {}, std::move(info));
     // A gradient that is the same in every micro-batch (a constant) still is added once for each of them.
     graph_.node(node).rate = Rate::per_microbatch;
     const ValueId next = graph_.node(node).outputs[0];

@@ -189,6 +189,10 @@ class FrontHalf {
         if (!have_same_structure(graphs.main, *graphs.tail)) continue;
         align_rates(graphs.main, *graphs.tail);
       }
+      if (!options_.train && options_.precision == Precision::bf16) {
+        graphs.main = observed_.after("lower_precision", lower_precision(graphs.main));
+        if (has_tail) graphs.tail = observed_.after("lower_precision", lower_precision(*graphs.tail));
+      }
       if (options_.train) {
         ShapeChoices choices;
         const std::set<std::string> of_model = input_names(graphs.main);
@@ -213,6 +217,10 @@ class FrontHalf {
     const double weight = division.batch > 0 ? static_cast<double>(rows) / static_cast<double>(division.batch) : 1;
     graph = add_loss(graph, {options_.loss, options_.loss_output, weight, options_.keep_outputs});
     graph = remove_dead_nodes(observed_.after("add_loss", std::move(graph)));
+    // Before differentiate: gradients have the types of what they are gradients of.
+    if (options_.precision == Precision::bf16) {
+      graph = observed_.after("lower_precision", lower_precision(graph));
+    }
     graph = observed_.after("differentiate", differentiate(graph, {options_.frozen}, &choices));
     return observed_.after("add_optimizer", add_optimizer(graph, options_.optimizer));
   }
@@ -485,6 +493,7 @@ void describe_outputs(Plan& plan, const FrontGraphs& graphs) {
 void add_predictions(Plan& plan, const Attempt& attempt, const PlanOptions& options) {
   const Placement& placement = attempt.placement;
   plan.is_training = options.train;
+  plan.precision = std::string(precision_name(options.precision));
   plan.objective = std::string(objective_name(options.objective));
   plan.objective_value = placement.objective_value;
   plan.objective_lower_bound = placement.lower_bound;
@@ -579,6 +588,10 @@ Infeasible explain(const Attempt& attempt, const FrontGraphs& graphs, const Clus
 }  // namespace
 
 std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const PipelineHooks& hooks) {
+  const bool has_gpu = std::ranges::any_of(cluster.devices, [](const Device& device) { return device.backend == "cuda"; });
+  if (options.precision == Precision::tf32 && !has_gpu) {
+    throw Error(ErrorId::M046, "--precision tf32", "only CUDA devices round the operands of products, and there is none", "use f32 or bf16, or a cuda device");
+  }
   const Observed observed(hooks);
   Attempt attempt = BackHalf(graphs, cluster, options, observed).run();
   if (attempt.excess_bytes > 0) return explain(attempt, graphs, cluster, options, observed);

@@ -14,6 +14,7 @@
 #include "compiler/plan/plan.h"
 #include "passes/add_loss.h"
 #include "passes/add_optimizer.h"
+#include "passes/lower_precision.h"
 #include "passes/place/place.h"
 #include "passes/schedule/schedule.h"
 
@@ -38,6 +39,7 @@ struct PlanOptions {
   /// When not empty: the device of every forward node by name, instead of a search (tests, edited plans).
   std::map<std::string, int> assignment;
   KernelRefusal refusal;  // what backends have no kernels for
+  Precision precision = Precision::f32;
   // Training.
   bool train = false;
   LossKind loss = LossKind::cross_entropy;

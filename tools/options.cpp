@@ -247,6 +247,8 @@ void SplitFlags::add(CLI::App& app) {
       ->group("Split")
       ->check(CLI::IsMember({"auto", "never"}));
   app.add_option("--objective", objective, "throughput | latency | devices")->group("Split");
+  app.add_option("--precision", precision, "f32 | tf32 | bf16: what is computed in; parameters stay f32")
+      ->group("Split");
   app.add_option("--pin", pins, "nodes in whose name REGEX is found run on DEVICE (a number or a name)")
       ->type_name("REGEX=DEVICE")
       ->group("Split")
@@ -260,6 +262,7 @@ void SplitFlags::apply(const Cluster& cluster, CompileOptions& options) const {
   options.chunks = chunks;
   options.may_recompute = recompute == "auto";
   options.objective = objective;
+  options.precision = precision;
   for (const std::string& pin : pins) {
     const size_t equals = pin.rfind('=');
     if (equals == std::string::npos || equals == 0) {
@@ -297,15 +300,9 @@ void TrainingFlags::add(CLI::App& app) {
   app.add_option("--freeze", freeze, "parameters whose whole name matches are not trained")
       ->type_name("REGEX")
       ->group("Training");
-  app.add_option("--precision", precision, "f32")->group("Training");
 }
 
 TrainingOptions TrainingFlags::options() const {
-  if (precision == "tf32" || precision == "bf16") {
-    throw Error(ErrorId::M046, "--precision " + precision, "is not supported by the CPU backend",
-                "use --precision f32");
-  }
-  if (precision != "f32") throw Error(ErrorId::M002, "--precision " + precision, "is not a precision", "use f32");
   TrainingOptions result;
   result.loss = loss;
   result.loss_output = loss_input;

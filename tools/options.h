@@ -68,6 +68,7 @@ struct SplitFlags {
   int chunks = 2;
   std::string recompute = "auto";
   std::string objective = "throughput";
+  std::string precision = "f32";
   std::vector<std::string> pins;
 
   void add(CLI::App& app);
@@ -75,7 +76,7 @@ struct SplitFlags {
   void apply(const Cluster& cluster, CompileOptions& options) const;
 };
 
-/// What is trained: --loss, --loss-input, --optimizer, --group, --clip-norm, --freeze, --precision.
+/// What is trained: --loss, --loss-input, --optimizer, --group, --clip-norm, --freeze.
 struct TrainingFlags {
   std::string loss = "cross-entropy";
   std::string loss_input;
@@ -83,10 +84,9 @@ struct TrainingFlags {
   std::vector<std::string> groups;
   double clip_norm = 0;
   std::string freeze;
-  std::string precision = "f32";
 
   void add(CLI::App& app);
-  /// @throws Error(M003), Error(M046) for a precision that is not supported.
+  /// @throws Error(M003).
   TrainingOptions options() const;
 };
 

@@ -21,6 +21,8 @@ void infer_cast(InferContext& context) {
 void gradient_cast(GradientContext& context) {
   const DType from = context.dtype(context.input(0));
   if (!context.needs(0) || !is_float(from) || !is_float(context.dtype(context.output(0)))) return;
+  // Sums of gradients may be f32 where the value is less.
+  if (context.dtype(context.output_grad(0)) == from) return context.set_input_grad(0, context.output_grad(0));
   context.set_input_grad(0,
                          context.emit(OpKind::Cast, {context.output_grad(0)}, {{"to", std::string(dtype_name(from))}}));
 }

@@ -53,6 +53,9 @@ struct CompileOptions {
   /// May activations be computed again in the backward pass where a device cannot keep them?
   bool may_recompute = true;
   std::string objective = "throughput";  // "throughput", "latency", "devices"
+  /// "f32"; "tf32": GPUs may round the operands of products; "bf16": products and what lies between them in bf16, with
+  /// f32 parameters, sums and optimizer state.
+  std::string precision = "f32";
   std::vector<DevicePin> pins = {};
   /// The device of some nodes by name (as plans name them); the rest is searched around them.
   std::map<std::string, int> kept = {};

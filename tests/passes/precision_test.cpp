@@ -1,0 +1,170 @@
+// Plans that compute in bf16: what is rounded and what is not, and that the numbers stay near those of f32.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <string>
+
+#include "compiler/base/error.h"
+#include "compiler/ir/parse.h"
+#include "passes/lower_precision.h"
+#include "tests/support/random_graph.h"
+#include "tests/support/run_plan.h"
+
+namespace {
+
+using namespace mpc;
+
+constexpr int64_t kBatch = 10;
+
+PlanOptions options_for(uint64_t seed, Precision precision) {
+  PlanOptions options;
+  options.batch = kBatch;
+  options.microbatches = seed % 2 == 0 ? 1 : 4;
+  options.train = true;
+  options.keep_outputs = true;
+  options.loss = LossKind::mse;
+  options.precision = precision;
+  options.optimizer.optimizer = parse_optimizer(seed % 2 == 0 ? "adam,lr=0.001" : "momentum,lr=0.01");
+  return options;
+}
+
+Plan plan_for(uint64_t seed, Precision precision, int devices = 1) {
+  PlanOptions options = options_for(seed, precision);
+  const auto graph_of = [&](int64_t rows) { return test::random_graph(seed, rows, {}); };
+  const FrontGraphs graphs = make_front_graphs(graph_of, kBatch, options, "random graph");
+  if (devices > 1) options.assignment = test::random_assignment(graphs.main, devices, seed);
+  return test::plan_on_cpus(graphs, devices, options);
+}
+
+test::Outcome run(const Plan& plan, uint64_t seed) {
+  test::RunOptions options;
+  options.seed = seed;
+  options.steps = 3;
+  return test::run_plan(plan, test::SeededWeights(seed), options);
+}
+
+/// The dtype of the first result of every node, by name.
+std::map<std::string, DType> results_of(const Graph& graph) {
+  std::map<std::string, DType> types;
+  for (const Node& node : graph.nodes()) types[node.name] = graph.value(node.outputs[0]).dtype;
+  return types;
+}
+
+}  // namespace
+
+TEST_CASE("precision: products round, normalizations and sums do not, and the rest follows its data") {
+  const Graph graph = lower_precision(parse_graph(R"(graph "layer" canonical
+input %x f32[2,4]
+parameter %w f32[4,4] from "w"
+parameter %b f32[4] from "b"
+parameter %s f32[4] from "s"
+%h f32[2,4] = MatMul(%x, %w) @product
+%a f32[2,4] = Add(%h, %b) @bias
+%r f32[2,4] = Relu(%a) @relu
+%t f32[2,4] = Add(%r, %x) @residual
+%n f32[2,4] = LayerNormalization(%t, %s) {axis = -1, epsilon = 1e-5} @norm
+%m f32[2,4] = MatMul(%r, %w) @again
+%y f32[2,4] = Softmax(%m) {axis = -1} @softmax
+output n = %n
+output r = %r
+output y = %y
+)"));
+  const std::map<std::string, DType> types = results_of(graph);
+  CHECK(types.at("product") == DType::bf16);
+  CHECK(types.at("bias") == DType::bf16);  // the bias is a weight: it follows
+  CHECK(types.at("relu") == DType::bf16);
+  CHECK(types.at("residual") == DType::f32);  // x is data in f32
+  CHECK(types.at("norm") == DType::f32);
+  CHECK(types.at("softmax") == DType::f32);
+  for (const NamedValue& output : graph.outputs) CHECK(graph.value(output.value).dtype == DType::f32);
+  int casts = 0;
+  for (const Node& node : graph.nodes()) casts += node.op == OpKind::Cast ? 1 : 0;
+  // x, w and b down; r for the residual (and as an output) and m up: w, which two products read, is cast once.
+  CHECK(casts == 5);
+}
+
+TEST_CASE("precision: a bf16 plan keeps parameters, sums of gradients and optimizer state in f32") {
+  int products = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    CAPTURE(seed);
+    const Plan plan = plan_for(seed, Precision::bf16);
+    CHECK(plan.precision == "bf16");
+    for (const PlanValue& value : plan.values) {
+      const bool lasts = value.kind == PlanValueKind::parameter || value.kind == PlanValueKind::state;
+      if (lasts && is_float(value.dtype)) CHECK(value.dtype == DType::f32);
+    }
+    for (const PlanNode& node : plan.nodes) {
+      if (node.op == OpKind::GradAccumulate) CHECK(plan.values[node.inputs[0]].dtype == DType::f32);
+      if (node.op != OpKind::MatMul && node.op != OpKind::Gemm) continue;
+      CHECK(plan.values[node.outputs[0]].dtype == DType::bf16);
+      ++products;
+    }
+    for (const PlanNode& node : plan_for(seed, Precision::f32).nodes) CHECK(node.op != OpKind::Cast);
+  }
+  CHECK(products > 100);
+}
+
+TEST_CASE("precision: training in bf16 stays near training in f32") {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    CAPTURE(seed);
+    const test::Outcome exact = run(plan_for(seed, Precision::f32), seed);
+    const test::Outcome rounded = run(plan_for(seed, Precision::bf16), seed);
+    REQUIRE(exact.losses.size() == rounded.losses.size());
+    bool differs = false;
+    for (size_t i = 0; i < exact.losses.size(); ++i) {
+      // bf16 keeps 8 bits: each of some ten layers rounds by up to 2^-9, and losses are of squares.
+      CHECK(rounded.losses[i] == doctest::Approx(exact.losses[i]).epsilon(0.05));
+      differs = differs || rounded.losses[i] != exact.losses[i];
+    }
+    CHECK(differs);  // or nothing was rounded
+  }
+}
+
+TEST_CASE("precision: a bf16 plan for k devices gives the bits of one") {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    CAPTURE(seed);
+    const test::Outcome one = run(plan_for(seed, Precision::bf16), seed);
+    const int devices = 2 + static_cast<int>(seed % 3);
+    const auto difference = test::find_difference(one, run(plan_for(seed, Precision::bf16, devices), seed));
+    CHECK_MESSAGE(!difference.has_value(), difference.value_or(""));
+  }
+}
+
+TEST_CASE("precision: a forward plan in bf16 gives f32 results near those of f32") {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    CAPTURE(seed);
+    std::map<Precision, Literal> results;
+    for (const Precision precision : {Precision::f32, Precision::bf16}) {
+      PlanOptions options;
+      options.batch = kBatch;
+      options.microbatches = 3;  // the last one is smaller
+      options.precision = precision;
+      const auto graph_of = [&](int64_t rows) { return test::random_graph(seed, rows, {}); };
+      const Plan plan = test::plan_on_cpus(make_front_graphs(graph_of, kBatch, options, "random graph"), 1, options);
+      results[precision] = run(plan, seed).tensors.at("output y");
+    }
+    const Literal& exact = results[Precision::f32];
+    const Literal& rounded = results[Precision::bf16];
+    REQUIRE(rounded.dtype() == DType::f32);
+    double difference = 0;
+    double total = 0;
+    for (int64_t i = 0; i < exact.shape().elements(); ++i) {
+      difference += std::pow(exact.number(i) - rounded.number(i), 2);
+      total += std::pow(exact.number(i), 2);
+    }
+    CHECK(std::sqrt(difference) <= 0.05 * std::sqrt(total));  // as above
+  }
+}
+
+TEST_CASE("precision: tf32 is refused where no device rounds") {
+  try {
+    plan_for(1, Precision::tf32);
+    FAIL("no error");
+  } catch (const Error& error) {
+    CHECK(error.id() == ErrorId::M046);
+    CHECK(std::string(error.what()).find("tf32") != std::string::npos);
+  }
+}
