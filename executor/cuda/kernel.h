@@ -61,7 +61,7 @@ struct MakeOptions {
   bool allows_tf32 = false;
   bool is_aligned = true;  // operands begin at multiples of 256 bytes, and not at any element
   /// The best kernel for a Gemm that another kernel is made of; null: the plugin's own.
-  std::function<KernelOrReason(const executor::NodeSpec& node, const MakeOptions& options)> product;
+  std::function<KernelOrReason(const executor::NodeSpec& node, const MakeOptions& options)> product = {};
 };
 
 using KernelFactory = KernelOrReason (*)(const executor::NodeSpec& node, const MakeOptions& options);

@@ -116,7 +116,8 @@ Comparison compare(const Graph& graph, const Cluster& cluster) {
   PlaceOptions options;
   options.microbatches = kMicrobatches;
   const Placement placement = place_nodes(graph, cluster, options);
-  const place::Problem problem = place::make_problem(graph, cluster, {}, kMicrobatches);
+  place::Problem problem = place::make_problem(graph, cluster, {}, kMicrobatches);
+  place::attach_followers(graph, problem);
   const place::Evaluation equal = place::evaluate(problem, equal_layers(problem, graph));
   CHECK(placement.overflow_bytes == 0);
   double compute_s = 0;

@@ -122,7 +122,8 @@ std::optional<double> brute_force(const Problem& problem, bool has_unequal_devic
 }
 
 void cap_memory(const Graph& graph, const Case& c, Cluster& cluster) {
-  const Problem problem = place::make_problem(graph, cluster, {}, c.microbatches);
+  Problem problem = place::make_problem(graph, cluster, {}, c.microbatches);
+  place::attach_followers(graph, problem);
   const std::vector<int> together(static_cast<size_t>(problem.block_count), 0);
   const double bytes = static_cast<double>(place::evaluate(problem, together).memory_bytes[0]);
   for (Device& device : cluster.devices) device.memory_bytes = static_cast<int64_t>(c.memory_share * bytes / c.devices);
@@ -140,7 +141,8 @@ TEST_CASE("place: on small random graphs the plan's largest load equals brute fo
     const Graph graph = graph_of(c);
     Cluster cluster = cluster_of(c);
     cap_memory(graph, c, cluster);
-    const Problem problem = place::make_problem(graph, cluster, {}, c.microbatches);
+    Problem problem = place::make_problem(graph, cluster, {}, c.microbatches);
+  place::attach_followers(graph, problem);
     const auto free_blocks = std::ranges::count(problem.follows, -1);
     if (free_blocks > kMostBlocks || free_blocks < c.devices) continue;
     const std::optional<double> truth = brute_force(problem, c.has_unequal_devices);
