@@ -10,6 +10,8 @@
 
 #include "compiler/base/error.h"
 #include "compiler/cost/cost_graph.h"
+#include "passes/place/search/coarsen.h"
+#include "passes/place/search/combine.h"
 #include "passes/place/search/contiguous.h"
 #include "passes/place/search/ideals.h"
 #include "passes/place/search/search.h"
@@ -377,6 +379,52 @@ TEST_CASE("search: a long chain is cut into even stages") {
   // With x in the six inner stages and x + 2 in the outer two, 6 x + 2 (x + 2) = 20,000 gives x = 2499.5, so the
   // largest inner stage has 2500 and pays 4.
   CHECK(result.loads.largest == 2504);
+}
+
+TEST_CASE("search: two splits combined are never worse than the better one") {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    CAPTURE(seed);
+    GraphOptions options;
+    options.blocks = 60;
+    options.gpus = 4;
+    options.is_training = seed % 2 == 0;
+    const Instance instance = contract(random_graph(seed, options), SplitKind::any).instance;
+    Random random(seed);
+    Work work(kShortWork);
+    const auto annealed = [&] {
+      Split start;
+      for (int block = 0; block < instance.blocks; ++block) start.device_of_block.push_back(random.below(4));
+      return anneal(instance, start, {0.05, 2e-5, 8, 32, 0, 2000}, random, work);
+    };
+    Elite elite;
+    while (elite.size() < 2) elite.add(annealed());
+    const auto [better, worse] = elite.any_two(random);
+    CHECK(better->value < worse->value);
+    const Split combined = combine(instance, *better, *worse, 2000, random, work);
+    CHECK(combined.value <= better->value * (1 + kRounding));
+    CHECK(combined.value == doctest::Approx(loads_of(instance, combined.device_of_block).largest).epsilon(kRounding));
+  }
+}
+
+TEST_CASE("search: groups that respect a split have its loads") {
+  GraphOptions options;
+  options.blocks = 200;
+  options.gpus = 3;
+  const Instance instance = contract(random_graph(12, options), SplitKind::any).instance;
+  Random random(1);
+  std::vector<int> device;
+  for (int block = 0; block < instance.blocks; ++block) device.push_back(random.below(3));
+  const std::vector<int> group = heavy_groups(instance, 40, device, random);
+  const Instance coarse = grouped(instance, group);
+  CHECK(coarse.blocks < instance.blocks);
+  std::vector<int> device_of_group(static_cast<size_t>(coarse.blocks), -1);
+  for (size_t i = 0; i < group.size(); ++i) {
+    int& mine = device_of_group[static_cast<size_t>(group[i])];
+    if (mine >= 0) CHECK(mine == device[i]);
+    mine = device[i];
+  }
+  CHECK(loads_of(coarse, device_of_group).largest ==
+        doctest::Approx(loads_of(instance, device).largest).epsilon(kRounding));
 }
 
 TEST_CASE("search: strong components are numbered against the edges") {

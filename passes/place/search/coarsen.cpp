@@ -19,7 +19,8 @@ std::vector<double> least_times(const Instance& instance) {
 }
 
 /// One round: every block joins at most one other.
-int join_once(const Instance& instance, int target, std::vector<int>& group, Random& random) {
+int join_once(const Instance& instance, int target, const std::vector<int>& device, std::vector<int>& group,
+              Random& random) {
   const std::vector<double> time = least_times(instance);
   double total = 0;
   for (const double t : time) total += t == kForbidden ? 0 : t;
@@ -61,7 +62,7 @@ int join_once(const Instance& instance, int target, std::vector<int>& group, Ran
       pull[o] = 0;
       if (mate[o] >= 0 || time[b] + time[o] > most_time || instance.memory[b] + instance.memory[o] > most_memory)
         continue;
-      bool alike = true;  // a group must have a kind to run on
+      bool alike = device.empty() || device[b] == device[o];
       for (const DeviceKind& kind : instance.kinds)
         alike = alike && (kind.time[b] == kForbidden) == (kind.time[o] == kForbidden);
       if (!alike || rate <= best_pull) continue;
@@ -86,16 +87,23 @@ int join_once(const Instance& instance, int target, std::vector<int>& group, Ran
 
 }  // namespace
 
-std::vector<int> heavy_groups(const Instance& instance, int target, Random& random) {
+std::vector<int> heavy_groups(const Instance& instance, int target, const std::vector<int>& device_of_block,
+                              Random& random) {
+  std::vector<int> device = device_of_block;
   std::vector<int> result(static_cast<size_t>(instance.blocks));
   std::iota(result.begin(), result.end(), 0);
   Instance level;
   const Instance* current = &instance;
   while (current->blocks > target) {
     std::vector<int> group;
-    const int groups = join_once(*current, target, group, random);
+    const int groups = join_once(*current, target, device, group, random);
     if (groups * 20 > current->blocks * 19) break;
     for (int& block : result) block = group[static_cast<size_t>(block)];
+    if (!device.empty()) {
+      std::vector<int> device_of_group(static_cast<size_t>(groups));
+      for (size_t i = 0; i < group.size(); ++i) device_of_group[static_cast<size_t>(group[i])] = device[i];
+      device = std::move(device_of_group);
+    }
     level = grouped(*current, group);
     current = &level;
   }

@@ -4,14 +4,21 @@
 #include <array>
 
 #include "passes/place/search/coarsen.h"
+#include "passes/place/search/combine.h"
 
 namespace mpc::place {
 namespace {
 
 constexpr int kManyBlocks = 2500;         // from here on in levels
-constexpr int kCoarsest = 600;            // blocks of the coarsest level
+constexpr int kCoarsestPerDevice = 24;    // blocks of the coarsest level
 constexpr int kShrink = 3;                // from level to level
 constexpr int64_t kFirstRound = 200'000;  // proposals
+constexpr int kRoundsAlone = 8;           // before splits are combined
+// Shares of the work for the levels from nothing, and for each time that the best split goes through them.
+constexpr double kFreshShare = 0.3;
+constexpr double kCycleShare = 0.15;
+constexpr double kFreshHot = 0.05;
+constexpr double kCycleHot = 0.01;
 
 enum class From : uint8_t { best, start, random };
 
@@ -28,10 +35,6 @@ constexpr Round kRounds[] = {
     {From::random, {0.1, 2e-5, 8, 32, 0, 0}},  {From::best, {0.0015, 5e-6, 4, 64, 0.6, 0}},
     {From::best, {0.004, 2e-5, 16, 16, 0, 0}}, {From::start, {0.01, 5e-6, 4, 64, 0.6, 0}},
 };
-
-bool is_better(const Split& a, const Split& b) {
-  return a.overflow != b.overflow ? a.overflow < b.overflow : a.value < b.value;
-}
 
 Split random_split(const Instance& instance, Random& random) {
   Split split;
@@ -70,18 +73,25 @@ class Turns {
 Split anneal_flat(const Instance& instance, const Split& start, Random& random, Work& work) {
   Split best = start;
   Turns turns;
+  Elite elite;
   int64_t proposals = kFirstRound;
   for (int round = 0; !work.is_over(); ++round) {
-    const Round& recipe = kRounds[turns.next()];
-    AnnealOptions options = recipe.options;
-    options.proposals = proposals;
-    const Split from = recipe.from == From::best    ? best
-                       : recipe.from == From::start ? start
-                                                    : random_split(instance, random);
-    Split split = anneal(instance, from, options, random, work);
-    const bool has_improved = is_better(split, best);
-    turns.report(has_improved);
-    if (has_improved) best = std::move(split);
+    Split split;
+    if (round >= kRoundsAlone && round % 2 == 1 && elite.size() >= 2) {
+      const auto [better, worse] = elite.any_two(random);
+      split = combine(instance, *better, *worse, proposals, random, work);
+    } else {
+      const Round& recipe = kRounds[turns.next()];
+      AnnealOptions options = recipe.options;
+      options.proposals = proposals;
+      const Split from = recipe.from == From::best    ? best
+                         : recipe.from == From::start ? start
+                                                      : random_split(instance, random);
+      split = anneal(instance, from, options, random, work);
+      turns.report(is_better(split, best));
+    }
+    elite.add(split);
+    if (is_better(split, best)) best = std::move(split);
     if (round % 4 == 3) proposals = proposals * 3 / 2;
   }
   return best;
@@ -91,47 +101,76 @@ Split anneal_flat(const Instance& instance, const Split& start, Random& random, 
 struct Levels {
   std::vector<Instance> coarse;
   std::vector<std::vector<int>> group_of_block;  // [level]
+
+  size_t count() const { return coarse.size() + 1; }
+  const Instance& at(const Instance& finest, size_t level) const { return level == 0 ? finest : coarse[level - 1]; }
+
+  /// The devices of the next coarser level. @pre no group has two.
+  std::vector<int> up(size_t level, const std::vector<int>& device_of_block) const {
+    std::vector<int> device(static_cast<size_t>(coarse[level].blocks));
+    for (size_t i = 0; i < device_of_block.size(); ++i)
+      device[static_cast<size_t>(group_of_block[level][i])] = device_of_block[i];
+    return device;
+  }
+  /// The devices of `level` from those of the next coarser one.
+  std::vector<int> down(size_t level, const std::vector<int>& device_of_group) const {
+    std::vector<int> device;
+    for (const int group : group_of_block[level]) device.push_back(device_of_group[static_cast<size_t>(group)]);
+    return device;
+  }
 };
 
-Levels levels_of(const Instance& instance, Random& random) {
+/// Groups of groups; no group has blocks of two devices, unless `device_of_block` is empty.
+Levels levels_of(const Instance& instance, std::vector<int> device_of_block, Random& random) {
   Levels levels;
   const Instance* current = &instance;
   levels.coarse.reserve(32);  // pointers into it stay
-  while (current->blocks > kCoarsest) {
-    std::vector<int> group = heavy_groups(*current, std::max(kCoarsest, current->blocks / kShrink), random);
+  const int coarsest = kCoarsestPerDevice * instance.devices();
+  while (current->blocks > coarsest) {
+    const int target = std::max(coarsest, current->blocks / kShrink);
+    std::vector<int> group = heavy_groups(*current, target, device_of_block, random);
     Instance next = grouped(*current, group);
     if (next.blocks * 10 > current->blocks * 9) break;
     levels.group_of_block.push_back(std::move(group));
     levels.coarse.push_back(std::move(next));
     current = &levels.coarse.back();
+    if (!device_of_block.empty()) device_of_block = levels.up(levels.coarse.size() - 1, device_of_block);
   }
   return levels;
 }
 
+/// From the coarsest level, where it begins with `device_of_group`, to the finest, with `units` of work.
+Split anneal_down(const Instance& instance, const Levels& levels, std::vector<int> device_of_group, double hot,
+                  int64_t units, Random& random, Work& work) {
+  Split split;
+  const int64_t each = units / static_cast<int64_t>(levels.count());
+  for (size_t level = levels.count(); level-- > 0;) {
+    const Instance& here = levels.at(instance, level);
+    split.device_of_block =
+        level + 1 == levels.count() ? std::move(device_of_group) : levels.down(level, split.device_of_block);
+    const AnnealOptions options{hot, 2e-5, 8, 32, 0, std::max<int64_t>(1, each / 200)};
+    split = anneal(here, split, options, random, work);
+    hot = std::max(hot / 4, 0.001);
+  }
+  return split;
+}
+
+/// The levels once from nothing, then again and again with groups that respect the best split: what single blocks
+/// cannot do from there, groups can. (The V-cycles of multilevel partitioners; measured on 10,000 nodes: 1 % better
+/// after one.)
 Split anneal_levels(const Instance& instance, const Split& start, Random& random, Work& work) {
   Split best = start;
-  double share = 0.3;
-  for (int round = 0; !work.is_over(); ++round, share = 1) {
-    const Levels levels = levels_of(instance, random);
-    const int64_t units = static_cast<int64_t>(share * static_cast<double>(work.left()));
-    Split split;
-    double hot = round % 2 == 0 ? 0.05 : 0.02;
-    for (size_t level = levels.coarse.size() + 1; level-- > 0;) {
-      const Instance& here = level == 0 ? instance : levels.coarse[level - 1];
-      if (level == levels.coarse.size()) {
-        split = random_split(here, random);
-      } else {
-        std::vector<int> device(static_cast<size_t>(here.blocks));
-        for (size_t i = 0; i < device.size(); ++i) {
-          device[i] = split.device_of_block[static_cast<size_t>(levels.group_of_block[level][i])];
-        }
-        split.device_of_block = std::move(device);
-      }
-      const int64_t mine = units / static_cast<int64_t>(levels.coarse.size() + 1);
-      AnnealOptions options{hot, 2e-5, 8, 32, 0, std::max<int64_t>(1, mine / 200)};
-      split = anneal(here, split, options, random, work);
-      hot = std::max(hot / 4, 0.001);
-    }
+  const auto all_units = static_cast<double>(work.left());
+  for (int round = 0; !work.is_over(); ++round) {
+    const bool is_fresh = round == 0;
+    const Levels levels = levels_of(instance, is_fresh ? std::vector<int>() : best.device_of_block, random);
+    const int64_t units =
+        std::min(work.left(), static_cast<int64_t>(all_units * (is_fresh ? kFreshShare : kCycleShare)));
+    std::vector<int> device = best.device_of_block;
+    for (size_t level = 0; level + 1 < levels.count() && !is_fresh; ++level) device = levels.up(level, device);
+    if (is_fresh) device = random_split(levels.at(instance, levels.count() - 1), random).device_of_block;
+    Split split =
+        anneal_down(instance, levels, std::move(device), is_fresh ? kFreshHot : kCycleHot, units, random, work);
     if (is_better(split, best)) best = std::move(split);
   }
   return best;
