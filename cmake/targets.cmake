@@ -26,3 +26,10 @@ function(mpc_test name)
     add_dependencies(thread_tests ${name})
   endif()
 endfunction()
+
+# mpc_relocatable(NAME): the program finds shared libraries in ../lib beside it (scripts/bundle puts them there), and so
+# do those libraries: that is why it is an old tag, which holds for what libraries load in their turn.
+function(mpc_relocatable name)
+  set_target_properties(${name} PROPERTIES BUILD_RPATH "$ORIGIN/../lib" INSTALL_RPATH "$ORIGIN/../lib")
+  target_link_options(${name} PRIVATE -Wl,--disable-new-dtags)
+endfunction()

@@ -1,14 +1,15 @@
 # The sources of the plugin's own kernels. The plugin compiles them for the GPU, tests/cuda for the host.
 set(MPC_CUDA_KERNEL_SOURCES
+  batch_norm.cu
   binary.cu
   convolution.cu
   elementwise.cu
   index.cu
+  layer_norm.cu
   lrn.cu
   lstm.cu
   lstm_grad.cu
   movement.cu
-  normalization.cu
   occurrences.cu
   pooling.cu
   product.cu

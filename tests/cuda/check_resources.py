@@ -14,7 +14,8 @@ MOST_REGISTERS = 64
 LISTED = {
     "softmax.cu": ["SoftmaxLine", "SoftmaxGradLine", "CrossEntropyItem", "CrossEntropyGradItem"],
     "training.cu": ["Accumulate", "SgdRun", "MomentumRun", "AdamRun", "DropoutQuad"],
-    "normalization.cu": ["NormalizeRow", "NormalizeRowGrad", "WeightGradParts", "BatchInference"],
+    "layer_norm.cu": ["NormalizeRow", "NormalizeRowGrad", "WeightGradParts"],
+    "batch_norm.cu": ["BatchInference", "BatchTraining", "BatchGrad"],
     "reduction.cu": ["ByBlock", "ByThread"],
 }
 

@@ -1,0 +1,87 @@
+// Exact counts of what a GPU would be given: launches per layer of a transformer, transposes in a ResNet-50. They hold
+// what is, so that a change shows; docs/cuda.md says what they are to become.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <string>
+
+#include "api/reference_evaluator.h"
+#include "tests/cuda/fake_device.h"
+#include "tests/cuda/model_file.h"
+#include "tests/cuda/plans.h"
+#include "tests/support/run_plan.h"
+
+namespace {
+
+using namespace mpc;
+
+/// GPT-2 with sizes that a host can run; the nodes are those of the real one.
+zoo::Options small_gpt2(int64_t layers) {
+  zoo::Options options;
+  options.batch = 2;
+  options.sizes = {{"layers", layers}, {"hidden", 16}, {"heads", 2}, {"vocab", 32}, {"positions", 128}};
+  return options;
+}
+
+PlanOptions plan_options(bool is_training) {
+  PlanOptions options;
+  options.batch = 2;
+  options.train = is_training;
+  options.loss = LossKind::cross_entropy;
+  options.optimizer.optimizer = parse_optimizer("adam");
+  return options;
+}
+
+struct Launches {
+  int64_t all = 0;
+  int64_t updates = 0;
+};
+
+Launches launches_of(int64_t layers, bool is_training) {
+  const test::ModelFile file("gpt2", small_gpt2(layers));
+  const onnx_io::Model model = file.load();
+  const ReferenceEvaluator evaluator;
+  const Plan plan = test::on_gpus(test::plan_on_cpus(model, 1, plan_options(is_training), evaluator), {0});
+  test::RunOptions run;
+  run.steps = 1;
+  run.session.cuda_plugin = test::fake_plugin({});
+  test::run_plan(plan, model.weights(), run);
+  Launches launches;
+  launches.all = test::fake_counts().launches;
+  launches.updates =
+      std::ranges::count_if(plan.nodes, [](const PlanNode& node) { return node.op == OpKind::AdamUpdate; });
+  return launches;
+}
+
+}  // namespace
+
+TEST_CASE("counts: launches per layer of GPT-2") {
+  // One layer more is one layer's launches: embedding, head and loss cancel out.
+  const int64_t forward = launches_of(3, false).all - launches_of(2, false).all;
+  const Launches two = launches_of(2, true);
+  const Launches three = launches_of(3, true);
+  const int64_t updates = three.updates - two.updates;
+  const int64_t training = three.all - two.all;
+  CHECK(forward == 27);
+  CHECK(updates == 16);
+  CHECK(training - updates == 100);  // 73 backwards
+}
+
+TEST_CASE("counts: no transpose is left in a ResNet-50, forward or backward") {
+  zoo::Options options;
+  options.batch = 2;
+  options.weights = false;
+  const test::ModelFile file("resnet50", options);
+  const onnx_io::Model model = file.load();
+  const ReferenceEvaluator evaluator;
+  for (const bool is_training : {false, true}) {
+    PlanOptions plan_options;
+    plan_options.batch = 2;
+    plan_options.train = is_training;
+    plan_options.loss = LossKind::cross_entropy;
+    const Plan plan = test::plan_on_cpus(model, 1, plan_options, evaluator);
+    CHECK(std::ranges::none_of(plan.nodes, [](const PlanNode& node) { return node.op == OpKind::Transpose; }));
+    CHECK(plan.nodes.size() > 100);
+  }
+}
