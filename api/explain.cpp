@@ -30,6 +30,7 @@ constexpr size_t kMoves[] = {1, 4, 16};
 // More cuts than these are listed without alternatives: each takes six plans.
 constexpr size_t kMostExploredCuts = 8;
 constexpr size_t kShownTransfers = 3;
+constexpr size_t kMostRequests = 11;  // three numbers of devices, and the other schedules
 
 int64_t sent_bytes(const Plan& plan) {
   int64_t bytes = 0;
@@ -66,8 +67,12 @@ std::vector<Cut> cuts_of(const Plan& plan) {
 
 class Explorer {
  public:
-  Explorer(const FrontGraphs& graphs, const Cluster& cluster, PlanOptions options, const Plan& plan)
-      : graphs_(graphs), cluster_(cluster), options_(std::move(options)), plan_(plan) {}
+  /// @param progress  told before each plan, with what it changes and the share of the work done; may be empty.
+  Explorer(const FrontGraphs& graphs, const Cluster& cluster, PlanOptions options, const Plan& plan, Progress progress)
+      : graphs_(graphs), cluster_(cluster), options_(std::move(options)), plan_(plan), progress_(std::move(progress)) {}
+
+  /// About how many plans there will be.
+  void expect(size_t cuts) { expected_ = cuts * 2 * std::size(kMoves) + kMostRequests; }
 
   std::vector<Alternative> other_boundaries(const Cut& cut) {
     std::vector<Alternative> tried;
@@ -97,11 +102,11 @@ class Explorer {
                          : fmt::format("the first {} devices", fewer),
               smaller, options, tried);
     }
-    for (const std::string_view name : {"sequential", "gpipe", "1f1b"}) {
-      if (name == plan_.schedule || graphs_.microbatches < 2) continue;
-      PlanOptions options = options_;
-      options.schedule = *parse_schedule(name);
-      options.assignment = placement();
+    for (const std::string& name : schedule_names()) {
+      const std::optional<ScheduleKind> kind = parse_schedule(name);
+      if (name == plan_.schedule || kind == ScheduleKind::automatic || graphs_.microbatches < 2) continue;
+      PlanOptions options = options_;  // and the placement that suits the schedule
+      options.schedule = *kind;
       attempt(fmt::format("schedule {}", name), cluster_, options, tried);
     }
     return best_of(std::move(tried));
@@ -161,6 +166,9 @@ class Explorer {
 
   void attempt(std::string change, const Cluster& cluster, const PlanOptions& options,
                std::vector<Alternative>& tried) {
+    if (progress_) {
+      progress_(change, std::min(1.0, static_cast<double>(plans_tried_) / static_cast<double>(expected_)));
+    }
     ++plans_tried_;
     const auto outcome = make_plan(graphs_, cluster, options);
     Alternative result;
@@ -191,6 +199,8 @@ class Explorer {
   const Cluster& cluster_;
   const PlanOptions options_;
   const Plan& plan_;
+  const Progress progress_;
+  size_t expected_ = 1;
   int64_t plans_tried_ = 0;
 };
 
@@ -281,7 +291,7 @@ Explanation explain(const Model& model, const Cluster& cluster, const CompileOpt
   PipelineHooks hooks;
   hooks.verifies = options.verify_passes;
   const FrontGraphs graphs = make_front_graphs(model.impl().model, plan_options, evaluator, hooks);
-  Explorer explorer(graphs, cluster.impl().cluster, plan_options, plan.impl().plan);
+  Explorer explorer(graphs, cluster.impl().cluster, plan_options, plan.impl().plan, options.progress);
   Explanation result;
   result.cuts = cuts_of(plan.impl().plan);
   std::vector<size_t> order(result.cuts.size());
@@ -290,7 +300,9 @@ Explanation explain(const Model& model, const Cluster& cluster, const CompileOpt
     return result.cuts[a].forward_bytes + result.cuts[a].backward_bytes >
            result.cuts[b].forward_bytes + result.cuts[b].backward_bytes;
   });
-  for (size_t i = 0; i < std::min(kMostExploredCuts, order.size()); ++i) {
+  const size_t explored = std::min(kMostExploredCuts, order.size());
+  explorer.expect(explored);
+  for (size_t i = 0; i < explored; ++i) {
     Cut& cut = result.cuts[order[i]];
     cut.alternatives = explorer.other_boundaries(cut);
   }

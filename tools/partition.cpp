@@ -96,6 +96,16 @@ void keep_changes(const Flags& flags, const Model& model, const Cluster& cluster
                            flags.edited_plan));
 }
 
+Explanation explained(const Model& model, const Cluster& cluster, CompileOptions options, const Plan& plan,
+                      const Console& console) {
+  constexpr int64_t kParts = 1000;
+  Progress progress(console, "explaining", kParts, "parts");
+  options.progress = [&](std::string_view change, double share) {
+    progress.update(static_cast<int64_t>(share * kParts), change);
+  };
+  return explain(model, cluster, options, plan);
+}
+
 /// "10s", "250ms", "2m" or a plain number of seconds. @throws Error(M003).
 double budget_seconds(const std::string& text) {
   constexpr std::pair<std::string_view, double> kUnits[] = {{"ms", 1e-3}, {"s", 1}, {"m", 60}};
@@ -189,7 +199,7 @@ int partition(const Flags& flags, Console& console) {
     console.json_text(plan->report_json());
     return 0;
   }
-  const Explanation explanation = explain(model, cluster, options, *plan);
+  const Explanation explanation = explained(model, cluster, options, *plan, console);
   console.say(explanation.text);
   Json answer = Json::parse(plan->report_json());
   answer["explanation"] = Json::parse(explanation.json);

@@ -114,6 +114,10 @@ std::optional<Plan> find_plan(const Flags& flags, const GivenInputs& given, std:
   if (!flags.plan.empty()) {
     if (flags.devices.is_given())
       throw Error(ErrorId::M001, "mpc run", "--plan says which devices are used", "leave out --devices");
+    if (!flags.devices.profile.empty()) {
+      throw Error(ErrorId::M001, "mpc run", "--plan has its predicted times already",
+                  "give --profile to mpc partition");
+    }
     Plan plan = Plan::load(flags.plan);
     model = flags.reading.load(flags.model.value_or(plan.model_path()));
     return plan;

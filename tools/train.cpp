@@ -210,6 +210,10 @@ std::optional<Plan> find_plan(const Flags& flags, const Model& model, const Data
   if (!flags.plan.empty()) {
     if (flags.devices.is_given())
       throw Error(ErrorId::M001, "mpc train", "--plan says which devices are used", "leave out --devices");
+    if (!flags.devices.profile.empty()) {
+      throw Error(ErrorId::M001, "mpc train", "--plan has its predicted times already",
+                  "give --profile to mpc partition");
+    }
     Plan plan = Plan::load(flags.plan);
     if (!plan.is_training())
       throw Error(ErrorId::M004, flags.plan, "is a plan for inference", "partition with --train");

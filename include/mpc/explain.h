@@ -40,7 +40,8 @@ struct Explanation {
   std::string json;
 };
 
-/// Makes the alternatives and compares them. Takes as long as compiling a few dozen times, less the import.
+/// Makes the alternatives and compares them. Takes as long as compiling a few dozen times, less the import;
+/// options.progress is told before each.
 /// @pre plan is what compile() gave for the same model, cluster and options. @throws as compile().
 Explanation explain(const Model& model, const Cluster& cluster, const CompileOptions& options, const Plan& plan);
 

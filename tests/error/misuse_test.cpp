@@ -189,6 +189,7 @@ TEST_CASE("misuse: what this version does not do is refused by name with code 4"
   place.refuses({"profile", "-o", "p.json", "--only-models"}, 2);
   place.refuses({"partition", place.model(), "--devices", "cpu:2", "--profile", place.folder() / "absent.json"}, 6);
   place.refuses({"partition", place.model(), "--devices", "cpu:2", "--report", place.model()}, 6);
+  place.refuses({"run", "--plan", "p.json", "--profile", "q.json", "--input", "random"}, 2);
 }
 
 TEST_CASE("misuse: flags of models and of cost graphs do not mix") {
