@@ -30,6 +30,7 @@ endfunction()
 # mpc_relocatable(NAME): the program finds shared libraries in ../lib beside it (scripts/bundle puts them there), and so
 # do those libraries: that is why it is an old tag, which holds for what libraries load in their turn.
 function(mpc_relocatable name)
-  set_target_properties(${name} PROPERTIES BUILD_RPATH "$ORIGIN/../lib" INSTALL_RPATH "$ORIGIN/../lib")
+  # Not BUILD_RPATH: CMake pads that with an empty entry, which means the current folder.
+  set_target_properties(${name} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib" BUILD_WITH_INSTALL_RPATH TRUE)
   target_link_options(${name} PRIVATE -Wl,--disable-new-dtags)
 endfunction()
