@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <regex>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -128,6 +129,7 @@ class Differentiator {
       info.anchor = anchor_of(id);
       info.origin = info.anchor.is_valid() ? graph_.node(info.anchor).origin : graph_.value(id).name;
       const NodeId sum = append(graph_, OpKind::Add, {parts[0].gradient, parts[1].gradient}, {}, std::move(info));
+      if (graph_.value(id).kind == ValueKind::parameter || is_per_step(id)) weight_sums_.insert(sum);
       const ValueId result = graph_.node(sum).outputs[0];
       if (parts[0].is_summed) graph_.node(sum).rate = graph_.value(result).rate = Rate::per_step;
       parts.erase(parts.begin());
@@ -220,22 +222,27 @@ class Differentiator {
     }
   }
 
-  // weight_grad: everything that leads only to accumulators. The rest of the backward nodes are input_grad.
+  // weight_grad: what sums a parameter's gradient, and what the node that reads the parameter makes for such sums alone.
+  // The rest of the backward nodes are input_grad: the gradient of another node waits for them.
   void set_phases() {
     const auto users = users_of(graph_);
     for (int i = graph_.node_count() - 1; i >= forward_count_; --i) {
       Node& node = graph_.node(NodeId(i));
-      if (node.op == OpKind::GradAccumulate) continue;
+      const auto serves_weight = [&](NodeId id) {
+        const Node& user = graph_.node(id);
+        return sums_weight_grads(id) || (user.phase == Phase::weight_grad && user.anchor == node.anchor);
+      };
       bool only_weight_grad = true;
       for (const ValueId output : node.outputs) {
-        if (!output.is_valid()) continue;
-        if (users[output.index()].empty()) continue;
-        for (const NodeId user : users[output.index()]) {
-          only_weight_grad = only_weight_grad && graph_.node(user).phase == Phase::weight_grad;
-        }
+        only_weight_grad = only_weight_grad && (!output.is_valid() || std::ranges::all_of(users[output.index()], serves_weight));
       }
-      node.phase = only_weight_grad ? Phase::weight_grad : Phase::input_grad;
+      node.phase = sums_weight_grads(NodeId(i)) || only_weight_grad ? Phase::weight_grad : Phase::input_grad;
     }
+  }
+
+  bool sums_weight_grads(NodeId id) const {
+    const Node& node = graph_.node(id);
+    return node.op == OpKind::GradAccumulate || node.rate == Rate::per_step || weight_sums_.contains(id);
   }
 
   Graph graph_;
@@ -243,6 +250,7 @@ class Differentiator {
   int forward_count_;
   std::vector<bool> needs_;
   IdMap<ValueId, NodeId> first_reader_;
+  std::set<NodeId> weight_sums_;  // of contributions to the gradient of a parameter, before its accumulator
   std::vector<std::vector<Contribution>> contributions_;
 };
 

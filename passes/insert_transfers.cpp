@@ -81,11 +81,11 @@ class TransferInserter {
     const Value& value = graph_.value(id);
     const bool is_made = value.kind == ValueKind::node;
     const int level = is_made ? levels_[value.producer.index()] : kBeforeAll;
-    const int group = is_made ? phase_group(graph_.node(value.producer).phase) : 0;
+    const Phase phase = is_made ? graph_.node(value.producer).phase : Phase::forward;
     const bool per_step = value.rate == Rate::per_step;
     // A large value is a group of its own: it must not wait for others, nor they for it.
     const int alone = sizes_.value(id).bytes() < kSmallBytes ? -1 : static_cast<int>(id.index());
-    groups_[level][{owner_[id], to, group, per_step, alone}].push_back(id);
+    groups_[level][{owner_[id], to, phase, per_step, alone}].push_back(id);
   }
 
   void insert_after(int level) {
@@ -136,7 +136,7 @@ class TransferInserter {
   std::vector<int> levels_;
   IdMap<ValueId, DeviceId> owner_;
   std::map<std::pair<ValueId, DeviceId>, ValueId> needed_;
-  using GroupKey = std::tuple<DeviceId, DeviceId, int, bool, int>;  // from, to, phase group, per step, the value when alone
+  using GroupKey = std::tuple<DeviceId, DeviceId, Phase, bool, int>;  // from, to, phase, per step, the value when alone
   std::map<int, std::map<GroupKey, std::vector<ValueId>>> groups_;
 };
 

@@ -3,26 +3,42 @@
 #include <algorithm>
 #include <limits>
 
-#include "passes/recompute.h"
-
 namespace mpc {
 namespace {
 
-// What is computed again needs no gradient, but is of no use before the gradients that read it: it has their level.
-void delay_recomputed(const Graph& graph, std::vector<int>& levels) {
-  std::vector<int> first_use(static_cast<size_t>(graph.value_count()), std::numeric_limits<int>::max());
+// What the backward pass makes of forward values alone (a transposed operand, an activation that is computed again)
+// could run right after the forward pass, and would be kept from then on. It has the level of the first node that reads
+// it.
+void delay_what_needs_no_gradient(const Graph& graph, std::vector<int>& levels) {
+  if (!graph.loss.is_valid()) return;
+  const NodeId loss = graph.value(graph.loss).producer;  // gradients begin at its anchored nodes
+  std::vector<bool> needs_gradient(static_cast<size_t>(graph.value_count()), false);
+  std::vector<bool> may_wait(static_cast<size_t>(graph.node_count()), false);
+  for (int i = 0; i < graph.node_count(); ++i) {
+    const Node& node = graph.node(NodeId(i));
+    if (phase_group(node.phase) == 0) continue;
+    bool needs = node.anchor == loss;
+    for (const ValueId input : node.inputs) needs = needs || (input.is_valid() && needs_gradient[input.index()]);
+    may_wait[static_cast<size_t>(i)] = !needs && node.op != OpKind::Transfer && node.rate == Rate::per_microbatch;
+    for (const ValueId output : node.outputs) {
+      if (output.is_valid()) needs_gradient[output.index()] = !may_wait[static_cast<size_t>(i)];
+    }
+  }
+  constexpr int kNever = std::numeric_limits<int>::max();
+  std::vector<int> first_use(static_cast<size_t>(graph.value_count()), kNever);
   for (int i = graph.node_count() - 1; i >= 0; --i) {
     const Node& node = graph.node(NodeId(i));
     int& level = levels[static_cast<size_t>(i)];
-    if (is_recomputed(node)) {
-      int first = std::numeric_limits<int>::max();
-      for (const ValueId output : node.outputs) {
-        if (output.is_valid()) first = std::min(first, first_use[output.index()]);
-      }
-      if (first != std::numeric_limits<int>::max()) level = std::max(level, first);
+    int first = kNever;
+    for (const ValueId output : node.outputs) {
+      if (output.is_valid()) first = std::min(first, first_use[output.index()]);
     }
+    if (may_wait[static_cast<size_t>(i)] && first != kNever) level = std::max(level, first);
     for (const ValueId input : node.inputs) {
-      if (input.is_valid()) first_use[input.index()] = std::min(first_use[input.index()], level);
+      if (!input.is_valid() || graph.value(input).kind != ValueKind::node) continue;
+      const Node& producer = graph.node(graph.value(input).producer);
+      const bool changes = producer.device != node.device || phase_group(producer.phase) != phase_group(node.phase);
+      first_use[input.index()] = std::min(first_use[input.index()], level - (changes ? 1 : 0));
     }
   }
 }
@@ -70,7 +86,7 @@ std::vector<int> levels_of(const Graph& graph) {
       if (output.is_valid()) made[output.index()] = {level, node.device, group};
     }
   }
-  delay_recomputed(graph, levels);
+  delay_what_needs_no_gradient(graph, levels);
   return levels;
 }
 

@@ -6,8 +6,9 @@
 
 namespace mpc {
 
-/// The level of every node: the largest number of changes of device or of phase group (forward; backward; update) on any path that ends
-/// there. Transfers are transparent: they have the level of their source. Per-step sources (parameters) have level 0.
+/// The level of every node: the largest number of changes of device or of phase group (forward; backward; update) on
+/// any path that ends there. Transfers are transparent: they have the level of their source. Per-step sources
+/// (parameters) have level 0. Backward nodes that need no gradient have the level of their first reader.
 /// @pre every node is placed. O(N + E).
 std::vector<int> levels_of(const Graph& graph);
 

@@ -83,7 +83,27 @@ class SegmentBuilder {
         add_edge(edges, graph_.value(input).producer, input, to);
       }
     }
+    add_edges_to_updates(edges);
     for (auto& [key, seconds] : edges) result_.edges.push_back({key.first, key.second, std::move(seconds)});
+  }
+
+  // What is updated in place has been read by all who want the content before: also by gradients that no sum waits for.
+  void add_edges_to_updates(std::map<std::pair<int, int>, std::vector<double>>& edges) {
+    const auto users = users_of(graph_);
+    for (int i = 0; i < graph_.node_count(); ++i) {
+      const Node& node = graph_.node(NodeId(i));
+      if (node.phase != Phase::update) continue;
+      const int to = result_.segment_of_node[static_cast<size_t>(i)];
+      for (size_t k = 0; k < node.outputs.size(); ++k) {
+        const auto input = aliased_input(node.op, static_cast<int>(k));
+        if (!input || !node.inputs[static_cast<size_t>(*input)].is_valid()) continue;
+        for (const NodeId user : users[node.inputs[static_cast<size_t>(*input)].index()]) {
+          const int from = result_.segment_of_node[user.index()];
+          if (from < 0 || from == to) continue;
+          edges.try_emplace({from, to}, std::vector<double>(graphs_.size(), 0));
+        }
+      }
+    }
   }
 
   void add_edge(std::map<std::pair<int, int>, std::vector<double>>& edges, NodeId producer, ValueId value, int to) {
