@@ -67,12 +67,6 @@ struct BatchTraining {
     const Moments m = channel_moments<T>(block, x, planes, c, count);
     const double inverse = 1.0 / std::sqrt(m.variance + epsilon);
     const T mean = static_cast<T>(m.mean);
-    const T factor = static_cast<T>(inverse * static_cast<double>(scale[c]));
-    const T offset = bias[c];
-    block.for_each(y.data == nullptr ? 0 : count, [&](int64_t i) {
-      const int64_t at = planes.at(c, i);
-      y.set(at, (x[at] - mean) * factor + offset);
-    });
     block.for_each(1, [&](int64_t) {
       // The new statistics may be the bytes of the old ones: element c is read before it is written.
       const double running_mean = static_cast<double>(old_mean[c]) * momentum + m.mean * (1 - momentum);
@@ -81,6 +75,12 @@ struct BatchTraining {
       if (new_variance.data != nullptr) new_variance.set(c, static_cast<T>(running_variance));
       if (saved_mean.data != nullptr) saved_mean.set(c, mean);
       if (saved_inverse.data != nullptr) saved_inverse.set(c, static_cast<T>(inverse));
+    });
+    const T factor = static_cast<T>(inverse * static_cast<double>(scale[c]));
+    const T offset = bias[c];
+    block.for_each(y.data == nullptr ? 0 : count, [&](int64_t i) {
+      const int64_t at = planes.at(c, i);
+      y.set(at, (x[at] - mean) * factor + offset);
     });
   }
 };
