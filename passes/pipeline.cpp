@@ -251,17 +251,19 @@ Graph import_at(const onnx_io::Model& model, const PlanOptions& options, const E
 // --- Back half: from graphs to a plan. ---
 
 struct Attempt {
-  Plan plan;  // synchronized once it is chosen
+  Plan plan;
   Placement placement;
   Schedule schedule;
   std::vector<ValueId> dropped;  // of the main graph: computed again in the backward pass
   std::vector<std::string> notes;
   int64_t excess_bytes = 0;  // above the devices' capacities; 0: it fits
+  bool is_of_parts = false;  // placed on parts of devices
+  double step_seconds = 0;   // of the plan when it is synchronized: what the schedule expects, and waits for memory
   /// A search that had other ways to lay out a pipeline leaves the plain one only for this: chunks send more often.
   bool is_clearly_better(const Attempt& other) const {
     constexpr double kClearly = 0.98;
     if (excess_bytes != other.excess_bytes) return excess_bytes < other.excess_bytes;
-    return schedule.step_seconds < kClearly * other.schedule.step_seconds;
+    return step_seconds < kClearly * other.step_seconds;
   }
 };
 
@@ -276,11 +278,14 @@ class BackHalf {
     bool is_first = true;
     for (const ChunkLayout layout : layouts()) {
       Attempt attempt = best_attempt(layout);
+      attempt.is_of_parts = layout != ChunkLayout::one;
+      observed_.stage("synchronize", 0.9);
+      synchronize(attempt.plan);
+      attempt.step_seconds = simulate(attempt.plan).step_seconds;
       if (is_first || attempt.is_clearly_better(best)) best = std::move(attempt);
       is_first = false;
     }
-    observed_.stage("synchronize", 0.9);
-    synchronize(best.plan);
+    if (best.is_of_parts) judge_placement(graphs_.main, cluster_, place_options(), best.placement);
     return best;
   }
 
@@ -299,7 +304,8 @@ class BackHalf {
   Attempt best_attempt(ChunkLayout layout) const {
     const ChunkedCluster parts = chunk_devices(cluster_, layout, options_.chunks);
     const int64_t share = parts.cluster.count() / cluster_.count();
-    PlaceOptions place{options_.objective, options_.pins, graphs_.microbatches, std::vector<int64_t>(parts.device_of.size(), 0), options_.refusal};
+    PlaceOptions place = place_options();
+    place.extra_bytes.assign(parts.device_of.size(), 0);
     std::optional<Attempt> best;
     for (int i = 0; i < kMostAttempts; ++i) {
       observed_.stage("place", 0.3 + 0.05 * i);
@@ -355,14 +361,30 @@ class BackHalf {
                                         seconds_text(way.seconds * graphs_.microbatches), savings));
   }
 
+  PlaceOptions place_options() const { return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal}; }
+
   Placement choose_devices(const ChunkedCluster& parts, const PlaceOptions& place) const {
     if (!options_.assignment.empty()) return place_as_assigned();
-    Placement placement = place_nodes(graphs_.main, parts.cluster, place);
+    Placement placement = split(parts, place);
     for (DeviceId& device : placement.device_of_node) device = parts.device_of[device.index()];
     std::vector<int64_t> bytes(cluster_.devices.size(), 0);
     for (size_t part = 0; part < parts.device_of.size(); ++part) bytes[parts.device_of[part].index()] += placement.estimated_bytes[part];
     placement.estimated_bytes = std::move(bytes);
     return placement;
+  }
+
+  // The layouts of as many parts of equal devices are one question: only what the parts are called differs.
+  Placement split(const ChunkedCluster& parts, const PlaceOptions& place) const {
+    const bool is_first = std::ranges::all_of(place.extra_bytes, [](int64_t bytes) { return bytes == 0; });
+    const auto is_alike = [&](const Device& device) {
+      const Device& first = cluster_.devices.front();
+      return device.kind == first.kind && device.memory_bytes == first.memory_bytes && device.threads == first.threads;
+    };
+    if (!is_first || parts.cluster.count() == cluster_.count() || !std::ranges::all_of(cluster_.devices, is_alike))
+      return place_nodes(graphs_.main, parts.cluster, place);
+    if (!split_of_parts_ || split_of_parts_->first != parts.cluster.count())
+      split_of_parts_.emplace(parts.cluster.count(), place_nodes(graphs_.main, parts.cluster, place));
+    return split_of_parts_->second;
   }
 
   // The given device of every forward node; the rest follows its anchor.
@@ -457,6 +479,7 @@ class BackHalf {
   const Cluster& cluster_;
   const PlanOptions& options_;
   const Observed& observed_;
+  mutable std::optional<std::pair<int, Placement>> split_of_parts_;  // by the number of parts
 };
 
 // --- The results. ---

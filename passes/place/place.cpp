@@ -275,6 +275,16 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
   return placement;
 }
 
+void judge_placement(const Graph& graph, const Cluster& cluster, const PlaceOptions& options, Placement& placement) {
+  const Problem problem = place::make_problem(graph, cluster, options.pins, options.microbatches);
+  if (problem.block_count == 0) return;
+  std::vector<int> device_of_block;
+  for (const NodeId node : problem.nodes) device_of_block.push_back(static_cast<int>(placement.device_of_node[node.index()].index()));
+  placement.objective_value = options.objective == Objective::throughput ? place::evaluate(problem, device_of_block).largest_load_s
+                                                                         : place::critical_path_s(problem, device_of_block);
+  placement.lower_bound = std::min(placement.objective_value, lower_bound(problem));
+}
+
 Graph apply_placement(const Graph& graph, const std::vector<DeviceId>& device_of_node) {
   Graph placed = graph;
   for (int i = 0; i < placed.node_count(); ++i) placed.node(NodeId(i)).device = device_of_node[static_cast<size_t>(i)];

@@ -45,6 +45,9 @@ std::string_view objective_name(Objective objective);
 /// @throws Error(M002, M003) for pins that match nothing, Error(M046) for nodes that no device has a kernel for.
 Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOptions& options);
 
+/// Fills in what a placement that place_nodes did not make for this cluster is worth on it: its objective and bound.
+void judge_placement(const Graph& graph, const Cluster& cluster, const PlaceOptions& options, Placement& placement);
+
 /// The graph with the devices of `placement` written into its nodes. @post stage placed.
 Graph apply_placement(const Graph& graph, const std::vector<DeviceId>& device_of_node);
 
