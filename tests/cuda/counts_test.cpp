@@ -65,7 +65,8 @@ TEST_CASE("counts: launches per layer of GPT-2") {
   const int64_t training = three.all - two.all;
   CHECK(forward == 27);
   CHECK(updates == 16);
-  CHECK(training - updates == 100);  // 73 backwards
+  CHECK(training - updates ==
+        104);  // 77 backwards: four are copies by Reshape of gradients that a weight gradient reads later
 }
 
 TEST_CASE("counts: no transpose is left in a ResNet-50, forward or backward") {
