@@ -306,6 +306,8 @@ class BackHalf {
     const int64_t share = parts.cluster.count() / cluster_.count();
     PlaceOptions place = place_options();
     place.extra_bytes.assign(parts.device_of.size(), 0);
+    // Parts that no one asked for are one of several tries.
+    place.is_quick = layout != ChunkLayout::one && options_.schedule == ScheduleKind::automatic;
     std::optional<Attempt> best;
     for (int i = 0; i < kMostAttempts; ++i) {
       observed_.stage("place", 0.3 + 0.05 * i);
@@ -361,7 +363,7 @@ class BackHalf {
                                         seconds_text(way.seconds * graphs_.microbatches), savings));
   }
 
-  PlaceOptions place_options() const { return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal}; }
+  PlaceOptions place_options() const { return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false}; }
 
   Placement choose_devices(const ChunkedCluster& parts, const PlaceOptions& place) const {
     if (!options_.assignment.empty()) return place_as_assigned();

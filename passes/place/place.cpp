@@ -122,8 +122,9 @@ Candidate repaired(const Problem& problem, Objective objective) {
 
 // With one micro-batch the devices take turns, and a step takes what the way through all of them takes: balance matters
 // less, what is sent matters more.
-Candidate search_throughput(const Problem& problem, int microbatches) {
-  Candidate found = stages(problem, {.transfer_slack = microbatches == 1 ? kSlackOfOneMicrobatch : 0}, Objective::throughput);
+Candidate search_throughput(const Problem& problem, const PlaceOptions& options) {
+  const double slack = options.microbatches == 1 ? kSlackOfOneMicrobatch : 0;
+  Candidate found = stages(problem, {.transfer_slack = slack, .is_quick = options.is_quick}, Objective::throughput);
   if (!found.device_of_block.empty() && found.score.overflow_bytes == 0) return found;
   return better_of(std::move(found), repaired(problem, Objective::throughput));
 }
@@ -153,7 +154,7 @@ Candidate search_fewest_devices(Problem problem) {
 
 Candidate search(const Problem& problem, const PlaceOptions& options) {
   const Objective objective = options.objective;
-  if (objective == Objective::throughput) return search_throughput(problem, options.microbatches);
+  if (objective == Objective::throughput) return search_throughput(problem, options);
   return objective == Objective::latency ? search_latency(problem) : search_fewest_devices(problem);
 }
 

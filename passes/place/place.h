@@ -24,6 +24,8 @@ struct PlaceOptions {
   std::vector<int64_t> extra_bytes;
   /// What backends cannot run; blocks with such nodes go where they can (see pin_kernel_gaps).
   KernelRefusal refusal;
+  /// A first good placement only.
+  bool is_quick = false;
 };
 
 /// The device of every node, and what the decision was worth.

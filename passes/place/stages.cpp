@@ -16,7 +16,7 @@ namespace {
 constexpr uint64_t kSeed = 20;
 constexpr int64_t kWork = 2'000'000'000;     // far more than the orders below need: a guard, not a budget
 constexpr int64_t kExactWork = 20'000'000;   // 20 ms for a proof
-constexpr int64_t kSearchWork = 50'000'000;  // 50 ms for better orders, where there is no proof
+constexpr int64_t kSearchWork = 25'000'000;  // 25 ms for better orders, where there is no proof
 constexpr int kMostIdeals = 20'000;
 constexpr int64_t kMostStates = 5'000;   // sets of devices; beyond, stages take the devices in the cluster's order
 constexpr int64_t kOrderBlocks = 6'000;  // (order, block) to begin with
@@ -253,9 +253,11 @@ std::optional<Stages> split_in_stages(const Problem& problem, const StageOptions
     }
     return std::nullopt;
   }
-  search.most_ideals = kMostIdeals;
-  search.exact_work = kExactWork;
-  search.search_work = kSearchWork;
+  if (!options.is_quick) {
+    search.most_ideals = kMostIdeals;
+    search.exact_work = kExactWork;
+    search.search_work = kSearchWork;
+  }
   const int most = std::min(problem.device_count, instance.blocks);
   for (const int least : {most, 0}) {  // pins or capacities may leave some device nothing
     search.least_devices = least;

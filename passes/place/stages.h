@@ -17,6 +17,8 @@ struct StageOptions {
   /// least traffic.
   bool uses_all_devices = true;
   bool obeys_capacities = true;
+  /// A first good split only: no proof and no search for better orders.
+  bool is_quick = false;
 };
 
 struct Stages {

@@ -8,8 +8,8 @@
 namespace mpc::place {
 namespace {
 
-constexpr int64_t kIdealUnits = 150;       // one ideal is made and looked up
-constexpr int64_t kPairUnits = 40;         // one pair of ideals is visited
+constexpr int64_t kIdealUnits = 150;  // one ideal is made and looked up; and a unit for every block that may be next
+constexpr int64_t kPairUnits = 40;    // one pair of ideals is visited
 constexpr size_t kMostCells = 40'000'000;  // (ideal, state): half a gigabyte with the steps
 
 /// Every ideal, smallest first, and which block leads from one to the next smaller ones.
@@ -28,7 +28,7 @@ class IdealTable {
     std::vector<uint64_t> next(words_);
     std::vector<std::vector<std::pair<int, int>>> unused;
     for (size_t ideal = 0; ideal < size(); ++ideal) {
-      if (size() > most_ || !work_.spend(kIdealUnits)) return false;
+      if (size() > most_ || !work_.spend(kIdealUnits + instance_.blocks)) return false;
       for (int block = 0; block < instance_.blocks; ++block) {
         if (has(ideal, block) || !is_ready(ideal, block)) continue;
         std::copy_n(bits_.begin() + static_cast<std::ptrdiff_t>(ideal * words_), words_, next.begin());
