@@ -22,7 +22,7 @@ namespace mpc::executor {
 /// How instructions are carried out.
 enum class Interpreter : uint8_t {
   reference,  // one thread, the total order, reference kernels
-  threads,    // a thread per device and per link, the fastest kernels the devices' backends have
+  threads,    // a thread per lane (host/lanes.h), the fastest kernels the devices' backends have
 };
 
 /// Which kernels Interpreter::threads uses.
