@@ -23,26 +23,16 @@ bool keeps_bytes(const Plan& plan, const PlanSlice& slice) {
 /// When each slice holds something: from the start of what writes it to the end of what touches it last.
 std::vector<Life> lives_of(const Plan& plan, const Timeline& timeline) {
   std::vector<Life> lives(plan.slices.size());
-  std::vector<double> queue_s(plan.queues.size(), 0);
-  size_t next = 0;
-  for (size_t i = 0; i < plan.instructions.size(); ++i) {
-    const Instruction& instruction = plan.instructions[i];
-    double& now_s = queue_s[instruction.queue];
-    double start_s = now_s;
-    if (next < timeline.entries.size() && timeline.entries[next].instruction == i) {
-      start_s = timeline.entries[next].start_s;
-      now_s = timeline.entries[next].end_s;
-      ++next;
-    }
+  for_each_timed(plan, timeline, [&](const Instruction& instruction, double start_s, double end_s) {
     const auto touch = [&](PlanIndex slice) {
       if (slice == kNone) return;
       lives[slice].from_s = std::min(lives[slice].from_s, start_s);
-      lives[slice].to_s = std::max(lives[slice].to_s, now_s);
+      lives[slice].to_s = std::max(lives[slice].to_s, end_s);
     };
     for (const PlanIndex slice : instruction.reads) touch(slice);
     for (const PlanIndex slice : instruction.writes) touch(slice);
     touch(instruction.workspace);
-  }
+  });
   for (size_t s = 0; s < lives.size(); ++s) {
     if (keeps_bytes(plan, plan.slices[s])) lives[s] = {-kNever, kNever};
   }

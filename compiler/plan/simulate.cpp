@@ -146,9 +146,8 @@ Timeline simulate(const Plan& plan) {
   return timeline;
 }
 
-std::vector<std::vector<MemoryPoint>> memory_over_time(const Plan& plan, const Timeline& timeline) {
-  Lives lives(plan);
-  // Instructions without an entry (feeds and fetches take no time) stand at the end of what their queue did before.
+void for_each_timed(const Plan& plan, const Timeline& timeline,
+                    const std::function<void(const Instruction&, double start_s, double end_s)>& visit) {
   std::vector<double> queue_s(plan.queues.size(), 0);
   size_t next = 0;
   for (size_t i = 0; i < plan.instructions.size(); ++i) {
@@ -160,8 +159,15 @@ std::vector<std::vector<MemoryPoint>> memory_over_time(const Plan& plan, const T
       now_s = timeline.entries[next].end_s;
       ++next;
     }
-    lives.add(instruction, start_s, now_s);
+    visit(instruction, start_s, now_s);
   }
+}
+
+std::vector<std::vector<MemoryPoint>> memory_over_time(const Plan& plan, const Timeline& timeline) {
+  Lives lives(plan);
+  for_each_timed(plan, timeline, [&](const Instruction& instruction, double start_s, double end_s) {
+    lives.add(instruction, start_s, end_s);
+  });
   const std::vector<Ranges> persistent = persistent_ranges(plan);
   std::vector<std::vector<Change>> changes(plan.devices.size());
   for (size_t i = 0; i < plan.slices.size(); ++i) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,11 @@ Timeline simulate(const Plan& plan);
 /// micro-batch and bytes, and a counter of live bytes per device. `title` names the process, so that predicted and
 /// measured timelines can stand side by side. @pre the plan passed check_plan; entries in the plan's total order.
 std::string trace_json(const Plan& plan, const Timeline& timeline, const char* title);
+
+/// Calls `visit` for every instruction in the plan's total order. Those without an entry (feeds and fetches take no
+/// time) stand at the end of what their queue did before. @pre entries in the plan's total order.
+void for_each_timed(const Plan& plan, const Timeline& timeline,
+                    const std::function<void(const Instruction&, double start_s, double end_s)>& visit);
 
 /// Bytes live in a device's arena from this moment on.
 struct MemoryPoint {
