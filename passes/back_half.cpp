@@ -1,0 +1,250 @@
+#include "passes/back_half.h"
+
+#include <algorithm>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "compiler/base/text.h"
+#include "compiler/ir/rewriter.h"
+#include "compiler/plan/simulate.h"
+#include "passes/canonicalize.h"
+#include "passes/chunks.h"
+#include "passes/insert_transfers.h"
+#include "passes/lower.h"
+#include "passes/plan_memory.h"
+#include "passes/recompute.h"
+#include "passes/synchronize.h"
+
+// From graphs to a plan: place, insert transfers, schedule, lower, plan memory, synchronize; again where it does not fit.
+
+namespace mpc {
+namespace {
+
+// Attempts to raise the planner's memory estimate to what planning memory exactly found.
+constexpr int kMostAttempts = 8;
+
+class BackHalf {
+ public:
+  BackHalf(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed)
+      : graphs_(graphs), cluster_(cluster), options_(options), observed_(observed) {}
+
+  /// The plan of the best placement found.
+  Attempt run() const {
+    Attempt best;
+    bool is_first = true;
+    for (const ChunkLayout layout : layouts()) {
+      Attempt attempt = attempt_with(layout);
+      attempt.is_of_parts = layout != ChunkLayout::one;
+      observed_.stage("synchronize", 0.9);
+      synchronize(attempt.plan);
+      attempt.step_seconds = simulate(attempt.plan).step_seconds;
+      if (is_first || attempt.is_clearly_better(best)) best = std::move(attempt);
+      is_first = false;
+    }
+    if (best.is_of_parts) judge_placement(graphs_.main, cluster_, place_options(), best.placement);
+    return best;
+  }
+
+ private:
+  // The ways to lay out a pipeline that the schedule wants. Given devices and pins leave one.
+  std::vector<ChunkLayout> layouts() const {
+    const bool is_given = !options_.assignment.empty() || !options_.pins.empty() || options_.objective != Objective::throughput;
+    if (is_given || cluster_.count() < 2) return {ChunkLayout::one};
+    if (options_.schedule == ScheduleKind::interleaved) return {ChunkLayout::looped};
+    if (options_.schedule == ScheduleKind::zb_v) return {ChunkLayout::vee};
+    const bool may_choose = options_.schedule == ScheduleKind::automatic && options_.train && graphs_.microbatches > 1;
+    if (may_choose) return {ChunkLayout::one, ChunkLayout::looped, ChunkLayout::vee};
+    return {ChunkLayout::one};
+  }
+
+  Attempt attempt_with(ChunkLayout layout) const {
+    const ChunkedCluster parts = chunk_devices(cluster_, layout, options_.chunks);
+    const int64_t share = parts.cluster.count() / cluster_.count();
+    PlaceOptions place = place_options();
+    place.extra_bytes.assign(parts.device_of.size(), 0);
+    // Parts that no one asked for are one of several tries.
+    place.is_quick = layout != ChunkLayout::one && options_.schedule == ScheduleKind::automatic;
+    std::optional<Attempt> best;
+    for (int i = 0; i < kMostAttempts; ++i) {
+      observed_.stage("place", 0.3 + 0.05 * i);
+      Attempt attempt;
+      attempt.placement = choose_devices(parts, place);
+      lower_attempt(attempt);
+      const std::vector<int64_t> extra = place.extra_bytes;
+      for (size_t part = 0; part < parts.device_of.size(); ++part) {
+        // What the estimate missed counts against the capacity in the next attempt.
+        const size_t d = parts.device_of[part].index();
+        const int64_t missed = attempt.plan.devices[d].arena_bytes - attempt.placement.estimated_bytes[d];
+        place.extra_bytes[part] = std::max(place.extra_bytes[part], missed / share);
+      }
+      const bool is_done = attempt.excess_bytes == 0 || place.extra_bytes == extra || !options_.assignment.empty();
+      if (!best || attempt.excess_bytes < best->excess_bytes) best = std::move(attempt);
+      if (is_done) break;
+    }
+    if (best->excess_bytes > 0 && options_.train && options_.may_recompute) recompute_to_fit(*best);
+    return std::move(*best);
+  }
+
+  // Drops activations where they do not fit: the cheapest way that fits, or else the one that leaves least outside.
+  void recompute_to_fit(Attempt& best) const {
+    const Graph placed = apply_placement(graphs_.main, best.placement.device_of_node);
+    std::vector<int64_t> excess;
+    std::vector<bool> is_tight;
+    for (const PlanDevice& device : best.plan.devices) {
+      excess.push_back(device.arena_bytes - device.capacity_bytes);
+      is_tight.push_back(excess.back() > 0);
+    }
+    for (const Recomputation& way : recomputations(placed, cluster_, is_tight)) {
+      bool may_fit = true;
+      for (size_t d = 0; d < excess.size(); ++d) may_fit = may_fit && (!is_tight[d] || way.saved_bytes[d] * graphs_.microbatches >= excess[d]);
+      if (!may_fit) continue;
+      Attempt attempt;
+      attempt.placement = best.placement;
+      attempt.dropped = way.dropped;
+      lower_attempt(attempt);
+      if (attempt.excess_bytes >= best.excess_bytes) continue;
+      add_recompute_note(placed, way, attempt);
+      best = std::move(attempt);
+      if (best.excess_bytes == 0) return;
+    }
+  }
+
+  void add_recompute_note(const Graph& placed, const Recomputation& way, Attempt& attempt) const {
+    std::string savings;
+    for (size_t d = 0; d < way.saved_bytes.size(); ++d) {
+      if (way.saved_bytes[d] > 0) savings += fmt::format("{}{} {}", savings.empty() ? "" : ", ", cluster_.devices[d].name, bytes_text(way.saved_bytes[d]));
+    }
+    const auto count = std::ranges::count_if(recompute(placed, way.dropped).nodes(), is_recomputed);
+    attempt.notes.push_back(fmt::format("memory: {} forward nodes are computed again in the backward pass ({} per step on all devices); every micro-batch keeps less: {}", count,
+                                        seconds_text(way.seconds * graphs_.microbatches), savings));
+  }
+
+  PlaceOptions place_options() const { return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false}; }
+
+  Placement choose_devices(const ChunkedCluster& parts, const PlaceOptions& place) const {
+    if (!options_.assignment.empty()) return place_as_assigned();
+    Placement placement = split(parts, place);
+    for (DeviceId& device : placement.device_of_node) device = parts.device_of[device.index()];
+    std::vector<int64_t> bytes(cluster_.devices.size(), 0);
+    for (size_t part = 0; part < parts.device_of.size(); ++part) bytes[parts.device_of[part].index()] += placement.estimated_bytes[part];
+    placement.estimated_bytes = std::move(bytes);
+    return placement;
+  }
+
+  // The layouts of as many parts of equal devices are one question: only what the parts are called differs.
+  Placement split(const ChunkedCluster& parts, const PlaceOptions& place) const {
+    const bool is_first = std::ranges::all_of(place.extra_bytes, [](int64_t bytes) { return bytes == 0; });
+    const auto is_alike = [&](const Device& device) {
+      const Device& first = cluster_.devices.front();
+      return device.kind == first.kind && device.memory_bytes == first.memory_bytes && device.threads == first.threads;
+    };
+    if (!is_first || parts.cluster.count() == cluster_.count() || !std::ranges::all_of(cluster_.devices, is_alike))
+      return place_nodes(graphs_.main, parts.cluster, place);
+    if (!split_of_parts_ || split_of_parts_->first != parts.cluster.count())
+      split_of_parts_.emplace(parts.cluster.count(), place_nodes(graphs_.main, parts.cluster, place));
+    return split_of_parts_->second;
+  }
+
+  // The given device of every forward node; the rest follows its anchor.
+  Placement place_as_assigned() const {
+    Placement placement;
+    const Graph& graph = graphs_.main;
+    placement.device_of_node.assign(static_cast<size_t>(graph.node_count()), DeviceId(0));
+    for (int i = 0; i < graph.node_count(); ++i) {
+      const Node& node = graph.node(NodeId(i));
+      if (node.phase != Phase::forward) {
+        placement.device_of_node[static_cast<size_t>(i)] = placement.device_of_node[node.anchor.index()];
+        continue;
+      }
+      const auto given = options_.assignment.find(node.name);
+      if (given == options_.assignment.end() || given->second < 0 || given->second >= cluster_.count()) {
+        throw Error(ErrorId::M003, "assignment", fmt::format("node '{}' has no device or one that does not exist", node.name));
+      }
+      placement.device_of_node[static_cast<size_t>(i)] = DeviceId(given->second);
+    }
+    placement.estimated_bytes.assign(cluster_.devices.size(), 0);
+    return placement;
+  }
+
+  void lower_attempt(Attempt& attempt) const {
+    const Graph main = localize(graphs_.main, attempt);
+    std::optional<Graph> tail;
+    if (graphs_.tail) {
+      tail = localize(*graphs_.tail, attempt);
+      MPC_CHECK(have_same_structure(main, *tail), "the last micro-batch has another graph than the others");
+    }
+    std::vector<const Graph*> variants = {&main};
+    if (tail) variants.push_back(&*tail);
+    observed_.stage("schedule", 0.6);
+    lower_cuts(variants, make_cuts(variants, cluster_), attempt);
+  }
+
+  // Schedules and lowers. `auto` has to do with less memory, by as much as the plan that it made exceeds the capacities.
+  void lower_cuts(const std::vector<const Graph*>& variants, const Cuts& cuts, Attempt& attempt) const {
+    constexpr int kMostSchedules = 4;
+    std::vector<int64_t> most_kept;
+    add_chunk_note(cuts.whole, attempt);
+    for (int i = 0; i < kMostSchedules; ++i) {
+      CutSchedule chosen = make_schedule(cuts, graphs_.microbatches, variants.size() > 1, options_.schedule, most_kept);
+      observed_.stage("lower", 0.7);
+      Plan plan = lower(variants, cuts.of(chosen.cut), chosen.schedule, cluster_, graphs_.microbatches);
+      observed_.stage("plan memory", 0.8);
+      plan_memory(plan);
+      const int64_t excess = excess_bytes(plan);
+      most_kept = chosen.schedule.kept_bytes;
+      for (size_t d = 0; d < most_kept.size(); ++d) {
+        most_kept[d] = std::max<int64_t>(0, most_kept[d] + plan.devices[d].capacity_bytes - plan.devices[d].arena_bytes);
+      }
+      if (i == 0 || excess < attempt.excess_bytes) {
+        attempt.plan = std::move(plan);
+        attempt.schedule = std::move(chosen.schedule);
+        attempt.excess_bytes = excess;
+      }
+      if (attempt.excess_bytes == 0 || options_.schedule != ScheduleKind::automatic) break;
+    }
+  }
+
+  // A schedule for several runs of nodes per device does what 1F1B or ZB-H1 does where there is one.
+  void add_chunk_note(const Segments& segments, Attempt& attempt) const {
+    if (options_.schedule != ScheduleKind::interleaved && options_.schedule != ScheduleKind::zb_v) return;
+    std::vector<int> runs(cluster_.devices.size(), 0);
+    for (const Segment& segment : segments.segments) {
+      if (segment.phase == SegmentPhase::forward && !segment.per_step) ++runs[segment.device.index()];
+    }
+    if (std::ranges::max(runs) > 1) return;
+    attempt.notes.push_back(fmt::format("schedule {}: no device has more than one run of nodes, so there is nothing to interleave{}", schedule_name(options_.schedule),
+                                        options_.pins.empty() && options_.assignment.empty() ? "" : " (pins and annotations decide what runs where)"));
+  }
+
+  Graph localize(const Graph& graph, const Attempt& attempt) const {
+    const auto place_and_drop = [&](const Graph& unplaced) {
+      Graph placed = observed_.after("place", apply_placement(unplaced, attempt.placement.device_of_node));
+      return attempt.dropped.empty() ? placed : observed_.after("recompute", recompute(placed, attempt.dropped));
+    };
+    const Graph placed = place_and_drop(graph);
+    // The main graph says what is small, so that both sizes of micro-batch group their transfers alike.
+    if (&graph == &graphs_.main) return observed_.after("insert_transfers", insert_transfers(placed));
+    return observed_.after("insert_transfers", insert_transfers(placed, place_and_drop(graphs_.main)));
+  }
+
+  static int64_t excess_bytes(const Plan& plan) {
+    int64_t excess = 0;
+    for (const PlanDevice& device : plan.devices) excess += std::max<int64_t>(0, device.arena_bytes - device.capacity_bytes);
+    return excess;
+  }
+
+  const FrontGraphs& graphs_;
+  const Cluster& cluster_;
+  const PlanOptions& options_;
+  const Observed& observed_;
+  mutable std::optional<std::pair<int, Placement>> split_of_parts_;  // by the number of parts
+};
+
+}  // namespace
+
+Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed) {
+  return BackHalf(graphs, cluster, options, observed).run();
+}
+
+}  // namespace mpc

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "passes/observed.h"
+#include "passes/pipeline.h"
+
+namespace mpc {
+
+/// One way to carry out the graphs on the cluster.
+struct Attempt {
+  Plan plan;
+  Placement placement;
+  Schedule schedule;
+  std::vector<ValueId> dropped;  // of the main graph: computed again in the backward pass
+  std::vector<std::string> notes;
+  int64_t excess_bytes = 0;  // above the devices' capacities; 0: it fits
+  bool is_of_parts = false;  // placed on parts of devices
+  double step_seconds = 0;   // of the plan when it is synchronized: what the schedule expects, and waits for memory
+  /// A search that had other ways to lay out a pipeline leaves the plain one only for this: chunks send more often.
+  bool is_clearly_better(const Attempt& other) const {
+    constexpr double kClearly = 0.98;
+    if (excess_bytes != other.excess_bytes) return excess_bytes < other.excess_bytes;
+    return step_seconds < kClearly * other.step_seconds;
+  }
+};
+
+/// The plan of the best placement found, synchronized; with excess_bytes where none fits.
+/// @throws Error for options that the graphs or the cluster do not allow.
+Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed);
+
+}  // namespace mpc

@@ -1,0 +1,110 @@
+#include "passes/describe_plan.h"
+
+#include <algorithm>
+#include <map>
+
+#include <fmt/format.h>
+
+#include "compiler/base/text.h"
+#include "compiler/plan/simulate.h"
+
+namespace mpc {
+namespace {
+
+void describe_inputs(Plan& plan, const FrontGraphs& graphs) {
+  plan.batch = graphs.batch;
+  plan.microbatch_rows = graphs.microbatch_rows;
+  for (PlanInput& input : plan.inputs) {
+    const auto own = graphs.own_inputs.find(input.name);
+    if (own != graphs.own_inputs.end()) input.role = own->second;
+    const PlanValue& value = plan.values[input.value];
+    const auto rows_match = [&](size_t v, int64_t rows) { return value.shapes[v].rank() > 0 && value.shapes[v][0] == rows; };
+    input.is_batched = !value.per_step && graphs.batch > 0 && rows_match(0, graphs.microbatch_rows) &&
+                       (!plan.has_tail || rows_match(1, plan.rows_of(plan.microbatches - 1)));
+    if (input.role != PlanInput::Role::data) continue;
+    std::vector<int64_t> shape = value.shapes[0].to_vector();
+    if (input.is_batched) shape[0] = graphs.batch;
+    plan.model.input_shapes.emplace_back(input.name, std::move(shape));
+  }
+}
+
+void describe_outputs(Plan& plan, const FrontGraphs& graphs) {
+  for (PlanOutput& output : plan.outputs) {
+    if (output.combine != PlanOutput::Combine::concatenate || plan.microbatches == 1) continue;
+    const PlanValue& value = plan.values[output.value];
+    const bool has_rows = value.shapes[0].rank() > 0 && value.shapes[0][0] == graphs.microbatch_rows;
+    if (has_rows) continue;
+    throw Error(ErrorId::M045, fmt::format("output \"{}\"", output.name),
+                fmt::format("has shape {}: it has no batch dimension, so the results of {} micro-batches cannot be put together", to_string(value.shapes[0]), plan.microbatches),
+                "use one micro-batch");
+  }
+}
+
+void add_predictions(Plan& plan, const Attempt& attempt, const PlanOptions& options) {
+  const Placement& placement = attempt.placement;
+  plan.is_training = options.train;
+  plan.precision = std::string(precision_name(options.precision));
+  plan.objective = std::string(objective_name(options.objective));
+  plan.objective_value = placement.objective_value;
+  plan.objective_lower_bound = placement.lower_bound;
+  plan.one_device_seconds = placement.one_device_s * plan.microbatches;
+  plan.notes = attempt.placement.notes;
+  plan.notes.insert(plan.notes.end(), attempt.notes.begin(), attempt.notes.end());
+  const Timeline timeline = simulate(plan);
+  plan.step_seconds = timeline.step_seconds;
+  plan.bubble = timeline.bubble;
+  for (const TimelineEntry& entry : timeline.entries) plan.instructions[entry.instruction].start_s = entry.start_s;
+}
+
+/// Which device a stream of micro-batches waits for, and the node that it spends most time on.
+void add_bottleneck(Plan& plan) {
+  size_t slowest = 0;
+  size_t busy_devices = 0;
+  for (size_t d = 0; d < plan.devices.size(); ++d) {
+    busy_devices += plan.devices[d].seconds > 0 ? 1 : 0;
+    if (plan.devices[d].seconds > plan.devices[slowest].seconds) slowest = d;
+  }
+  if (busy_devices < 2) return;
+  std::map<std::string, double> seconds_of;  // forward and backward of one ONNX node, per micro-batch
+  for (const PlanNode& node : plan.nodes) {
+    if (node.device == DeviceId(slowest) && !node.per_step) seconds_of[node.origin] += node.seconds.front();
+  }
+  if (seconds_of.empty()) return;
+  const auto& [node, seconds] = *std::ranges::max_element(seconds_of, {}, [](const auto& entry) { return entry.second; });
+  const PlanDevice& device = plan.devices[slowest];
+  plan.notes.push_back(fmt::format("{} is the bottleneck: it works {} per step, {} of it on {}", device.name, seconds_text(device.seconds), seconds_text(seconds * plan.microbatches), node));
+}
+
+void add_warnings(Plan& plan) {
+  double largest = 0;
+  double total = 0;
+  for (const PlanDevice& device : plan.devices) {
+    largest = std::max(largest, device.flops);
+    total += device.flops;
+  }
+  for (const PlanDevice& device : plan.devices) {
+    const bool has_work = std::ranges::any_of(plan.nodes, [&](const PlanNode& node) { return plan.devices[node.device.index()].name == device.name; });
+    if (!has_work) plan.warnings.push_back(fmt::format("{} is idle: the plan uses fewer devices than it was given", device.name));
+  }
+  constexpr double kUnbalanced = 1.5;
+  if (total > 0 && plan.devices.size() > 1 && largest * static_cast<double>(plan.devices.size()) > kUnbalanced * total) {
+    std::string shares;
+    for (const PlanDevice& device : plan.devices) shares += fmt::format("{}{:.1f} %", shares.empty() ? "" : " / ", 100 * device.flops / total);
+    plan.warnings.push_back("the devices have unequal shares of the FLOPs: " + shares);
+  }
+  if (plan.devices.size() > 1 && plan.one_device_seconds > 0 && plan.step_seconds > plan.one_device_seconds) {
+    plan.warnings.push_back(fmt::format("one device alone would be faster ({} instead of {} predicted), if the model fits it", seconds_text(plan.one_device_seconds), seconds_text(plan.step_seconds)));
+  }
+}
+
+}  // namespace
+
+void describe_plan(Plan& plan, const Attempt& attempt, const FrontGraphs& graphs, const PlanOptions& options) {
+  describe_inputs(plan, graphs);
+  describe_outputs(plan, graphs);
+  add_predictions(plan, attempt, options);
+  add_bottleneck(plan);
+  add_warnings(plan);
+}
+
+}  // namespace mpc
