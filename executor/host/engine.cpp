@@ -21,6 +21,11 @@ namespace {
 constexpr std::chrono::microseconds kAwake(1000);
 constexpr int kPausesPerLook = 64;  // at the clock
 
+// Not only equal: a lane that wakes late, after the watchdog gave its step up, may find that the engine has gone on.
+bool is_reached(uint32_t seen, uint32_t wanted) {
+  return static_cast<int32_t>(seen - wanted) >= 0;
+}
+
 void pause_briefly() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
@@ -38,7 +43,8 @@ Engine::Engine(const Program& program, const HostInputs& inputs, HostOutputs& ou
       queues_(queues),
       options_(options),
       times_(options.record_timeline ? plan_.instructions.size() : 0),
-      events_(plan_.event_count) {
+      events_(plan_.event_count),
+      waiting_for_(plan_.event_count) {
   measured_.reserve(times_.size());
   is_all_on_streams_ = queues_ != nullptr && queues_->is_all_on_streams();
   if (!options_.is_threaded || is_all_on_streams_) return;
@@ -58,9 +64,7 @@ Engine::~Engine() {
 
 void Engine::stop() {
   is_stopping_.store(true);
-  const uint32_t past_all = epoch_.load() + 1;
-  advance(epoch_, past_all);
-  release_all(past_all);
+  for (auto& lane : lanes_) wake(*lane);
   for (auto& lane : lanes_) {
     if (lane->thread.joinable()) lane->thread.join();
   }
@@ -76,6 +80,8 @@ void Engine::make_lanes() {
     lanes_.push_back(std::make_unique<Lane>());
     Lane& lane = *lanes_.back();
     lane.name = lane_name(plan_, of_lane);
+    lane.order.emplace(plan_, of_lane);
+    lane.begins_steps = lane.order->is_done() || lane.order->next([](PlanIndex) { return false; }) != kNone;
     for (const PlanIndex q : of_lane.queues) {
       const PlanQueue& queue = plan_.queues[q];
       lane_of_queue[q] = &lane;
@@ -83,13 +89,11 @@ void Engine::make_lanes() {
       if (queues_ != nullptr && queues_->is_on_stream(q)) lane.stream_queues.push_back(q);
     }
   }
-  for (PlanIndex i = 0; i < plan_.instructions.size(); ++i) {
-    lane_of_queue[plan_.instructions[i].queue]->instructions.push_back(i);
-  }
-  for (auto& lane : lanes_) {
-    const Instruction* first = lane->instructions.empty() ? nullptr : &plan_.instructions[lane->instructions.front()];
-    const bool waits_first = first != nullptr && first->action == Action::wait;
-    lane->start = waits_first ? &events_[first->index] : &epoch_;
+  for (const Instruction& instruction : plan_.instructions) {
+    if (instruction.action != Action::wait) continue;
+    std::vector<Lane*>& lanes = waiting_for_[instruction.index];
+    Lane* lane = lane_of_queue[instruction.queue];
+    if (std::ranges::find(lanes, lane) == lanes.end()) lanes.push_back(lane);
   }
 }
 
@@ -191,6 +195,9 @@ void Engine::run_threaded() {
   lanes_running_ = lanes_.size();
   const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
   advance(epoch_, epoch);
+  for (auto& lane : lanes_) {
+    if (lane->begins_steps) wake(*lane);
+  }
   uint64_t executed_before = executed();
   const std::chrono::duration<double> patience(options_.watchdog_seconds);
   while (!all_done_.wait_for(lock, patience, [this] { return lanes_running_ == 0; })) {
@@ -211,65 +218,92 @@ void Engine::serve(Lane& lane) {
   const FloatEnvironment environment;
   stay_on_cores(lane.cores);
   const OpenMpThreads openmp_threads(lane.openmp_threads);
-  for (uint32_t epoch = 1;; ++epoch) {
-    wait(*lane.start, epoch, false);
-    if (is_stopping_.load()) return;
+  for (uint32_t epoch = 1; awaits_step(lane, epoch); ++epoch) {
     run_lane(lane, epoch);
     const std::lock_guard lock(mutex_);
     if (--lanes_running_ == 0) all_done_.notify_one();
   }
 }
 
+bool Engine::awaits_step(Lane& lane, uint32_t epoch) {
+  lane.order->restart();
+  for (;;) {
+    const uint32_t seen = lane.wake.load(std::memory_order_acquire);
+    if (is_stopping_.load()) return false;
+    const bool has_work = lane.order->is_done() || next_of(lane, epoch) != kNone;
+    if (is_reached(epoch_.load(std::memory_order_acquire), epoch) && has_work) return true;
+    lane.wake.wait(seen, std::memory_order_acquire);
+  }
+}
+
 void Engine::run_lane(Lane& lane, uint32_t epoch) {
-  const bool is_on_streams = !lane.stream_queues.empty();
+  if (lane.stream_queues.empty()) return execute_lane(lane, epoch);
   const auto on_streams = [&](auto&& f) {
     return attempt(kNone, epoch, [&] {
       for (const PlanIndex queue : lane.stream_queues) f(queue);
     });
   };
-  if (is_on_streams && !on_streams([this](PlanIndex queue) { queues_->begin_queue(queue); })) return;
-  for (const PlanIndex index : lane.instructions) {
-    const Instruction& instruction = plan_.instructions[index];
-    if (instruction.action == Action::wait) wait(events_[instruction.index], epoch, !lane.cores.empty());
+  if (!on_streams([this](PlanIndex queue) { queues_->begin_queue(queue); })) return;
+  execute_lane(lane, epoch);
+  if (!lane.order->is_done()) return;
+  on_streams([this](PlanIndex queue) {
+    queues_->end_queue(queue);
+    queues_->sync_queue(queue);
+  });
+}
+
+/// Until the lane's part of the step is done, or the step is given up.
+void Engine::execute_lane(Lane& lane, uint32_t epoch) {
+  while (!lane.order->is_done()) {
+    const uint32_t seen = lane.wake.load(std::memory_order_acquire);
     if (is_aborted_.load(std::memory_order_acquire)) return;
+    const PlanIndex index = next_of(lane, epoch);
+    if (index == kNone) {
+      rest(lane, seen);
+      continue;
+    }
     if (!execute_or_fail(index, epoch)) return;
+    lane.order->take(index);
     // After it was executed: a stream that waits for the event of another must find it recorded.
-    if (instruction.action == Action::record) advance(events_[instruction.index], epoch);
+    const Instruction& instruction = plan_.instructions[index];
+    if (instruction.action == Action::record) record(instruction.index, epoch);
     lane.executed.fetch_add(1, std::memory_order_relaxed);
   }
-  if (is_on_streams) {
-    on_streams([this](PlanIndex queue) {
-      queues_->end_queue(queue);
-      queues_->sync_queue(queue);
-    });
+}
+
+PlanIndex Engine::next_of(const Lane& lane, uint32_t epoch) const {
+  return lane.order->next(
+      [&](PlanIndex event) { return is_reached(events_[event].load(std::memory_order_acquire), epoch); });
+}
+
+void Engine::record(PlanIndex event, uint32_t epoch) {
+  advance(events_[event], epoch);
+  for (Lane* lane : waiting_for_[event]) wake(*lane);
+}
+
+void Engine::wake(Lane& lane) {
+  lane.wake.fetch_add(1, std::memory_order_release);
+  lane.wake.notify_one();
+}
+
+void Engine::rest(const Lane& lane, uint32_t seen) {
+  if (!lane.cores.empty()) {
+    const auto asleep_from = std::chrono::steady_clock::now() + kAwake;
+    do {
+      for (int i = 0; i < kPausesPerLook; ++i) {
+        if (lane.wake.load(std::memory_order_acquire) != seen) return;
+        pause_briefly();
+      }
+    } while (std::chrono::steady_clock::now() < asleep_from);
   }
+  lane.wake.wait(seen, std::memory_order_acquire);
 }
 
 void Engine::advance(std::atomic<uint32_t>& word, uint32_t epoch) {
   // Never back: a lane that was inside a kernel when its step was given up must not undo a later release.
   uint32_t seen = word.load(std::memory_order_relaxed);
-  while (static_cast<int32_t>(epoch - seen) > 0) {
+  while (!is_reached(seen, epoch)) {
     if (word.compare_exchange_weak(seen, epoch, std::memory_order_release, std::memory_order_relaxed)) break;
-  }
-  word.notify_all();
-}
-
-void Engine::wait(std::atomic<uint32_t>& word, uint32_t wanted, bool stays_awake) {
-  // Not only equal: a lane that wakes late, after the watchdog gave its step up, may find that the engine has gone on.
-  const auto is_reached = [wanted](uint32_t seen) { return static_cast<int32_t>(seen - wanted) >= 0; };
-  if (stays_awake) {
-    const auto asleep_from = std::chrono::steady_clock::now() + kAwake;
-    do {
-      for (int i = 0; i < kPausesPerLook; ++i) {
-        if (is_reached(word.load(std::memory_order_acquire))) return;
-        pause_briefly();
-      }
-    } while (std::chrono::steady_clock::now() < asleep_from);
-  }
-  for (;;) {
-    const uint32_t seen = word.load(std::memory_order_acquire);
-    if (is_reached(seen)) return;
-    word.wait(seen, std::memory_order_acquire);
   }
 }
 
@@ -309,6 +343,7 @@ void Engine::fail(PlanIndex instruction, const Error& error, uint32_t epoch) {
 
 void Engine::release_all(uint32_t epoch) {
   for (std::atomic<uint32_t>& event : events_) advance(event, epoch);
+  for (auto& lane : lanes_) wake(*lane);
 }
 
 bool Engine::is_left_out(PlanIndex index) const {
@@ -453,12 +488,10 @@ void Engine::check_output(PlanIndex index, size_t i, const TensorView& output) c
 Error Engine::no_progress() const {
   std::string state;
   for (const auto& lane : lanes_) {
-    const uint64_t count = lane->instructions.size();
-    const uint64_t position = lane->executed.load(std::memory_order_relaxed) - (epoch_.load() - 1) * count;
-    if (position >= count) continue;  // has done its part
-    const PlanIndex at = lane->instructions[position];
-    state += fmt::format("{}{} is at {} {}", state.empty() ? "" : ", ", lane->name,
-                         action_name(plan_.instructions[at].action), program_.describe(at));
+    for (const PlanIndex at : lane->order->heads()) {
+      state += fmt::format("{}{} is at {} {}", state.empty() ? "" : ", ", lane->name,
+                           action_name(plan_.instructions[at].action), program_.describe(at));
+    }
   }
   return Error(ErrorId::M081, fmt::format("step {}", request_.step + 1),
                fmt::format("nothing moved for {} s: {}", options_.watchdog_seconds, state),

@@ -14,13 +14,14 @@
 #include "compiler/base/error.h"
 #include "executor/device/device_queues.h"
 #include "executor/host/exchange.h"
+#include "executor/host/lane_order.h"
 #include "executor/host/program.h"
 #include "executor/session.h"
 
 // Carries out a program: in one thread, or in one thread per lane. A lane (lanes.h) is a compute queue, a link, or
-// several of them that could never work at the same time. A queue is a projection of the plan's total order, and so is
-// a lane; every wait comes after its record in that order; hence the lane whose next instruction is the earliest of all
-// can always go on, and no interleaving of lanes can deadlock.
+// several of them that could never work at the same time. A queue is a projection of the plan's total order, and a lane
+// goes on with whichever of its queues can (lane_order.h); every wait comes after its record in that order; hence the
+// queue whose next instruction is the earliest of all can always go on, and no interleaving of lanes can deadlock.
 //
 // Lanes of other devices than the host enqueue on streams (executor/device) and go on: what their instructions take
 // from other lanes, streams wait for. The host's lanes wait for streams where they need them. When no lane is the
@@ -28,8 +29,9 @@
 // replays it.
 //
 // Events are numbers that only rise: `record` writes the number of the step, `wait` waits for it, so that nothing is
-// reset between steps. A lane that begins with a wait sleeps there between steps, so that a step wakes it when there is
-// work. The first failure ends the step: all waiting lanes are released and stop.
+// reset between steps. A lane that can do nothing waits for its own number, `wake`, which rises whenever an event that
+// it waits for somewhere was recorded; so a step wakes a lane when there is work. The first failure ends the step: all
+// lanes are woken and stop.
 
 namespace mpc::executor {
 
@@ -74,9 +76,9 @@ class Engine {
     int openmp_threads = 0;                // of its devices' kernels; 0: it only copies
     std::vector<int> cores;                // where its threads stay; empty: anywhere
     std::vector<PlanIndex> stream_queues;  // not empty: the lane enqueues on their stream
-    std::vector<PlanIndex> instructions;
-    std::atomic<uint32_t>* start =
-        nullptr;                        // what it waits for between steps: its first event, or else the step itself
+    std::optional<LaneOrder> order;
+    bool begins_steps = false;          // it has something to do before any event
+    std::atomic<uint32_t> wake{0};      // counts what it may have waited for
     std::atomic<uint64_t> executed{0};  // of all steps
     std::thread thread;
   };
@@ -86,6 +88,10 @@ class Engine {
   void stop();
   void serve(Lane& lane);
   void run_lane(Lane& lane, uint32_t epoch);
+  void execute_lane(Lane& lane, uint32_t epoch);
+  /// Sleeps until there is something to do in step `epoch`; false when there never will be.
+  bool awaits_step(Lane& lane, uint32_t epoch);
+  PlanIndex next_of(const Lane& lane, uint32_t epoch) const;
   void run_in_order();
   void run_on_streams();
   void enqueue_step();
@@ -100,10 +106,13 @@ class Engine {
   void run_kernel(PlanIndex instruction);
   bool is_left_out(PlanIndex instruction) const;
   void check_outputs(PlanIndex instruction) const;
-  /// Raises `word` to `epoch`, if it is lower, and wakes who waits for it.
+  /// Raises `word` to `epoch`, if it is lower.
   static void advance(std::atomic<uint32_t>& word, uint32_t epoch);
   void check_output(PlanIndex instruction, size_t position, const TensorView& output) const;
-  static void wait(std::atomic<uint32_t>& word, uint32_t wanted, bool stays_awake);
+  void record(PlanIndex event, uint32_t epoch);
+  static void wake(Lane& lane);
+  /// Until `wake` of the lane is not `seen` any more.
+  static void rest(const Lane& lane, uint32_t seen);
   void fail(PlanIndex instruction, const Error& error, uint32_t epoch);
   void release_all(uint32_t epoch);
   Error no_progress() const;
@@ -128,7 +137,8 @@ class Engine {
 
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::vector<std::atomic<uint32_t>> events_;
-  std::atomic<uint32_t> epoch_{0};  // number of the step that lanes are to run
+  std::vector<std::vector<Lane*>> waiting_for_;  // by event: the lanes that wait for it somewhere
+  std::atomic<uint32_t> epoch_{0};               // number of the step that lanes are to run
   std::atomic<bool> is_stopping_{false};
   std::atomic<bool> is_aborted_{false};
 
