@@ -10,29 +10,23 @@
 
 #include "executor/host/finite.h"
 #include "executor/host/float_environment.h"
+#include "executor/host/lane.h"
 #include "executor/host/lanes.h"
 #include "executor/host/threads.h"
 
 namespace mpc::executor {
 namespace {
 
-// Waking a sleeping thread takes 20 us of who wakes it and 50 us until it runs, for every micro-batch on every link. A
-// lane with cores of its own waits awake first: where micro-batches take less than this, no one is woken within a step.
-constexpr std::chrono::microseconds kAwake(1000);
-constexpr int kPausesPerLook = 64;  // at the clock
-
 // Not only equal: a lane that wakes late, after the watchdog gave its step up, may find that the engine has gone on.
 bool is_reached(uint32_t seen, uint32_t wanted) {
   return static_cast<int32_t>(seen - wanted) >= 0;
 }
 
-void pause_briefly() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#endif
-}
-
 }  // namespace
+
+bool Engine::RecordedIn::operator()(PlanIndex event) const {
+  return is_reached(engine_.events_[event].load(std::memory_order_acquire), epoch_);
+}
 
 Engine::Engine(const Program& program, const HostInputs& inputs, HostOutputs& outputs, DeviceQueues* queues,
                const EngineOptions& options)
@@ -64,36 +58,46 @@ Engine::~Engine() {
 
 void Engine::stop() {
   is_stopping_.store(true);
-  for (auto& lane : lanes_) wake(*lane);
+  for (auto& lane : lanes_) lane->wake();
   for (auto& lane : lanes_) {
     if (lane->thread.joinable()) lane->thread.join();
   }
 }
 
 void Engine::make_lanes() {
-  std::vector<Lane*> lane_of_queue(plan_.queues.size());
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   // Lanes that enqueue on streams do not work themselves: each keeps its thread.
   const LaneRules rules =
       queues_ == nullptr ? LaneRules{true, cores} : LaneRules{false, std::numeric_limits<int>::max()};
-  for (const LaneQueues& of_lane : divide_into_lanes(plan_, rules)) {
-    lanes_.push_back(std::make_unique<Lane>());
-    Lane& lane = *lanes_.back();
-    lane.name = lane_name(plan_, of_lane);
-    lane.order.emplace(plan_, of_lane);
-    lane.begins_steps = lane.order->is_done() || lane.order->next([](PlanIndex) { return false; }) != kNone;
-    for (const PlanIndex q : of_lane.queues) {
+  std::vector<LaneQueues> divided = divide_into_lanes(plan_, rules);
+  std::vector<std::string> names;
+  for (const LaneQueues& lane : divided) names.push_back(lane_name(plan_, lane));
+  std::vector<std::vector<Lane*>> lanes_of_queue(plan_.queues.size());
+  const std::vector<SharedQueues> shared = take_shared_links(plan_, divided);
+  for (size_t i = 0; i < divided.size(); ++i) {
+    Lane& lane = *lanes_.emplace_back(std::make_unique<Lane>(plan_, divided[i]));
+    lane.name = names[i];
+    for (const PlanIndex q : divided[i].queues) {
       const PlanQueue& queue = plan_.queues[q];
-      lane_of_queue[q] = &lane;
+      lanes_of_queue[q] = {&lane};
       if (queue.kind == QueueKind::compute) lane.openmp_threads = plan_.devices[queue.device.index()].threads;
       if (queues_ != nullptr && queues_->is_on_stream(q)) lane.stream_queues.push_back(q);
     }
   }
+  for (const SharedQueues& of_link : shared) {
+    Lane* sender = lanes_[of_link.sender].get();
+    Lane* receiver = lanes_[of_link.receiver].get();
+    links_.push_back(std::make_unique<SharedLink>(plan_, of_link.queues, sender, receiver));
+    for (Lane* end : {sender, receiver}) end->links.push_back(links_.back().get());
+    for (const PlanIndex q : of_link.queues.queues) lanes_of_queue[q] = {sender, receiver};
+  }
+  for (auto& lane : lanes_) lane->begins_steps = lane->has_work([](PlanIndex) { return false; });
   for (const Instruction& instruction : plan_.instructions) {
     if (instruction.action != Action::wait) continue;
-    std::vector<Lane*>& lanes = waiting_for_[instruction.index];
-    Lane* lane = lane_of_queue[instruction.queue];
-    if (std::ranges::find(lanes, lane) == lanes.end()) lanes.push_back(lane);
+    std::vector<Lane*>& waiting = waiting_for_[instruction.index];
+    for (Lane* lane : lanes_of_queue[instruction.queue]) {
+      if (std::ranges::find(waiting, lane) == waiting.end()) waiting.push_back(lane);
+    }
   }
 }
 
@@ -194,9 +198,11 @@ void Engine::run_threaded() {
   std::unique_lock lock(mutex_);
   lanes_running_ = lanes_.size();
   const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
+  for (auto& lane : lanes_) lane->order.restart();
+  for (auto& link : links_) link->order.restart();
   advance(epoch_, epoch);
   for (auto& lane : lanes_) {
-    if (lane->begins_steps) wake(*lane);
+    if (lane->begins_steps) lane->wake();
   }
   uint64_t executed_before = executed();
   const std::chrono::duration<double> patience(options_.watchdog_seconds);
@@ -226,13 +232,12 @@ void Engine::serve(Lane& lane) {
 }
 
 bool Engine::awaits_step(Lane& lane, uint32_t epoch) {
-  lane.order->restart();
   for (;;) {
-    const uint32_t seen = lane.wake.load(std::memory_order_acquire);
+    const uint32_t seen = lane.wakes.load(std::memory_order_acquire);
     if (is_stopping_.load()) return false;
-    const bool has_work = lane.order->is_done() || next_of(lane, epoch) != kNone;
-    if (is_reached(epoch_.load(std::memory_order_acquire), epoch) && has_work) return true;
-    lane.wake.wait(seen, std::memory_order_acquire);
+    if (is_reached(epoch_.load(std::memory_order_acquire), epoch) && lane.has_work(RecordedIn(*this, epoch)))
+      return true;
+    lane.sleep(seen);
   }
 }
 
@@ -245,7 +250,7 @@ void Engine::run_lane(Lane& lane, uint32_t epoch) {
   };
   if (!on_streams([this](PlanIndex queue) { queues_->begin_queue(queue); })) return;
   execute_lane(lane, epoch);
-  if (!lane.order->is_done()) return;
+  if (!lane.is_done()) return;
   on_streams([this](PlanIndex queue) {
     queues_->end_queue(queue);
     queues_->sync_queue(queue);
@@ -254,49 +259,25 @@ void Engine::run_lane(Lane& lane, uint32_t epoch) {
 
 /// Until the lane's part of the step is done, or the step is given up.
 void Engine::execute_lane(Lane& lane, uint32_t epoch) {
-  while (!lane.order->is_done()) {
-    const uint32_t seen = lane.wake.load(std::memory_order_acquire);
+  while (!lane.is_done()) {
+    const uint32_t seen = lane.wakes.load(std::memory_order_acquire);
     if (is_aborted_.load(std::memory_order_acquire)) return;
-    const PlanIndex index = next_of(lane, epoch);
-    if (index == kNone) {
-      rest(lane, seen);
+    const LaneTask task = lane.claim(RecordedIn(*this, epoch));
+    if (task.instruction == kNone) {
+      lane.rest(seen);
       continue;
     }
-    if (!execute_or_fail(index, epoch)) return;
-    lane.order->take(index);
+    if (!execute_or_fail(task.instruction, epoch)) return;
     // After it was executed: a stream that waits for the event of another must find it recorded.
-    const Instruction& instruction = plan_.instructions[index];
+    const Instruction& instruction = plan_.instructions[task.instruction];
     if (instruction.action == Action::record) record(instruction.index, epoch);
-    lane.executed.fetch_add(1, std::memory_order_relaxed);
+    lane.finish(task);
   }
-}
-
-PlanIndex Engine::next_of(const Lane& lane, uint32_t epoch) const {
-  return lane.order->next(
-      [&](PlanIndex event) { return is_reached(events_[event].load(std::memory_order_acquire), epoch); });
 }
 
 void Engine::record(PlanIndex event, uint32_t epoch) {
   advance(events_[event], epoch);
-  for (Lane* lane : waiting_for_[event]) wake(*lane);
-}
-
-void Engine::wake(Lane& lane) {
-  lane.wake.fetch_add(1, std::memory_order_release);
-  lane.wake.notify_one();
-}
-
-void Engine::rest(const Lane& lane, uint32_t seen) {
-  if (!lane.cores.empty()) {
-    const auto asleep_from = std::chrono::steady_clock::now() + kAwake;
-    do {
-      for (int i = 0; i < kPausesPerLook; ++i) {
-        if (lane.wake.load(std::memory_order_acquire) != seen) return;
-        pause_briefly();
-      }
-    } while (std::chrono::steady_clock::now() < asleep_from);
-  }
-  lane.wake.wait(seen, std::memory_order_acquire);
+  for (Lane* lane : waiting_for_[event]) lane->wake();
 }
 
 void Engine::advance(std::atomic<uint32_t>& word, uint32_t epoch) {
@@ -343,7 +324,7 @@ void Engine::fail(PlanIndex instruction, const Error& error, uint32_t epoch) {
 
 void Engine::release_all(uint32_t epoch) {
   for (std::atomic<uint32_t>& event : events_) advance(event, epoch);
-  for (auto& lane : lanes_) wake(*lane);
+  for (auto& lane : lanes_) lane->wake();
 }
 
 bool Engine::is_left_out(PlanIndex index) const {
@@ -488,7 +469,7 @@ void Engine::check_output(PlanIndex index, size_t i, const TensorView& output) c
 Error Engine::no_progress() const {
   std::string state;
   for (const auto& lane : lanes_) {
-    for (const PlanIndex at : lane->order->heads()) {
+    for (const PlanIndex at : lane->heads()) {
       state += fmt::format("{}{} is at {} {}", state.empty() ? "" : ", ", lane->name,
                            action_name(plan_.instructions[at].action), program_.describe(at));
     }

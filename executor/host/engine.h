@@ -14,7 +14,7 @@
 #include "compiler/base/error.h"
 #include "executor/device/device_queues.h"
 #include "executor/host/exchange.h"
-#include "executor/host/lane_order.h"
+#include "executor/host/lane.h"
 #include "executor/host/program.h"
 #include "executor/session.h"
 
@@ -29,7 +29,7 @@
 // replays it.
 //
 // Events are numbers that only rise: `record` writes the number of the step, `wait` waits for it, so that nothing is
-// reset between steps. A lane that can do nothing waits for its own number, `wake`, which rises whenever an event that
+// reset between steps. A lane that can do nothing waits for its own number, `wakes`, which rises whenever an event that
 // it waits for somewhere was recorded; so a step wakes a lane when there is work. The first failure ends the step: all
 // lanes are woken and stop.
 
@@ -71,16 +71,15 @@ class Engine {
   bool was_replayed() const { return was_replayed_; }
 
  private:
-  struct Lane {
-    std::string name;
-    int openmp_threads = 0;                // of its devices' kernels; 0: it only copies
-    std::vector<int> cores;                // where its threads stay; empty: anywhere
-    std::vector<PlanIndex> stream_queues;  // not empty: the lane enqueues on their stream
-    std::optional<LaneOrder> order;
-    bool begins_steps = false;          // it has something to do before any event
-    std::atomic<uint32_t> wake{0};      // counts what it may have waited for
-    std::atomic<uint64_t> executed{0};  // of all steps
-    std::thread thread;
+  /// Was an event recorded in step `epoch`?
+  class RecordedIn {
+   public:
+    RecordedIn(const Engine& engine, uint32_t epoch) : engine_(engine), epoch_(epoch) {}
+    bool operator()(PlanIndex event) const;
+
+   private:
+    const Engine& engine_;
+    uint32_t epoch_;
   };
 
   void make_lanes();
@@ -91,7 +90,6 @@ class Engine {
   void execute_lane(Lane& lane, uint32_t epoch);
   /// Sleeps until there is something to do in step `epoch`; false when there never will be.
   bool awaits_step(Lane& lane, uint32_t epoch);
-  PlanIndex next_of(const Lane& lane, uint32_t epoch) const;
   void run_in_order();
   void run_on_streams();
   void enqueue_step();
@@ -110,9 +108,6 @@ class Engine {
   static void advance(std::atomic<uint32_t>& word, uint32_t epoch);
   void check_output(PlanIndex instruction, size_t position, const TensorView& output) const;
   void record(PlanIndex event, uint32_t epoch);
-  static void wake(Lane& lane);
-  /// Until `wake` of the lane is not `seen` any more.
-  static void rest(const Lane& lane, uint32_t seen);
   void fail(PlanIndex instruction, const Error& error, uint32_t epoch);
   void release_all(uint32_t epoch);
   Error no_progress() const;
@@ -136,6 +131,7 @@ class Engine {
   std::vector<MeasuredEntry> measured_;
 
   std::vector<std::unique_ptr<Lane>> lanes_;
+  std::vector<std::unique_ptr<SharedLink>> links_;
   std::vector<std::atomic<uint32_t>> events_;
   std::vector<std::vector<Lane*>> waiting_for_;  // by event: the lanes that wait for it somewhere
   std::atomic<uint32_t> epoch_{0};               // number of the step that lanes are to run

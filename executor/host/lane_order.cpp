@@ -13,17 +13,18 @@ LaneOrder::LaneOrder(const Plan& plan, const LaneQueues& lane)
 }
 
 void LaneOrder::restart() {
-  left_ = 0;
+  size_t left = 0;
   for (Queue& queue : queues_) {
     queue.position.store(0, std::memory_order_relaxed);
-    left_ += queue.instructions.size();
+    left += queue.instructions.size();
   }
+  left_.store(left, std::memory_order_relaxed);
 }
 
 void LaneOrder::take(PlanIndex instruction) {
   Queue& queue = queues_[slot_of_queue_[plan_.instructions[instruction].queue]];
   queue.position.store(queue.position.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  --left_;
+  left_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 std::vector<PlanIndex> LaneOrder::heads() const {

@@ -18,7 +18,7 @@ class LaneOrder {
 
   /// Back to the beginning of a step.
   void restart();
-  bool is_done() const { return left_ == 0; }
+  bool is_done() const { return left_.load(std::memory_order_relaxed) == 0; }
   /// The instruction to execute now; kNone while every queue waits. `is_recorded(event)`: was it, in this step?
   template <class IsRecorded>
   PlanIndex next(const IsRecorded& is_recorded) const {
@@ -37,7 +37,7 @@ class LaneOrder {
  private:
   struct Queue {
     std::vector<PlanIndex> instructions;
-    std::atomic<size_t> position{0};  // written by the lane's thread alone
+    std::atomic<size_t> position{0};  // written by who takes; others look
     PlanIndex head() const {
       const size_t at = position.load(std::memory_order_relaxed);
       return at < instructions.size() ? instructions[at] : kNone;
@@ -65,7 +65,7 @@ class LaneOrder {
   const Plan& plan_;
   std::vector<Queue> queues_;
   std::vector<size_t> slot_of_queue_;  // by plan queue; only those of the lane mean something
-  size_t left_ = 0;
+  std::atomic<size_t> left_{0};        // written by who takes; others look
 };
 
 }  // namespace mpc::executor

@@ -117,6 +117,34 @@ std::vector<LaneQueues> divide_into_lanes(const Plan& plan, const LaneRules& rul
   return merged;
 }
 
+std::vector<SharedQueues> take_shared_links(const Plan& plan, std::vector<LaneQueues>& lanes) {
+  const size_t nowhere = lanes.size();
+  std::vector<size_t> lane_of_device(plan.devices.size(), nowhere);
+  for (size_t lane = 0; lane < lanes.size(); ++lane) {
+    for (const PlanIndex q : lanes[lane].queues) {
+      if (plan.queues[q].kind == QueueKind::compute) lane_of_device[plan.queues[q].device.index()] = lane;
+    }
+  }
+  std::map<std::pair<DeviceId, DeviceId>, SharedQueues> of_ends;
+  for (size_t lane = 0; lane < lanes.size(); ++lane) {
+    std::erase_if(lanes[lane].queues, [&](PlanIndex q) {
+      if (plan.queues[q].kind == QueueKind::compute) return false;
+      const auto ends = ends_of_link(plan.queues[q]);
+      const size_t sender = lane_of_device[ends.first.index()];
+      const size_t receiver = lane_of_device[ends.second.index()];
+      if (lane != sender || receiver == sender || receiver == nowhere) return false;
+      SharedQueues& link = of_ends[ends];
+      link.queues.queues.push_back(q);
+      link.sender = sender;
+      link.receiver = receiver;
+      return true;
+    });
+  }
+  std::vector<SharedQueues> links;
+  for (auto& [ends, link] : of_ends) links.push_back(std::move(link));
+  return links;
+}
+
 std::string lane_name(const Plan& plan, const LaneQueues& lane) {
   std::string devices;
   std::string links;

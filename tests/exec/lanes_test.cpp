@@ -48,6 +48,29 @@ TEST_CASE("lanes: without a core of its own, a link is served by its sender") {
   CHECK(names_of(plan, kThreeCores) == std::vector<std::string>{"cpu:0", "cpu:1", "cpu:2"});
 }
 
+TEST_CASE("lanes: a link without a thread of its own is shared by the lanes of its ends") {
+  const Plan plan = test::forward_plan(kThreeDevices, kFour);
+  std::vector<LaneQueues> lanes = divide_into_lanes(plan, kThreeCores);
+  const std::vector<SharedQueues> links = take_shared_links(plan, lanes);
+  REQUIRE(links.size() == 2);
+  for (const SharedQueues& link : links) {
+    REQUIRE(link.queues.queues.size() == 2);
+    CHECK(lane_name(plan, lanes[link.sender]) == plan.devices[plan.queues[link.queues.queues[0]].device.index()].name);
+    CHECK(link.receiver != link.sender);
+  }
+  for (const LaneQueues& lane : lanes) CHECK(lane.queues.size() == 1);
+}
+
+TEST_CASE("lanes: a link with its own thread, or between devices of one lane, is not shared") {
+  const Plan plan = test::forward_plan(kThreeDevices, kFour);
+  std::vector<LaneQueues> lanes = divide_into_lanes(plan, kManyCores);
+  CHECK(take_shared_links(plan, lanes).empty());
+  const Plan chain = test::forward_plan(kThreeDevices, kWhole);
+  lanes = divide_into_lanes(chain, kThreeCores);
+  REQUIRE(lanes.size() == 1);
+  CHECK(take_shared_links(chain, lanes).empty());
+}
+
 TEST_CASE("lanes: in training, devices stay apart where one updates weights while the other goes on backward") {
   const Plan plan = test::training_plan(kThreeDevices, kWhole);  // parameters on the first and the third
   for (const std::string& name : names_of(plan, kManyCores)) {
