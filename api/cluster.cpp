@@ -33,18 +33,9 @@ mpc::Cluster cluster_of_file_kind(int count, const std::string& path) {
   return parse_cluster(json_text(Json{{"devices", std::move(devices)}}), path);
 }
 
-/// The row of the table for a GPU by the name its driver gives it; empty when there is none.
-std::string kind_of_gpu(const std::string& model, int64_t memory_bytes) {
-  constexpr int64_t kGiB = int64_t{1} << 30;
-  const auto names = [&](std::string_view part) { return model.find(part) != std::string::npos; };
-  if (names("H200")) return "h200";
-  if (names("H100")) return "h100-80g";
-  if (names("B200")) return "b200";
-  if (names("A100")) return memory_bytes > 60 * kGiB ? "a100-80g" : "a100-40g";
-  if (names("L40S")) return "l40s";
-  if (names("4090")) return "rtx4090";
-  if (names("V100")) return "v100-16g";
-  return "";
+/// Empty for a GPU that the table does not have.
+std::string kind_name(const DeviceKind* kind) {
+  return kind == nullptr ? std::string() : std::string(kind->name);
 }
 
 }  // namespace
@@ -55,9 +46,9 @@ LocalGpus local_gpus() {
   result.plugin = inventory.plugin_path;
   result.reason = inventory.reason;
   for (const mpc_cuda_facts& facts : inventory.devices) {
-    result.gpus.push_back({fmt::format("cuda:{}", facts.ordinal), facts.name,
-                           fmt::format("{}.{}", facts.major, facts.minor), kind_of_gpu(facts.name, facts.memory_bytes),
-                           facts.memory_bytes, facts.free_bytes});
+    result.gpus.push_back(
+        {fmt::format("cuda:{}", facts.ordinal), facts.name, fmt::format("{}.{}", facts.major, facts.minor),
+         kind_name(device_kind_of_model(facts.name, facts.memory_bytes)), facts.memory_bytes, facts.free_bytes});
   }
   for (const mpc_cuda_library& library : inventory.libraries) {
     result.libraries.push_back({library.name, library.is_there != 0, library.version, library.path, library.costs});

@@ -68,11 +68,15 @@ int list_devices(const Console& console) {
                 : fmt::format("        {} is missing: {}; {}\n", library.name, library.costs, library.path);
   }
   text += fmt::format("link    cpu to cpu: {} measured, read back and equal\n\n", rate_text(link.bytes_per_second));
-  api::Table table({"kind", "backend", "memory", "f32", "memory rate", "source"}, {1, 5});
+  std::vector<std::string> titles = {"kind", "backend", "memory", "f32", "memory rate"};
+  if (console.is_verbose) titles.push_back("source");
+  api::Table table(titles, {1, 5});
   Json kinds = Json::array();
   for (const HardwareKind& kind : known_hardware()) {
-    table.add({kind.name, kind.backend, bytes_text(kind.memory_bytes), flops_text(kind.flops_f32) + "/s",
-               rate_text(kind.bytes_per_second), console.is_verbose ? kind.source : ""});
+    std::vector<std::string> row = {kind.name, kind.backend, bytes_text(kind.memory_bytes),
+                                    flops_text(kind.flops_f32) + "/s", rate_text(kind.bytes_per_second)};
+    if (console.is_verbose) row.push_back(kind.source);
+    table.add(std::move(row));
     kinds.push_back({{"name", kind.name},
                      {"backend", kind.backend},
                      {"memory_bytes", kind.memory_bytes},
@@ -80,7 +84,8 @@ int list_devices(const Console& console) {
                      {"memory_bandwidth", kind.bytes_per_second},
                      {"source", kind.source}});
   }
-  console.say(text + "kinds that can be planned for (--gpu-type):\n" + table.text());
+  console.say(text + "kinds that can be planned for (--gpu-type; -v says where the figures come from):\n" +
+              table.text());
   Json devices = {{{"name", "cpu"}, {"cores", cores}, {"memory_bytes", memory}}};
   for (const LocalGpu& gpu : local.gpus) {
     devices.push_back({{"name", gpu.name},

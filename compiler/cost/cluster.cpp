@@ -10,35 +10,11 @@
 namespace mpc {
 namespace {
 
-constexpr int64_t kGiB = int64_t{1} << 30;
 constexpr int kMostDevices = 4096;
-
-// Achievable rates, not peaks: dense matrix rates a well-tuned library reaches on large operands, streaming memory rates,
-// and about 5 us per kernel launch. `source` says what each row was taken from.
-constexpr DeviceKind kKinds[] = {
-    {"cpu", "cpu", 8 * kGiB, {50e9, 25e9, 25e9, 12e9, 2e-6, 12e9}, 6e9, 4e-6,
-     "one core with AVX2: 50 GFLOP/s f32 in GEMM, 12 GB/s streaming; a transfer is a memcpy between two arenas"},
-    {"a100-40g", "cuda", 40 * kGiB, {17e12, 250e12, 15e12, 1.3e12, 5e-6, 22e9}, 240e9, 8e-6,
-     "NVIDIA A100 datasheet: 19.5 TFLOP/s f32, 312 bf16, 1.56 TB/s, NVLink3 300 GB/s per direction; about 85 % reached"},
-    {"a100-80g", "cuda", 80 * kGiB, {17e12, 250e12, 15e12, 1.7e12, 5e-6, 22e9}, 240e9, 8e-6,
-     "NVIDIA A100 80GB datasheet: 19.5 TFLOP/s f32, 312 bf16, 2.04 TB/s, NVLink3 300 GB/s per direction; about 85 % reached"},
-    {"h100-80g", "cuda", 80 * kGiB, {52e12, 700e12, 52e12, 2.9e12, 5e-6, 50e9}, 370e9, 8e-6,
-     "NVIDIA H100 SXM datasheet: 67 TFLOP/s f32, 989 bf16, 3.35 TB/s, NVLink4 450 GB/s per direction; shares reached as on H200"},
-    {"h200", "cuda", 141 * 1000000000LL, {52e12, 790e12, 52e12, 4.3e12, 5e-6, 55e9}, 370e9, 8e-6,
-     "NVIDIA H200: 790 TFLOP/s bf16 and 4.3 TB/s measured; 67 TFLOP/s f32 and NVLink4 450 GB/s by datasheet"},
-    {"b200", "cuda", 180 * 1000000000LL, {65e12, 1800e12, 30e12, 6.8e12, 5e-6, 55e9}, 740e9, 8e-6,
-     "NVIDIA B200 datasheet: 80 TFLOP/s f32, 2250 bf16, 8 TB/s, NVLink5 900 GB/s per direction; about 80 to 85 % reached"},
-    {"l40s", "cuda", 48 * kGiB, {60e12, 290e12, 1.2e12, 0.75e12, 5e-6, 25e9}, 22e9, 15e-6,
-     "NVIDIA L40S datasheet: 91.6 TFLOP/s f32, 362 bf16, 864 GB/s, PCIe 4 x16"},
-    {"rtx4090", "cuda", 24 * kGiB, {60e12, 140e12, 1.1e12, 0.9e12, 5e-6, 25e9}, 20e9, 20e-6,
-     "NVIDIA Ada whitepaper: 82.6 TFLOP/s f32, 165 bf16 with f32 accumulation, 1008 GB/s, PCIe 4 x16 through the host"},
-    {"v100-16g", "cuda", 16 * kGiB, {13e12, 100e12, 6.5e12, 0.78e12, 5e-6, 11e9}, 120e9, 9e-6,
-     "NVIDIA V100 datasheet: 15.7 TFLOP/s f32, 125 f16, 900 GB/s, NVLink2 150 GB/s per direction"},
-};
 
 std::string known_kinds() {
   std::string names;
-  for (const DeviceKind& kind : kKinds) names += (names.empty() ? "" : ", ") + std::string(kind.name);
+  for (const DeviceKind& kind : device_kinds()) names += (names.empty() ? "" : ", ") + std::string(kind.name);
   return names;
 }
 
@@ -84,15 +60,6 @@ void append_devices(Cluster& cluster, std::string_view text, std::string_view it
 double DeviceRates::flops(DType dtype) const {
   if (dtype == DType::f16 || dtype == DType::bf16) return flops_f16;
   return dtype == DType::f64 ? flops_f64 : flops_f32;
-}
-
-std::span<const DeviceKind> device_kinds() { return kKinds; }
-
-const DeviceKind* find_device_kind(std::string_view name) {
-  for (const DeviceKind& kind : kKinds) {
-    if (kind.name == name) return &kind;
-  }
-  return nullptr;
 }
 
 Cluster uniform_cluster(const DeviceKind& kind, int count) {

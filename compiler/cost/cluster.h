@@ -30,6 +30,7 @@ struct DeviceRates {
 struct DeviceKind {
   std::string_view name;     // "h100-80g"
   std::string_view backend;  // "cuda", "cpu"
+  std::string_view model;    // part of the name that drivers give it: "H100 PCIe"
   int64_t memory_bytes;
   DeviceRates rates;
   double peer_bytes_per_second;  // to another one of its kind in the same machine
@@ -39,6 +40,9 @@ struct DeviceKind {
 
 std::span<const DeviceKind> device_kinds();
 const DeviceKind* find_device_kind(std::string_view name);
+/// The row for the name that a driver gives a device: the longest that is part of it, then the nearest memory; null when
+/// there is none.
+const DeviceKind* device_kind_of_model(std::string_view model, int64_t memory_bytes);
 /// The kind assumed when planning for GPUs that are not at hand.
 inline constexpr std::string_view kAssumedGpuKind = "h100-80g";
 
