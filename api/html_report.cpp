@@ -12,6 +12,7 @@
 #include "api/facts.h"
 #include "api/memory_facts.h"
 #include "api/page.h"
+#include "api/report.h"
 #include "compiler/base/error.h"
 #include "compiler/base/sha256.h"
 
@@ -30,26 +31,6 @@ std::string what_is_planned(const Plan& plan) {
   if (plan.batch > 0) text += fmt::format(", batch {}", plan.batch);
   if (plan.microbatches > 1) text += fmt::format(" in {} micro-batches", plan.microbatches);
   return text + fmt::format(", schedule {}, objective {}", plan.schedule, plan.objective);
-}
-
-Json devices_json(const Plan& plan) {
-  Json rows = Json::array();
-  for (const v1::DevicePlan& row : device_plans(plan)) {
-    rows.push_back({{"name", row.name},
-                    {"hardware", row.hardware},
-                    {"nodes", row.nodes},
-                    {"parameter_bytes", row.parameter_bytes},
-                    {"gradient_bytes", row.gradient_bytes},
-                    {"optimizer_bytes", row.optimizer_bytes},
-                    {"activation_bytes", row.activation_bytes},
-                    {"workspace_bytes", row.workspace_bytes},
-                    {"staging_bytes", row.staging_bytes},
-                    {"peak_bytes", row.peak_bytes},
-                    {"capacity_bytes", row.capacity_bytes},
-                    {"flops", row.flops},
-                    {"seconds", row.seconds}});
-  }
-  return rows;
 }
 
 /// The forward nodes as [name, op, seconds, FLOPs, bytes of weights]; time and FLOPs of a node are also those of its

@@ -162,6 +162,29 @@ std::string report_text(const Plan& plan) {
   return text + "\n" + summary(plan);
 }
 
+OrderedJson devices_json(const Plan& plan) {
+  OrderedJson rows = OrderedJson::array();
+  for (const v1::DevicePlan& row : device_plans(plan)) {
+    rows.push_back({{"id", row.id},
+                    {"name", row.name},
+                    {"hardware", row.hardware},
+                    {"stage", row.stage},
+                    {"nodes", row.nodes},
+                    {"parameters", row.parameters},
+                    {"parameter_bytes", row.parameter_bytes},
+                    {"gradient_bytes", row.gradient_bytes},
+                    {"optimizer_bytes", row.optimizer_bytes},
+                    {"activation_bytes", row.activation_bytes},
+                    {"workspace_bytes", row.workspace_bytes},
+                    {"staging_bytes", row.staging_bytes},
+                    {"peak_bytes", row.peak_bytes},
+                    {"capacity_bytes", row.capacity_bytes},
+                    {"flops", row.flops},
+                    {"seconds", row.seconds}});
+  }
+  return rows;
+}
+
 std::string report_json(const Plan& plan) {
   OrderedJson json;
   json["version"] = 1;
@@ -171,25 +194,7 @@ std::string report_json(const Plan& plan) {
   json["batch"] = plan.batch;
   json["microbatches"] = plan.microbatches;
   json["schedule"] = plan.schedule;
-  OrderedJson& devices = json["devices"] = OrderedJson::array();
-  for (const v1::DevicePlan& row : device_plans(plan)) {
-    devices.push_back({{"id", row.id},
-                       {"name", row.name},
-                       {"hardware", row.hardware},
-                       {"stage", row.stage},
-                       {"nodes", row.nodes},
-                       {"parameters", row.parameters},
-                       {"parameter_bytes", row.parameter_bytes},
-                       {"gradient_bytes", row.gradient_bytes},
-                       {"optimizer_bytes", row.optimizer_bytes},
-                       {"activation_bytes", row.activation_bytes},
-                       {"workspace_bytes", row.workspace_bytes},
-                       {"staging_bytes", row.staging_bytes},
-                       {"peak_bytes", row.peak_bytes},
-                       {"capacity_bytes", row.capacity_bytes},
-                       {"flops", row.flops},
-                       {"seconds", row.seconds}});
-  }
+  json["devices"] = devices_json(plan);
   OrderedJson& transfers = json["transfers"] = OrderedJson::array();
   for (const v1::TransferPlan& row : transfer_plans(plan)) {
     transfers.push_back({{"value", row.value},
