@@ -94,6 +94,10 @@ bool is_device_or_pinned(const void* memory) {
          static_cast<const std::byte*>(after->first) + std::max<int64_t>(after->second.first, 1);
 }
 
+void count_released() {
+  if (--counts.live_objects == 0) order.start_over();
+}
+
 /// Does the first work of a lane that can go on. @return false when none can.
 template <class Lanes>
 bool do_one(Lanes& lanes) {
@@ -182,7 +186,7 @@ int32_t open_device(int32_t ordinal, mpc_cuda_device** device, mpc_cuda_error*) 
 void close_device(mpc_cuda_device* device) {
   const std::lock_guard lock(mutex);
   delete device;
-  --counts.live_objects;
+  count_released();
 }
 
 int32_t allocate_on(int gpu, int64_t bytes, void** memory, mpc_cuda_error* error) {
@@ -216,7 +220,7 @@ void release(mpc_cuda_device*, void* memory) {
   const std::lock_guard lock(mutex);
   memory_blocks.erase(memory);
   std::free(memory);
-  --counts.live_objects;
+  count_released();
 }
 
 int32_t enable_peer(mpc_cuda_device* from, mpc_cuda_device* to, int32_t* is_enabled, mpc_cuda_error*) {
@@ -237,7 +241,7 @@ void destroy_stream(mpc_cuda_stream* stream) {
   const std::lock_guard lock(mutex);
   std::erase(all_streams, stream);
   delete stream;
-  --counts.live_objects;
+  count_released();
 }
 
 int32_t sync_stream(mpc_cuda_stream* stream, mpc_cuda_error* error) {
@@ -257,7 +261,7 @@ int32_t make_event(mpc_cuda_device*, int32_t, mpc_cuda_event** event, mpc_cuda_e
 void destroy_event(mpc_cuda_event* event) {
   const std::lock_guard lock(mutex);
   delete event;
-  --counts.live_objects;
+  count_released();
 }
 
 int32_t record(mpc_cuda_stream* stream, mpc_cuda_event* event, mpc_cuda_error*) {
@@ -378,7 +382,7 @@ int32_t launch_graph(mpc_cuda_graph* graph, mpc_cuda_stream* stream, mpc_cuda_er
 void destroy_graph(mpc_cuda_graph* graph) {
   const std::lock_guard lock(mutex);
   delete graph;
-  --counts.live_objects;
+  count_released();
 }
 
 std::vector<int64_t> bytes_of(const std::vector<executor::NodeSpec::Operand>& operands) {
@@ -440,7 +444,7 @@ int32_t run_kernel(mpc_cuda_kernel* kernel, mpc_cuda_stream* stream, const mpc_c
 void destroy_kernel(mpc_cuda_kernel* kernel) {
   const std::lock_guard lock(mutex);
   delete kernel;
-  --counts.live_objects;
+  count_released();
 }
 
 constexpr mpc_cuda_plugin kPlugin = {

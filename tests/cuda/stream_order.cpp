@@ -74,6 +74,14 @@ void StreamOrder::forget(const void* begin, int64_t bytes) {
   std::erase_if(past_, [&](const Past& past) { return first < past.end && past.begin < end; });
 }
 
+void StreamOrder::start_over() {
+  streams_.clear();
+  clocks_.clear();
+  events_.clear();
+  host_.clear();
+  past_.clear();
+}
+
 void StreamOrder::clear() {
   *this = StreamOrder();
 }

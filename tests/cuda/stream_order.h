@@ -28,6 +28,8 @@ class StreamOrder {
   void sync_event(const void* event);
   /// The memory is given back, or given out anew: what was done to it no longer counts.
   void forget(const void* begin, int64_t bytes);
+  /// Nothing is left of streams, events and memory: what comes later has others, perhaps at the same addresses.
+  void start_over();
   void clear();
 
   /// Pairs of accesses that were compared; pairs that nothing orders, and the first of them in words.
