@@ -113,6 +113,12 @@ Cluster Cluster::with_memory(const std::vector<int64_t>& bytes) const {
   return wrap(std::move(capped));
 }
 
+Cluster Cluster::in_nodes(int devices_per_node, double bytes_per_second) const {
+  mpc::Cluster linked = impl().cluster;
+  link_nodes(linked, devices_per_node, bytes_per_second);
+  return wrap(std::move(linked));
+}
+
 int Cluster::device_count() const {
   return impl().cluster.count();
 }

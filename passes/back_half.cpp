@@ -63,6 +63,7 @@ class BackHalf {
     const int64_t share = parts.cluster.count() / cluster_.count();
     PlaceOptions place = place_options();
     place.extra_bytes.assign(parts.device_of.size(), 0);
+    place.is_of_parts = layout != ChunkLayout::one;
     // Parts that no one asked for are one of several tries.
     place.is_quick = layout != ChunkLayout::one && options_.schedule == ScheduleKind::automatic;
     std::optional<Attempt> best;
@@ -120,7 +121,7 @@ class BackHalf {
                                         seconds_text(way.seconds * graphs_.microbatches), savings));
   }
 
-  PlaceOptions place_options() const { return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false}; }
+  PlaceOptions place_options() const { return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false, false}; }
 
   Placement choose_devices(const ChunkedCluster& parts, const PlaceOptions& place) const {
     if (!options_.assignment.empty()) return place_as_assigned();

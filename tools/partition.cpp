@@ -33,6 +33,7 @@ struct Flags {
   std::optional<std::string> budget;
   std::optional<int> cpus;
   bool parallel = false;
+  std::optional<int> gpus_per_node;  // given: links between nodes are slower
   NodeOptions nodes;
   bool train = false;
   bool explain = false;
@@ -139,8 +140,12 @@ void refuse_other_flags(const Flags& flags, const CLI::App& app) {
     }
     if (!is_alone && own.contains(name))
       throw Error(ErrorId::M001, "mpc partition", fmt::format("{} goes with --cost-graph only", name));
-    if (!flags.parallel && (name == "--gpus-per-node" || name == "--node-bandwidth"))
-      throw Error(ErrorId::M001, "mpc partition", fmt::format("{} goes with --parallel only", name));
+    const bool states_links = name == "--gpus-per-node" || name == "--node-bandwidth";
+    if (states_links && !flags.devices.cluster.empty())
+      throw Error(ErrorId::M001, "mpc partition", fmt::format("{} does not go with --cluster", name),
+                  "the file states the links");
+    if (name == "--node-bandwidth" && !flags.parallel && app.count("--gpus-per-node") == 0)
+      throw Error(ErrorId::M001, "mpc partition", "--node-bandwidth goes with --gpus-per-node");
   }
 }
 
@@ -167,7 +172,9 @@ int partition_parallel(const Flags& flags, const Model& model, const Cluster& cl
       throw Error(ErrorId::M046, fmt::format("{} {}", flag, file),
                   "does not go with --parallel: such plans are not run yet");
   }
-  const ParallelPlan plan = plan_parallel(model, cluster, options, flags.nodes);
+  NodeOptions nodes = flags.nodes;
+  if (flags.gpus_per_node) nodes.gpus_per_node = *flags.gpus_per_node;
+  const ParallelPlan plan = plan_parallel(model, cluster, options, nodes);
   console.say(plan.report_text());
   console.json_text(plan.report_json());
   return plan.feasible ? 0 : exit_code(ErrorId::M050);
@@ -182,7 +189,9 @@ int partition(const Flags& flags, Console& console) {
     if (!flags.edited_plan.empty()) require_other_file(output, flags.edited_plan);
   }
   if (flags.dot == "-") console.keep_stdout_for_data();
-  const Cluster cluster = flags.devices.for_planning(console);
+  Cluster cluster = flags.devices.for_planning(console);
+  if (flags.gpus_per_node && !flags.parallel)
+    cluster = cluster.in_nodes(*flags.gpus_per_node, flags.nodes.bytes_per_second);
   CompileOptions options;
   options.bindings = flags.shapes.bindings();
   flags.split.apply(cluster, options);
@@ -240,12 +249,13 @@ Body add_partition(CLI::App& app) {
   app.add_flag("--parallel", flags->parallel,
                "plan stages that are replicated (data) and sharded (tensor) too; reported only")
       ->group("Many GPUs");
-  app.add_option("--gpus-per-node", flags->nodes.gpus_per_node, "with --parallel: GPUs that are linked directly")
+  app.add_option("--gpus-per-node", flags->gpus_per_node,
+                 "GPUs of a node, which are linked directly (with --parallel 8, otherwise all)")
       ->type_name("N")
       ->check(CLI::Range(1, 4096))
       ->group("Many GPUs");
   app.add_option("--node-bandwidth", flags->nodes.bytes_per_second,
-                 "with --parallel: bytes per second from a GPU to another node")
+                 "bytes per second from a GPU to another node (default 5e10)")
       ->type_name("N")
       ->group("Many GPUs");
   app.add_flag("--explain", flags->explain, "say for every cut what it costs, and what the best other plans would")

@@ -1,6 +1,7 @@
 #include "compiler/cost/cluster.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/format.h>
 
@@ -88,6 +89,23 @@ void link_all(Cluster& cluster) {
       }
       cluster.links[from * count + to] = link;
     }
+  }
+}
+
+void link_nodes(Cluster& cluster, int per_node, double bytes_per_second) {
+  constexpr double kNodeLatency = 20e-6;  // a message between two GPUs through their network adapters, and its answer
+  if (per_node < 1 || per_node > kMostDevices) {
+    throw Error(ErrorId::M003, "devices per node", fmt::format("are {}, must be in [1, {}]", per_node, kMostDevices));
+  }
+  if (!(bytes_per_second >= 1) || !std::isfinite(bytes_per_second)) {
+    throw Error(ErrorId::M003, "links between nodes",
+                fmt::format("carry {} bytes per second, must be at least 1", bytes_per_second));
+  }
+  for (Link& link : cluster.links) {
+    const auto size = static_cast<size_t>(per_node);
+    if (link.from.index() / size == link.to.index() / size) continue;
+    link.bytes_per_second = bytes_per_second;
+    link.latency_s = kNodeLatency;
   }
 }
 

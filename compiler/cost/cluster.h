@@ -80,6 +80,9 @@ struct Cluster {
 Cluster uniform_cluster(const DeviceKind& kind, int count);
 /// Links every pair: within a kind by its peer figures, between kinds through the host.
 void link_all(Cluster& cluster);
+/// Puts every `per_node` devices, in their order, into a node of machines: links between nodes carry `bytes_per_second`
+/// and take longer to begin, links within a node stay. O(devices^2). @throws Error(M003) for a number that is none.
+void link_nodes(Cluster& cluster, int per_node, double bytes_per_second);
 
 /// Parses `--devices`: "cpu:2", "cpu,cpu", "cuda:0,cuda:1", "cuda:0*2", "cpu,cuda:0". @throws Error(M003).
 Cluster parse_devices(std::string_view text, std::string_view gpu_kind);

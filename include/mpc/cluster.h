@@ -75,6 +75,10 @@ class Cluster {
   /// The same cluster where device i may use at most bytes[i].
   Cluster with_memory(const std::vector<int64_t>& bytes) const;
 
+  /// The same cluster with every `devices_per_node` devices, in their order, in a node of machines: links between nodes
+  /// carry `bytes_per_second`, links within a node stay. @throws Error(M003).
+  Cluster in_nodes(int devices_per_node, double bytes_per_second) const;
+
   /// The same cluster with the measured rates of its devices and links; notes() names what keeps its own.
   /// @throws Error(M004) when the profile is of none of the devices.
   Cluster with_profile(const Profile& profile) const;

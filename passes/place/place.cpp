@@ -19,7 +19,8 @@ constexpr int kRefineEvaluations = 20'000;
 constexpr int kLeastEvaluations = 200;
 constexpr double kSlackOfOneMicrobatch = 0.125;
 
-// Blocks that fit no other start: pinned blocks where they are pinned, the others on the device of the nearest pinned one before them.
+// Blocks that fit no other start: pinned blocks where they are pinned, the others on the device of the nearest pinned
+// one before them.
 std::vector<int> start_from_pins(const Problem& problem) {
   std::vector<int> device(static_cast<size_t>(problem.block_count), -1);
   int last = -1;
@@ -68,7 +69,8 @@ std::vector<int> start_earliest_finish(const Problem& problem) {
         const place::Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
         if (static_cast<size_t>(tensor.producer) >= b) continue;
         const int from = device[static_cast<size_t>(tensor.producer)];
-        start = std::max(start, done[static_cast<size_t>(tensor.producer)] + (from == d ? 0 : problem.move_seconds(tensor, from, d)));
+        start = std::max(start, done[static_cast<size_t>(tensor.producer)] +
+                                    (from == d ? 0 : problem.move_seconds(tensor, from, d)));
       }
       const double end = start + problem.seconds[static_cast<size_t>(d)][b];
       if (best < 0 || end < best) {
@@ -102,7 +104,8 @@ Candidate stages(const Problem& problem, const place::StageOptions& options, Obj
 }
 
 Candidate refined(const Problem& problem, std::vector<std::vector<int>> starts, Objective objective) {
-  const int each = std::max(kLeastEvaluations, kRefineEvaluations / std::max(1, problem.block_count / 50) / static_cast<int>(starts.size()));
+  const int each = std::max(
+      kLeastEvaluations, kRefineEvaluations / std::max(1, problem.block_count / 50) / static_cast<int>(starts.size()));
   Candidate best;
   for (std::vector<int>& start : starts) {
     std::vector<int> device = place::refine(problem, std::move(start), objective, each);
@@ -114,7 +117,8 @@ Candidate refined(const Problem& problem, std::vector<std::vector<int>> starts, 
 
 // For pins that no stages obey and models that do not fit: local moves that lower first the bytes over capacity.
 Candidate repaired(const Problem& problem, Objective objective) {
-  std::vector<std::vector<int>> starts = {start_from_pins(problem), start_on_one_device(problem), start_earliest_finish(problem)};
+  std::vector<std::vector<int>> starts = {start_from_pins(problem), start_on_one_device(problem),
+                                          start_earliest_finish(problem)};
   const Candidate roomy = stages(problem, {.obeys_capacities = false}, objective);
   if (!roomy.device_of_block.empty()) starts.push_back(roomy.device_of_block);
   return refined(problem, std::move(starts), objective);
@@ -130,7 +134,8 @@ Candidate search_throughput(const Problem& problem, const PlaceOptions& options)
 }
 
 Candidate search_latency(const Problem& problem) {
-  std::vector<std::vector<int>> starts = {start_on_one_device(problem), start_earliest_finish(problem), start_from_pins(problem)};
+  std::vector<std::vector<int>> starts = {start_on_one_device(problem), start_earliest_finish(problem),
+                                          start_from_pins(problem)};
   const Candidate few = stages(problem, {.uses_all_devices = false}, Objective::latency);
   if (!few.device_of_block.empty()) starts.push_back(few.device_of_block);
   Candidate found = refined(problem, std::move(starts), Objective::latency);
@@ -159,23 +164,27 @@ Candidate search(const Problem& problem, const PlaceOptions& options) {
 }
 
 // Names the places where a cut lies behind a block that makes much less than it reads, with both numbers.
-std::vector<std::string> notes_on_cuts(const Problem& problem, const std::vector<int>& device_of_block, const Graph& graph) {
+std::vector<std::string> notes_on_cuts(const Problem& problem, const std::vector<int>& device_of_block,
+                                       const Graph& graph) {
   constexpr int64_t kWorthTelling = 4;
   std::vector<std::string> notes;
   for (const place::Tensor& sent : problem.tensors) {
     const auto producer = static_cast<size_t>(sent.producer);
     const int device = device_of_block[producer];
-    const bool crosses = std::ranges::any_of(sent.consumers, [&](int b) { return device_of_block[static_cast<size_t>(b)] != device; });
+    const bool crosses =
+        std::ranges::any_of(sent.consumers, [&](int b) { return device_of_block[static_cast<size_t>(b)] != device; });
     if (!crosses || sent.forward_bytes == 0 || sent.is_parameter) continue;  // a block makes no parameter
     int64_t read_bytes = 0;
     for (const int t : problem.tensors_of[producer]) {
       const place::Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
-      const bool is_local_operand = tensor.producer != sent.producer && !tensor.is_parameter && device_of_block[static_cast<size_t>(tensor.producer)] == device;
+      const bool is_local_operand = tensor.producer != sent.producer && !tensor.is_parameter &&
+                                    device_of_block[static_cast<size_t>(tensor.producer)] == device;
       if (is_local_operand) read_bytes = std::max(read_bytes, tensor.forward_bytes);
     }
     if (read_bytes < kWorthTelling * sent.forward_bytes) continue;
-    notes.push_back(fmt::format("{} runs before the cut: {} bytes are sent instead of {} ({:.0f}x less)", graph.node(problem.nodes[producer]).name, sent.forward_bytes,
-                                read_bytes, static_cast<double>(read_bytes) / static_cast<double>(sent.forward_bytes)));
+    notes.push_back(fmt::format("{} runs before the cut: {} bytes are sent instead of {} ({:.0f}x less)",
+                                graph.node(problem.nodes[producer]).name, sent.forward_bytes, read_bytes,
+                                static_cast<double>(read_bytes) / static_cast<double>(sent.forward_bytes)));
   }
   return notes;
 }
@@ -183,30 +192,39 @@ std::vector<std::string> notes_on_cuts(const Problem& problem, const std::vector
 // Is the tensor received by `device`, or made there?
 bool is_on(const place::Tensor& tensor, int device, const std::vector<int>& device_of_block, int except_block) {
   if (device_of_block[static_cast<size_t>(tensor.producer)] == device) return true;
-  return std::ranges::any_of(tensor.consumers, [&](int b) { return b != except_block && device_of_block[static_cast<size_t>(b)] == device; });
+  return std::ranges::any_of(
+      tensor.consumers, [&](int b) { return b != except_block && device_of_block[static_cast<size_t>(b)] == device; });
 }
 
 // Names pinned elementwise blocks whose result is all that another device wants of them, and whose operands are there
 // anyway: it could compute the result for itself. Blocks without a pin were tried there by the search.
-std::vector<std::string> notes_on_cheap_blocks(const Problem& problem, const std::vector<int>& device_of_block, const Graph& graph) {
+std::vector<std::string> notes_on_cheap_blocks(const Problem& problem, const std::vector<int>& device_of_block,
+                                               const Graph& graph) {
   std::vector<std::string> notes;
   for (const place::Tensor& sent : problem.tensors) {
     const auto block = static_cast<size_t>(sent.producer);
     const Node& node = graph.node(problem.nodes[block]);
-    if (problem.pinned[block] < 0 || op_share(node.op) != Share::kElementwise || sent.forward_bytes == 0 || sent.is_parameter) continue;
+    if (problem.pinned[block] < 0 || op_share(node.op) != Share::kElementwise || sent.forward_bytes == 0 ||
+        sent.is_parameter)
+      continue;
     const int to = device_of_block[static_cast<size_t>(sent.consumers.front())];
     if (to == device_of_block[block]) continue;
-    const bool is_wanted_elsewhere = std::ranges::any_of(sent.consumers, [&](int b) { return device_of_block[static_cast<size_t>(b)] != to; });
+    const bool is_wanted_elsewhere =
+        std::ranges::any_of(sent.consumers, [&](int b) { return device_of_block[static_cast<size_t>(b)] != to; });
     if (is_wanted_elsewhere) continue;
     std::vector<const place::Tensor*> operands;
     for (const int t : problem.tensors_of[block]) {
       const place::Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
       if (tensor.producer != sent.producer && tensor.forward_bytes > 0) operands.push_back(&tensor);
     }
-    const bool has_operands = std::ranges::all_of(operands, [&](const place::Tensor* operand) { return is_on(*operand, to, device_of_block, sent.producer); });
+    const bool has_operands = std::ranges::all_of(
+        operands, [&](const place::Tensor* operand) { return is_on(*operand, to, device_of_block, sent.producer); });
     if (operands.empty() || !has_operands) continue;
     const std::string& name = problem.cluster->devices[static_cast<size_t>(to)].name;
-    notes.push_back(fmt::format("{} could run on {}, which has its operands: {} bytes less would be sent (--pin '^{}$={}' before the other pins)", node.name, name, sent.forward_bytes, node.name, to));
+    notes.push_back(
+        fmt::format("{} could run on {}, which has its operands: {} bytes less would be sent (--pin '^{}$={}' before "
+                    "the other pins)",
+                    node.name, name, sent.forward_bytes, node.name, to));
   }
   return notes;
 }
@@ -228,7 +246,8 @@ double lower_bound(const Problem& problem) {
   }
   for (int b = 0; b < problem.block_count; ++b) {
     double least = problem.seconds[0][static_cast<size_t>(b)];
-    for (int d = 1; d < problem.device_count; ++d) least = std::min(least, problem.seconds[static_cast<size_t>(d)][static_cast<size_t>(b)]);
+    for (int d = 1; d < problem.device_count; ++d)
+      least = std::min(least, problem.seconds[static_cast<size_t>(d)][static_cast<size_t>(b)]);
     largest_block = std::max(largest_block, least);
   }
   return std::max(largest_block, rate > 0 ? 1 / rate : 0);
@@ -243,12 +262,15 @@ std::optional<Objective> parse_objective(std::string_view name) {
   return std::nullopt;
 }
 
-std::string_view objective_name(Objective objective) { return kObjectives[static_cast<size_t>(objective)]; }
+std::string_view objective_name(Objective objective) {
+  return kObjectives[static_cast<size_t>(objective)];
+}
 
 Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOptions& options) {
   Problem problem = place::make_problem(graph, cluster, options.pins, options.microbatches);
   std::vector<std::string> gap_notes = place::pin_kernel_gaps(graph, cluster, options.refusal, problem);
   place::attach_followers(graph, problem);
+  problem.is_of_parts = options.is_of_parts;
   for (size_t d = 0; d < options.extra_bytes.size(); ++d) problem.capacity_bytes[d] -= options.extra_bytes[d];
   Placement placement;
   placement.device_of_node.assign(static_cast<size_t>(graph.node_count()), DeviceId(0));
@@ -259,20 +281,27 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
   const Candidate best = search(problem, options);
   placement.overflow_bytes = best.score.overflow_bytes;
 
-  for (size_t b = 0; b < best.device_of_block.size(); ++b) placement.device_of_node[problem.nodes[b].index()] = DeviceId(best.device_of_block[b]);
+  for (size_t b = 0; b < best.device_of_block.size(); ++b)
+    placement.device_of_node[problem.nodes[b].index()] = DeviceId(best.device_of_block[b]);
   for (int i = 0; i < graph.node_count(); ++i) {
     const Node& node = graph.node(NodeId(i));
-    if (node.phase != Phase::forward) placement.device_of_node[static_cast<size_t>(i)] = placement.device_of_node[node.anchor.index()];
+    if (node.phase != Phase::forward)
+      placement.device_of_node[static_cast<size_t>(i)] = placement.device_of_node[node.anchor.index()];
   }
   const Evaluation value = place::evaluate(problem, best.device_of_block);
   placement.estimated_bytes = value.memory_bytes;
-  placement.objective_value = options.objective == Objective::throughput ? value.largest_load_s : place::critical_path_s(problem, best.device_of_block);
+  placement.objective_value = options.objective == Objective::throughput
+                                  ? value.largest_load_s
+                                  : place::critical_path_s(problem, best.device_of_block);
   placement.lower_bound = std::min(placement.objective_value, std::max(best.lower_bound_s, lower_bound(problem)));
   placement.notes = std::move(gap_notes);
-  for (std::string& note : notes_on_cuts(problem, best.device_of_block, graph)) placement.notes.push_back(std::move(note));
-  for (std::string& note : notes_on_cheap_blocks(problem, best.device_of_block, graph)) placement.notes.push_back(std::move(note));
+  for (std::string& note : notes_on_cuts(problem, best.device_of_block, graph))
+    placement.notes.push_back(std::move(note));
+  for (std::string& note : notes_on_cheap_blocks(problem, best.device_of_block, graph))
+    placement.notes.push_back(std::move(note));
   placement.one_device_s = total_seconds(problem, 0);
-  for (int d = 1; d < problem.device_count; ++d) placement.one_device_s = std::min(placement.one_device_s, total_seconds(problem, d));
+  for (int d = 1; d < problem.device_count; ++d)
+    placement.one_device_s = std::min(placement.one_device_s, total_seconds(problem, d));
   return placement;
 }
 
@@ -280,9 +309,11 @@ void judge_placement(const Graph& graph, const Cluster& cluster, const PlaceOpti
   const Problem problem = place::make_problem(graph, cluster, options.pins, options.microbatches);
   if (problem.block_count == 0) return;
   std::vector<int> device_of_block;
-  for (const NodeId node : problem.nodes) device_of_block.push_back(static_cast<int>(placement.device_of_node[node.index()].index()));
-  placement.objective_value = options.objective == Objective::throughput ? place::evaluate(problem, device_of_block).largest_load_s
-                                                                         : place::critical_path_s(problem, device_of_block);
+  for (const NodeId node : problem.nodes)
+    device_of_block.push_back(static_cast<int>(placement.device_of_node[node.index()].index()));
+  placement.objective_value = options.objective == Objective::throughput
+                                  ? place::evaluate(problem, device_of_block).largest_load_s
+                                  : place::critical_path_s(problem, device_of_block);
   placement.lower_bound = std::min(placement.objective_value, lower_bound(problem));
 }
 

@@ -20,12 +20,15 @@ struct PlaceOptions {
   Objective objective = Objective::throughput;
   std::vector<Pin> pins;
   int microbatches = 1;
-  /// What the planner's memory estimate must be raised by on each device (found by planning memory exactly); empty: zero.
+  /// What the planner's memory estimate must be raised by on each device (found by planning memory exactly); empty:
+  /// zero.
   std::vector<int64_t> extra_bytes;
   /// What backends cannot run; blocks with such nodes go where they can (see pin_kernel_gaps).
   KernelRefusal refusal;
   /// A first good placement only.
   bool is_quick = false;
+  /// The cluster's devices are parts of devices (passes/chunks.h): stages take them in their order.
+  bool is_of_parts = false;
 };
 
 /// The device of every node, and what the decision was worth.
@@ -33,7 +36,7 @@ struct Placement {
   std::vector<DeviceId> device_of_node;
   double objective_value = 0;  // seconds: the largest load per micro-batch (throughput), or the critical path (latency)
   double lower_bound = 0;
-  double one_device_s = 0;     // one micro-batch on the fastest device alone
+  double one_device_s = 0;               // one micro-batch on the fastest device alone
   std::vector<int64_t> estimated_bytes;  // [device]
   int64_t overflow_bytes = 0;            // by which the estimate exceeds the capacities: nothing that fits was found
   std::vector<std::string> notes;

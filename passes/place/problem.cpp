@@ -55,7 +55,8 @@ class ProblemBuilder {
     problem_.follows.assign(count, -1);
     for (const Device& device : cluster_.devices) problem_.capacity_bytes.push_back(device.memory_bytes);
     problem_.microbatches = problem_.is_training ? microbatches_ : 1;
-    const bool has_copy_engines = std::ranges::all_of(cluster_.devices, [](const Device& device) { return device.backend == "cuda"; });
+    const bool has_copy_engines =
+        std::ranges::all_of(cluster_.devices, [](const Device& device) { return device.backend == "cuda"; });
     problem_.overlaps_transfers = has_copy_engines && !problem_.is_training;
   }
 
@@ -71,7 +72,8 @@ class ProblemBuilder {
     }
   }
 
-  // One tensor per value that crosses blocks. Backward values travel against their forward tensor, so they are counted there.
+  // One tensor per value that crosses blocks. Backward values travel against their forward tensor, so they are counted
+  // there.
   void add_tensors() {
     std::vector<int> tensor_of(static_cast<size_t>(graph_.value_count()), -1);
     const auto tensor_for = [&](ValueId id, int producer) -> Tensor& {
@@ -111,13 +113,15 @@ class ProblemBuilder {
     }
     for (size_t t = 0; t < problem_.tensors.size(); ++t) {
       Tensor& tensor = problem_.tensors[t];
-      // A gradient runs from a later block to an earlier one: it is turned round, so that tensors follow the block order.
+      // A gradient runs from a later block to an earlier one: it is turned round, so that tensors follow the block
+      // order.
       for (int& consumer : tensor.consumers) {
         if (consumer < tensor.producer) std::swap(consumer, tensor.producer);
       }
       std::ranges::sort(tensor.consumers);
       problem_.tensors_of[static_cast<size_t>(tensor.producer)].push_back(static_cast<int>(t));
-      for (const int consumer : tensor.consumers) problem_.tensors_of[static_cast<size_t>(consumer)].push_back(static_cast<int>(t));
+      for (const int consumer : tensor.consumers)
+        problem_.tensors_of[static_cast<size_t>(consumer)].push_back(static_cast<int>(t));
     }
   }
 
@@ -134,7 +138,8 @@ class ProblemBuilder {
         problem_.input_bytes[block] += value.bytes();
       } else if (graph_.node(value.producer).phase == Phase::forward) {
         bool is_kept = false;
-        for (const NodeId user : users[static_cast<size_t>(v)]) is_kept = is_kept || graph_.node(user).phase != Phase::forward;
+        for (const NodeId user : users[static_cast<size_t>(v)])
+          is_kept = is_kept || graph_.node(user).phase != Phase::forward;
         if (is_kept) problem_.kept_bytes[static_cast<size_t>(block_of_node_[value.producer.index()])] += value.bytes();
       }
     }
@@ -144,7 +149,8 @@ class ProblemBuilder {
       const auto count = [&](ValueId id) {
         if (!id.is_valid()) return;
         const ValueKind kind = graph_.value(id).kind;
-        if (graph_.value(id).rate == Rate::per_microbatch && (kind == ValueKind::node || kind == ValueKind::input)) bytes += graph_.value(id).bytes();
+        if (graph_.value(id).rate == Rate::per_microbatch && (kind == ValueKind::node || kind == ValueKind::input))
+          bytes += graph_.value(id).bytes();
       };
       for (const ValueId id : node.inputs) count(id);
       // What an accumulation adds goes straight into the accumulator in the first micro-batch.
@@ -180,7 +186,8 @@ void apply_pins(const Graph& graph, const std::vector<Pin>& pins, Problem& probl
   for (const Pin& pin : pins) {
     const std::string where = fmt::format("--pin {}={}", pin.pattern, pin.device);
     if (pin.device < 0 || pin.device >= problem.device_count) {
-      throw Error(ErrorId::M003, where, fmt::format("there is no device {}", pin.device), fmt::format("devices are 0..{}", problem.device_count - 1));
+      throw Error(ErrorId::M003, where, fmt::format("there is no device {}", pin.device),
+                  fmt::format("devices are 0..{}", problem.device_count - 1));
     }
     std::regex regex;
     try {
@@ -199,7 +206,8 @@ void apply_pins(const Graph& graph, const std::vector<Pin>& pins, Problem& probl
       std::vector<std::string> names;
       for (const NodeId id : problem.nodes) names.push_back(graph.node(id).name);
       const auto near = nearest(pin.pattern, names);
-      throw Error(ErrorId::M002, where, "the pattern matches no node", near ? "did you mean '" + *near + "'?" : "mpc inspect lists the nodes");
+      throw Error(ErrorId::M002, where, "the pattern matches no node",
+                  near ? "did you mean '" + *near + "'?" : "mpc inspect lists the nodes");
     }
   }
 }
@@ -233,7 +241,8 @@ void attach_weights(const Graph& graph, Problem& problem) {
   for (int b = problem.block_count - 1; b >= 0; --b) {
     const auto block = static_cast<size_t>(b);
     const Node& node = graph.node(problem.nodes[block]);
-    const bool moves_weights = std::ranges::all_of(node.outputs, [&](ValueId id) { return !id.is_valid() || is_fixed[id.index()]; });
+    const bool moves_weights =
+        std::ranges::all_of(node.outputs, [&](ValueId id) { return !id.is_valid() || is_fixed[id.index()]; });
     if (!moves_weights || problem.pinned[block] >= 0 || problem.follows[block] >= 0) continue;
     int reader = problem.block_count;
     for (const int t : problem.tensors_of[block]) {
@@ -255,12 +264,16 @@ std::vector<int> with_followers(const Problem& problem, std::vector<int> device_
   return device_of_block;
 }
 
-double Problem::move_seconds(const Tensor& tensor, int from, int to) const {
-  const Link& there = cluster->link(DeviceId(from), DeviceId(to));
+double move_seconds(const Tensor& tensor, const Link& there, const Link& back) {
   double seconds = 0;
-  if (tensor.forward_bytes > 0) seconds += there.latency_s + static_cast<double>(tensor.forward_bytes) / there.bytes_per_second;
-  if (tensor.backward_bytes > 0) seconds += there.latency_s + static_cast<double>(tensor.backward_bytes) / there.bytes_per_second;
+  if (tensor.forward_bytes > 0) seconds += transfer_seconds(tensor.forward_bytes, there);
+  if (tensor.backward_bytes > 0) seconds += transfer_seconds(tensor.backward_bytes, back);
   return seconds;
+}
+
+double Problem::move_seconds(const Tensor& tensor, int from, int to) const {
+  return place::move_seconds(tensor, cluster->link(DeviceId(from), DeviceId(to)),
+                             cluster->link(DeviceId(to), DeviceId(from)));
 }
 
 Problem make_problem(const Graph& graph, const Cluster& cluster, const std::vector<Pin>& pins, int microbatches) {
@@ -272,137 +285,6 @@ Problem make_problem(const Graph& graph, const Cluster& cluster, const std::vect
 void attach_followers(const Graph& graph, Problem& problem) {
   attach_loss(graph, problem);
   attach_weights(graph, problem);
-}
-
-namespace {
-
-// [device]: its stage, -1 without blocks: behind every device that sends it tensors of the forward pass. Devices on a
-// cycle, which no order of stages puts right, come last, by their first block. O(T log T + N).
-std::vector<int> stages_of(const Problem& problem, const std::vector<int>& device_of_block) {
-  const auto k = static_cast<size_t>(problem.device_count);
-  std::vector<std::pair<int, int>> sends;
-  for (const Tensor& tensor : problem.tensors) {
-    if (tensor.is_parameter) continue;
-    const int from = device_of_block[static_cast<size_t>(tensor.producer)];
-    for (const int consumer : tensor.consumers) {
-      const int to = device_of_block[static_cast<size_t>(consumer)];
-      if (to != from) sends.emplace_back(from, to);
-    }
-  }
-  std::ranges::sort(sends);
-  const auto last = std::ranges::unique(sends);
-  sends.erase(last.begin(), last.end());
-  std::vector<int> senders(k, 0);
-  for (const auto& [from, to] : sends) ++senders[static_cast<size_t>(to)];
-  std::vector<int> by_first_block;
-  std::vector<char> is_used(k, 0);
-  for (const int device : device_of_block) {
-    if (std::exchange(is_used[static_cast<size_t>(device)], 1) == 0) by_first_block.push_back(device);
-  }
-  std::vector<int> order;
-  for (const int device : by_first_block) {
-    if (senders[static_cast<size_t>(device)] == 0) order.push_back(device);
-  }
-  for (size_t next = 0; next < order.size(); ++next) {
-    const auto first = std::ranges::lower_bound(sends, std::pair(order[next], -1));
-    for (auto it = first; it != sends.end() && it->first == order[next]; ++it) {
-      if (--senders[static_cast<size_t>(it->second)] == 0) order.push_back(it->second);
-    }
-  }
-  std::vector<int> stage(k, -1);
-  for (size_t i = 0; i < order.size(); ++i) stage[static_cast<size_t>(order[i])] = static_cast<int>(i);
-  int next = static_cast<int>(order.size());
-  for (const int device : by_first_block) {
-    if (stage[static_cast<size_t>(device)] < 0) stage[static_cast<size_t>(device)] = next++;
-  }
-  return stage;
-}
-
-// Seconds of tensors that pass through a device, and the bytes that it holds of them.
-struct Traffic {
-  double sent_s = 0;
-  double received_s = 0;
-  int64_t copied_bytes = 0;
-  int64_t kept_bytes = 0;  // per micro-batch in flight
-};
-
-// Each tensor goes once to every other device with a reader, over a link of its own: its sender is busy for as long as
-// the slowest of these takes.
-std::vector<Traffic> traffic_of(const Problem& problem, const std::vector<int>& device_of_block, int64_t* sent_bytes) {
-  std::vector<Traffic> traffic(static_cast<size_t>(problem.device_count));
-  std::vector<size_t> last_tensor(traffic.size(), problem.tensors.size());
-  for (size_t t = 0; t < problem.tensors.size(); ++t) {
-    const Tensor& tensor = problem.tensors[t];
-    const int from = device_of_block[static_cast<size_t>(tensor.producer)];
-    double slowest_s = 0;
-    for (const int consumer : tensor.consumers) {
-      const int to = device_of_block[static_cast<size_t>(consumer)];
-      if (to == from || last_tensor[static_cast<size_t>(to)] == t) continue;
-      last_tensor[static_cast<size_t>(to)] = t;
-      const double seconds = problem.move_seconds(tensor, from, to);
-      slowest_s = std::max(slowest_s, seconds);
-      traffic[static_cast<size_t>(to)].received_s += seconds;
-      traffic[static_cast<size_t>(to)].copied_bytes += tensor.copied_bytes;
-      traffic[static_cast<size_t>(to)].kept_bytes += problem.is_training ? tensor.forward_bytes : 0;
-      *sent_bytes += tensor.forward_bytes + tensor.backward_bytes;
-    }
-    traffic[static_cast<size_t>(from)].sent_s += slowest_s;
-  }
-  return traffic;
-}
-
-}  // namespace
-
-Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_block) {
-  const auto k = static_cast<size_t>(problem.device_count);
-  Evaluation result;
-  result.compute_s.assign(k, 0);
-  result.memory_bytes.assign(k, 0);
-  std::vector<int64_t> kept(k, 0);
-  std::vector<int64_t> working(k, 0);
-  for (size_t b = 0; b < device_of_block.size(); ++b) {
-    const auto d = static_cast<size_t>(device_of_block[b]);
-    result.compute_s[d] += problem.seconds[d][b];
-    result.memory_bytes[d] += problem.persistent_bytes[b];
-    kept[d] += problem.kept_bytes[b] + (problem.is_training ? problem.input_bytes[b] : 0);
-    working[d] = std::max(working[d], problem.working_bytes[b]);
-  }
-  const std::vector<int> stage = stages_of(problem, device_of_block);
-  result.devices_used = static_cast<int>(k - static_cast<size_t>(std::ranges::count(stage, -1)));
-  const std::vector<Traffic> traffic = traffic_of(problem, device_of_block, &result.sent_bytes);
-  for (size_t d = 0; d < k; ++d) {
-    const Traffic& moved = traffic[d];
-    const double load = problem.overlaps_transfers ? std::max(result.compute_s[d], std::max(moved.sent_s, moved.received_s))
-                                                   : result.compute_s[d] + moved.sent_s + moved.received_s;
-    result.load_s.push_back(load);
-    result.largest_load_s = std::max(result.largest_load_s, load);
-    const int in_flight = std::min(problem.microbatches, result.devices_used - std::max(0, stage[d]));
-    const int64_t activations = problem.is_training ? (kept[d] + moved.kept_bytes) * in_flight : working[d];
-    result.memory_bytes[d] += moved.copied_bytes + activations;
-    result.overflow_bytes += std::max<int64_t>(0, result.memory_bytes[d] - problem.capacity_bytes[d]);
-  }
-  return result;
-}
-
-double critical_path_s(const Problem& problem, const std::vector<int>& device_of_block) {
-  std::vector<double> device_free(static_cast<size_t>(problem.device_count), 0);
-  std::vector<double> done(static_cast<size_t>(problem.block_count), 0);
-  double last = 0;
-  for (size_t b = 0; b < device_of_block.size(); ++b) {
-    const int device = device_of_block[b];
-    double start = device_free[static_cast<size_t>(device)];
-    for (const int t : problem.tensors_of[b]) {
-      const Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
-      if (static_cast<size_t>(tensor.producer) >= b) continue;
-      const int from = device_of_block[static_cast<size_t>(tensor.producer)];
-      const double arrival = done[static_cast<size_t>(tensor.producer)] + (from == device ? 0 : problem.move_seconds(tensor, from, device));
-      start = std::max(start, arrival);
-    }
-    done[b] = start + problem.seconds[static_cast<size_t>(device)][b];
-    device_free[static_cast<size_t>(device)] = done[b];
-    last = std::max(last, done[b]);
-  }
-  return last;
 }
 
 }  // namespace mpc::place

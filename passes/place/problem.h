@@ -23,6 +23,9 @@ struct Tensor {
   bool is_parameter = false;   // a weight that several blocks read; the producer is the first of them
 };
 
+/// Seconds that moving `tensor` takes over one link, and its gradient over another one.
+double move_seconds(const Tensor& tensor, const Link& there, const Link& back);
+
 struct Problem {
   int block_count = 0;
   int device_count = 0;
@@ -38,16 +41,19 @@ struct Problem {
   /// it is pinned: a device that has nothing but the loss would do next to nothing and look busy. What only rearranges
   /// weights that no step changes follows its first reader: any device can hold the weights.
   std::vector<int> follows;
-  std::vector<int64_t> capacity_bytes;       // [device]
-  int microbatches = 1;                      // of a step; training: stage i of p holds min(microbatches, p - i) of them at once
+  std::vector<int64_t> capacity_bytes;  // [device]
+  int microbatches = 1;  // of a step; training: stage i of p holds min(microbatches, p - i) of them at once
   /// Copy engines move tensors while the device computes. True for streams of inference between GPUs. In training the
-  /// micro-batches in flight are few and every one waits for its transfers; copies between CPU devices take their cores.
+  /// micro-batches in flight are few and every one waits for its transfers; copies between CPU devices take their
+  /// cores.
   bool overlaps_transfers = false;
+  /// The devices are parts of devices (passes/chunks.h), in the order in which stages take them.
+  bool is_of_parts = false;
   const Cluster* cluster = nullptr;
-  std::vector<NodeId> nodes;                 // [block]: its forward node
+  std::vector<NodeId> nodes;  // [block]: its forward node
   bool is_training = false;
 
-  /// Seconds that moving `tensor` once between two devices takes, both ways.
+  /// Seconds that moving `tensor` once from one device to another takes, and its gradient back.
   double move_seconds(const Tensor& tensor, int from, int to) const;
 };
 
@@ -63,21 +69,5 @@ struct Pin {
 Problem make_problem(const Graph& graph, const Cluster& cluster, const std::vector<Pin>& pins, int microbatches);
 /// Fills in `follows`; blocks that are pinned follow nothing.
 void attach_followers(const Graph& graph, Problem& problem);
-
-/// What an assignment costs.
-struct Evaluation {
-  std::vector<double> load_s;         // [device]: compute and its transfers, per micro-batch
-  std::vector<double> compute_s;
-  std::vector<int64_t> memory_bytes;  // [device]: estimate
-  double largest_load_s = 0;
-  int64_t overflow_bytes = 0;  // sum over devices of what exceeds the capacity
-  int64_t sent_bytes = 0;      // between devices, per micro-batch
-  int devices_used = 0;
-};
-Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_block);
-
-/// Time of one micro-batch from its inputs to its last result with devices working in parallel: list scheduling in block order, a block
-/// starts when its operands have arrived and its device is free.
-double critical_path_s(const Problem& problem, const std::vector<int>& device_of_block);
 
 }  // namespace mpc::place

@@ -8,7 +8,11 @@ namespace {
 class Refiner {
  public:
   Refiner(const Problem& problem, std::vector<int> start, Objective objective, int most_evaluations)
-      : problem_(problem), device_(with_followers(problem, std::move(start))), objective_(objective), left_(most_evaluations), best_(score(problem, device_, objective)) {}
+      : problem_(problem),
+        device_(with_followers(problem, std::move(start))),
+        objective_(objective),
+        left_(most_evaluations),
+        best_(score(problem, device_, objective)) {}
 
   std::vector<int> run() {
     bool improved = true;
@@ -20,7 +24,8 @@ class Refiner {
   }
 
  private:
-  // Devices on which a neighbour of the block runs: moving elsewhere only adds transfers (except for the least loaded one).
+  // Devices on which a neighbour of the block runs: moving elsewhere only adds transfers (except for the least loaded
+  // one).
   std::vector<int> candidate_devices(size_t block) const {
     std::vector<int> devices;
     for (const int t : problem_.tensors_of[block]) {
@@ -47,7 +52,8 @@ class Refiner {
     return true;
   }
 
-  // A move usually adds transfers that the cost model may flatter: seconds must fall by more than its error could explain.
+  // A move usually adds transfers that the cost model may flatter: seconds must fall by more than its error could
+  // explain.
   bool is_worth_it(const Score& value) const {
     constexpr double kLeastGain = 0.005;
     if (value.overflow_bytes != best_.overflow_bytes) return value.overflow_bytes < best_.overflow_bytes;
@@ -106,7 +112,10 @@ Score score(const Problem& problem, const std::vector<int>& device_of_block, Obj
   Score result;
   result.overflow_bytes = value.overflow_bytes;
   result.sent_bytes = value.sent_bytes;
-  if (objective == Objective::throughput) result.unused_devices = std::max(0, std::min(problem.device_count, static_cast<int>(std::ranges::count(problem.follows, -1))) - value.devices_used);
+  if (objective == Objective::throughput)
+    result.unused_devices =
+        std::max(0, std::min(problem.device_count, static_cast<int>(std::ranges::count(problem.follows, -1))) -
+                        value.devices_used);
   // A stream of micro-batches takes the largest load for each, after one has passed through all devices: a placement
   // that goes to and fro between devices pays for it there.
   constexpr double kStream = 8;
@@ -115,7 +124,8 @@ Score score(const Problem& problem, const std::vector<int>& device_of_block, Obj
   return result;
 }
 
-std::vector<int> refine(const Problem& problem, std::vector<int> device_of_block, Objective objective, int most_evaluations) {
+std::vector<int> refine(const Problem& problem, std::vector<int> device_of_block, Objective objective,
+                        int most_evaluations) {
   return Refiner(problem, std::move(device_of_block), objective, most_evaluations).run();
 }
 

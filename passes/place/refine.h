@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "passes/place/problem.h"
+#include "passes/place/evaluate.h"
 
 namespace mpc::place {
 
@@ -21,6 +21,7 @@ Score score(const Problem& problem, const std::vector<int>& device_of_block, Obj
 /// Local improvement: moves single blocks, and runs of neighbouring blocks at a cut, to another device as long as the
 /// score falls; first improvement in block order, until a sweep finds none or `most_evaluations` were spent. Pins are
 /// obeyed. Deterministic. O(most_evaluations * (blocks + tensors)).
-std::vector<int> refine(const Problem& problem, std::vector<int> device_of_block, Objective objective, int most_evaluations);
+std::vector<int> refine(const Problem& problem, std::vector<int> device_of_block, Objective objective,
+                        int most_evaluations);
 
 }  // namespace mpc::place

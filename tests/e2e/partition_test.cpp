@@ -176,3 +176,35 @@ TEST_CASE("every command explains itself") {
   CHECK(run_mpc({"--help"}).out.find("partition") != std::string::npos);
   CHECK(run_mpc({"--version"}).out.starts_with("mpc "));
 }
+
+TEST_CASE("partition, --gpus-per-node: one tensor at most goes from one node of machines to the other") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "mlp");
+  const auto crossings = [&](const std::vector<std::string>& links) {
+    std::vector<std::string> command = {"partition", model, "--gpus", "4", "--gpu-type", "h100-80g"};
+    command.insert(command.end(), links.begin(), links.end());
+    const json answer = answer_of(command);
+    int count = 0;
+    for (const json& transfer : answer["transfers"]) count += (transfer["from"] < 2) != (transfer["to"] < 2) ? 1 : 0;
+    return count;
+  };
+  CHECK(crossings({"--gpus-per-node", "2", "--node-bandwidth", "1e8"}) == 1);
+  // A cluster file says the same of four devices of which 0 and 2, and 1 and 3, are near each other.
+  json file;
+  for (int d = 0; d < 4; ++d) file["devices"].push_back({{"name", "gpu" + std::to_string(d)}, {"kind", "h100-80g"}});
+  for (int from = 0; from < 4; ++from) {
+    for (int to = 0; to < 4; ++to) {
+      if (from == to) continue;
+      file["links"].push_back({{"from", "gpu" + std::to_string(from)},
+                               {"to", "gpu" + std::to_string(to)},
+                               {"bytes_per_second", from % 2 == to % 2 ? 3.7e11 : 1e8},
+                               {"latency_seconds", from % 2 == to % 2 ? 8e-6 : 20e-6}});
+    }
+  }
+  mpc::write_file_atomic(folder / "cluster.json", file.dump());
+  const json answer = answer_of({"partition", model, "--cluster", folder / "cluster.json"});
+  int slow = 0;
+  for (const json& transfer : answer["transfers"])
+    slow += transfer["from"].get<int>() % 2 != transfer["to"].get<int>() % 2 ? 1 : 0;
+  CHECK(slow == 1);
+}

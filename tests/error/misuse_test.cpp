@@ -72,6 +72,9 @@ TEST_CASE("misuse: wrong words on the command line end with code 2") {
   place.refuses({"partition", place.model(), "--gpus", "2", "--dot-level", "galaxy", "--dot", place.folder() / "x.dot"},
                 2);
   place.refuses({"partition", place.model(), "--gpus", "2", "--schedule", "1f2b"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "4", "--node-bandwidth", "1e9"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "4", "--gpus-per-node", "2", "--node-bandwidth", "0"}, 2);
+  place.refuses({"partition", place.model(), "--cluster", "c.json", "--gpus-per-node", "2"}, 2);
   place.refuses({"partition", place.model(), "--gpus", "2", "--objective", "beauty"}, 2);
   place.refuses({"partition", place.model(), "--gpus", "2", "--gpu-type", "h300"}, 2);
   place.refuses({"partition", place.model(), "--gpus", "2", "--limit", "nods=2"}, 2);

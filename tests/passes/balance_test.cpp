@@ -14,6 +14,7 @@
 #include "compiler/onnx/model.h"
 #include "models/zoo.h"
 #include "passes/pipeline.h"
+#include "passes/place/evaluate.h"
 #include "passes/place/problem.h"
 #include "tests/unit/helpers.h"
 

@@ -3,8 +3,6 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <functional>
-#include <numeric>
 #include <optional>
 #include <set>
 #include <string>
@@ -15,7 +13,9 @@
 #include "compiler/base/error.h"
 #include "compiler/ir/parse.h"
 #include "passes/pipeline.h"
+#include "passes/place/evaluate.h"
 #include "passes/place/problem.h"
+#include "tests/passes/brute_force.h"
 #include "tests/support/random_graph.h"
 
 namespace {
@@ -71,56 +71,6 @@ Cluster cluster_of(const Case& c) {
   return cluster;
 }
 
-/// Calls `visit` with every split into stages on `used` devices: stage i on order[i], no tensor back to an earlier one.
-void for_each_split(const Problem& problem, const std::vector<int>& order, int used,
-                    const std::function<void(const std::vector<int>&)>& visit) {
-  const auto count = static_cast<size_t>(problem.block_count);
-  std::vector<int> stage(count, 0);
-  std::vector<int> device(count, 0);
-  const std::function<void(size_t)> place = [&](size_t block) {
-    if (block == count) {
-      std::vector<int> followed = place::with_followers(problem, stage);
-      for (const place::Tensor& tensor : problem.tensors) {
-        for (const int consumer : tensor.consumers) {
-          const bool is_back = followed[static_cast<size_t>(consumer)] < followed[static_cast<size_t>(tensor.producer)];
-          if (is_back && !tensor.is_parameter) return;
-        }
-      }
-      if (static_cast<int>(std::set<int>(followed.begin(), followed.end()).size()) != used) return;
-      for (size_t b = 0; b < count; ++b) device[b] = order[static_cast<size_t>(followed[b])];
-      visit(device);
-      return;
-    }
-    if (problem.follows[block] >= 0) return place(block + 1);
-    int first = 0;  // of the stages that its operands allow; those of followers are judged at the end
-    for (const int t : problem.tensors_of[block]) {
-      const place::Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
-      const auto producer = static_cast<size_t>(tensor.producer);
-      if (producer < block && !tensor.is_parameter && problem.follows[producer] < 0)
-        first = std::max(first, stage[producer]);
-    }
-    for (int s = first; s < used; ++s) {
-      stage[block] = s;
-      place(block + 1);
-    }
-  };
-  place(0);
-}
-
-/// The least largest load of any split into stages on all devices that fits; nothing when none does.
-std::optional<double> brute_force(const Problem& problem, bool has_unequal_devices) {
-  std::vector<int> order(static_cast<size_t>(problem.device_count));
-  std::iota(order.begin(), order.end(), 0);
-  std::optional<double> best;
-  do {
-    for_each_split(problem, order, problem.device_count, [&](const std::vector<int>& device) {
-      const place::Evaluation value = place::evaluate(problem, device);
-      if (value.overflow_bytes == 0 && (!best || value.largest_load_s < *best)) best = value.largest_load_s;
-    });
-  } while (has_unequal_devices && std::ranges::next_permutation(order).found);
-  return best;
-}
-
 void cap_memory(const Graph& graph, const Case& c, Cluster& cluster) {
   Problem problem = place::make_problem(graph, cluster, {}, c.microbatches);
   place::attach_followers(graph, problem);
@@ -142,10 +92,10 @@ TEST_CASE("place: on small random graphs the plan's largest load equals brute fo
     Cluster cluster = cluster_of(c);
     cap_memory(graph, c, cluster);
     Problem problem = place::make_problem(graph, cluster, {}, c.microbatches);
-  place::attach_followers(graph, problem);
+    place::attach_followers(graph, problem);
     const auto free_blocks = std::ranges::count(problem.follows, -1);
     if (free_blocks > kMostBlocks || free_blocks < c.devices) continue;
-    const std::optional<double> truth = brute_force(problem, c.has_unequal_devices);
+    const std::optional<double> truth = test::least_largest_load(problem, c.has_unequal_devices);
     PlaceOptions options;
     options.microbatches = c.microbatches;
     const Placement placement = place_nodes(graph, cluster, options);

@@ -1,0 +1,141 @@
+#include "passes/place/evaluate.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace mpc::place {
+namespace {
+
+// [device]: its stage, -1 without blocks: behind every device that sends it tensors of the forward pass. Devices on a
+// cycle, which no order of stages puts right, come last, by their first block. O(T log T + N).
+std::vector<int> stages_of(const Problem& problem, const std::vector<int>& device_of_block) {
+  const auto k = static_cast<size_t>(problem.device_count);
+  std::vector<std::pair<int, int>> sends;
+  for (const Tensor& tensor : problem.tensors) {
+    if (tensor.is_parameter) continue;
+    const int from = device_of_block[static_cast<size_t>(tensor.producer)];
+    for (const int consumer : tensor.consumers) {
+      const int to = device_of_block[static_cast<size_t>(consumer)];
+      if (to != from) sends.emplace_back(from, to);
+    }
+  }
+  std::ranges::sort(sends);
+  const auto last = std::ranges::unique(sends);
+  sends.erase(last.begin(), last.end());
+  std::vector<int> senders(k, 0);
+  for (const auto& [from, to] : sends) ++senders[static_cast<size_t>(to)];
+  std::vector<int> by_first_block;
+  std::vector<char> is_used(k, 0);
+  for (const int device : device_of_block) {
+    if (std::exchange(is_used[static_cast<size_t>(device)], 1) == 0) by_first_block.push_back(device);
+  }
+  std::vector<int> order;
+  for (const int device : by_first_block) {
+    if (senders[static_cast<size_t>(device)] == 0) order.push_back(device);
+  }
+  for (size_t next = 0; next < order.size(); ++next) {
+    const auto first = std::ranges::lower_bound(sends, std::pair(order[next], -1));
+    for (auto it = first; it != sends.end() && it->first == order[next]; ++it) {
+      if (--senders[static_cast<size_t>(it->second)] == 0) order.push_back(it->second);
+    }
+  }
+  std::vector<int> stage(k, -1);
+  for (size_t i = 0; i < order.size(); ++i) stage[static_cast<size_t>(order[i])] = static_cast<int>(i);
+  int next = static_cast<int>(order.size());
+  for (const int device : by_first_block) {
+    if (stage[static_cast<size_t>(device)] < 0) stage[static_cast<size_t>(device)] = next++;
+  }
+  return stage;
+}
+
+// Seconds of tensors that pass through a device, and the bytes that it holds of them.
+struct Traffic {
+  double sent_s = 0;
+  double received_s = 0;
+  int64_t copied_bytes = 0;
+  int64_t kept_bytes = 0;  // per micro-batch in flight
+};
+
+// Each tensor goes once to every other device with a reader, over a link of its own: its sender is busy for as long as
+// the slowest of these takes.
+std::vector<Traffic> traffic_of(const Problem& problem, const std::vector<int>& device_of_block, int64_t* sent_bytes) {
+  std::vector<Traffic> traffic(static_cast<size_t>(problem.device_count));
+  std::vector<size_t> last_tensor(traffic.size(), problem.tensors.size());
+  for (size_t t = 0; t < problem.tensors.size(); ++t) {
+    const Tensor& tensor = problem.tensors[t];
+    const int from = device_of_block[static_cast<size_t>(tensor.producer)];
+    double slowest_s = 0;
+    for (const int consumer : tensor.consumers) {
+      const int to = device_of_block[static_cast<size_t>(consumer)];
+      if (to == from || last_tensor[static_cast<size_t>(to)] == t) continue;
+      last_tensor[static_cast<size_t>(to)] = t;
+      const double seconds = problem.move_seconds(tensor, from, to);
+      slowest_s = std::max(slowest_s, seconds);
+      traffic[static_cast<size_t>(to)].received_s += seconds;
+      traffic[static_cast<size_t>(to)].copied_bytes += tensor.copied_bytes;
+      traffic[static_cast<size_t>(to)].kept_bytes += problem.is_training ? tensor.forward_bytes : 0;
+      *sent_bytes += tensor.forward_bytes + tensor.backward_bytes;
+    }
+    traffic[static_cast<size_t>(from)].sent_s += slowest_s;
+  }
+  return traffic;
+}
+
+}  // namespace
+
+Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_block) {
+  const auto k = static_cast<size_t>(problem.device_count);
+  Evaluation result;
+  result.compute_s.assign(k, 0);
+  result.memory_bytes.assign(k, 0);
+  std::vector<int64_t> kept(k, 0);
+  std::vector<int64_t> working(k, 0);
+  for (size_t b = 0; b < device_of_block.size(); ++b) {
+    const auto d = static_cast<size_t>(device_of_block[b]);
+    result.compute_s[d] += problem.seconds[d][b];
+    result.memory_bytes[d] += problem.persistent_bytes[b];
+    kept[d] += problem.kept_bytes[b] + (problem.is_training ? problem.input_bytes[b] : 0);
+    working[d] = std::max(working[d], problem.working_bytes[b]);
+  }
+  const std::vector<int> stage = stages_of(problem, device_of_block);
+  result.devices_used = static_cast<int>(k - static_cast<size_t>(std::ranges::count(stage, -1)));
+  const std::vector<Traffic> traffic = traffic_of(problem, device_of_block, &result.sent_bytes);
+  for (size_t d = 0; d < k; ++d) {
+    const Traffic& moved = traffic[d];
+    const double load = problem.overlaps_transfers
+                            ? std::max(result.compute_s[d], std::max(moved.sent_s, moved.received_s))
+                            : result.compute_s[d] + moved.sent_s + moved.received_s;
+    result.load_s.push_back(load);
+    result.transfer_s += moved.sent_s + moved.received_s;
+    result.largest_load_s = std::max(result.largest_load_s, load);
+    const int in_flight = std::min(problem.microbatches, result.devices_used - std::max(0, stage[d]));
+    const int64_t activations = problem.is_training ? (kept[d] + moved.kept_bytes) * in_flight : working[d];
+    result.memory_bytes[d] += moved.copied_bytes + activations;
+    result.overflow_bytes += std::max<int64_t>(0, result.memory_bytes[d] - problem.capacity_bytes[d]);
+  }
+  return result;
+}
+
+double critical_path_s(const Problem& problem, const std::vector<int>& device_of_block) {
+  std::vector<double> device_free(static_cast<size_t>(problem.device_count), 0);
+  std::vector<double> done(static_cast<size_t>(problem.block_count), 0);
+  double last = 0;
+  for (size_t b = 0; b < device_of_block.size(); ++b) {
+    const int device = device_of_block[b];
+    double start = device_free[static_cast<size_t>(device)];
+    for (const int t : problem.tensors_of[b]) {
+      const Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
+      if (static_cast<size_t>(tensor.producer) >= b) continue;
+      const int from = device_of_block[static_cast<size_t>(tensor.producer)];
+      const double arrival = done[static_cast<size_t>(tensor.producer)] +
+                             (from == device ? 0 : problem.move_seconds(tensor, from, device));
+      start = std::max(start, arrival);
+    }
+    done[b] = start + problem.seconds[static_cast<size_t>(device)][b];
+    device_free[static_cast<size_t>(device)] = done[b];
+    last = std::max(last, done[b]);
+  }
+  return last;
+}
+
+}  // namespace mpc::place

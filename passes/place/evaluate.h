@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "passes/place/problem.h"
+
+namespace mpc::place {
+
+/// What an assignment costs.
+struct Evaluation {
+  std::vector<double> load_s;  // [device]: compute and its transfers, per micro-batch
+  std::vector<double> compute_s;
+  std::vector<int64_t> memory_bytes;  // [device]: estimate
+  double largest_load_s = 0;
+  int64_t overflow_bytes = 0;  // sum over devices of what exceeds the capacity
+  int64_t sent_bytes = 0;      // between devices, per micro-batch
+  double transfer_s = 0;       // of that: at both ends of every transfer
+  int devices_used = 0;
+};
+Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_block);
+
+/// Time of one micro-batch from its inputs to its last result with devices working in parallel: list scheduling in
+/// block order, a block starts when its operands have arrived and its device is free.
+double critical_path_s(const Problem& problem, const std::vector<int>& device_of_block);
+
+}  // namespace mpc::place
