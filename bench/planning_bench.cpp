@@ -27,6 +27,7 @@ void plan(benchmark::State& state, const std::string& name, bool is_training) {
   const mpc::Model model = sample_model(name, 8);
   const mpc::Cluster cluster = mpc::Cluster::gpus(static_cast<int>(state.range(0)), "h100-80g");
   mpc::CompileOptions options;
+  options.verify_passes = false;  // as the program does in a release build
   if (is_training) {
     options.training = mpc::TrainingOptions{};
     options.training->optimizer = "adamw,lr=0.001";

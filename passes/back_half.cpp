@@ -31,19 +31,18 @@ class BackHalf {
 
   /// The plan of the best placement found.
   Attempt run() const {
-    Attempt best;
-    bool is_first = true;
+    std::optional<Attempt> best;
     for (const ChunkLayout layout : layouts()) {
-      Attempt attempt = attempt_with(layout);
-      attempt.is_of_parts = layout != ChunkLayout::one;
+      std::optional<Attempt> attempt = attempt_with(layout, best ? &*best : nullptr);
+      if (!attempt) continue;
+      attempt->is_of_parts = layout != ChunkLayout::one;
       observed_.stage("synchronize", 0.9);
-      synchronize(attempt.plan);
-      attempt.step_seconds = simulate(attempt.plan).step_seconds;
-      if (is_first || attempt.is_clearly_better(best)) best = std::move(attempt);
-      is_first = false;
+      synchronize(attempt->plan);
+      attempt->step_seconds = simulate(attempt->plan).step_seconds;
+      if (!best || attempt->is_clearly_better(*best)) best = std::move(attempt);
     }
-    if (best.is_of_parts) judge_placement(graphs_.main, cluster_, place_options(), best.placement);
-    return best;
+    if (best->is_of_parts) judge_placement(graphs_.main, cluster_, place_options(), best->placement);
+    return std::move(*best);
   }
 
  private:
@@ -58,7 +57,8 @@ class BackHalf {
     return {ChunkLayout::one};
   }
 
-  Attempt attempt_with(ChunkLayout layout) const {
+  // Nothing where the schedule alone says that it is no better than `rival`, which may be null.
+  std::optional<Attempt> attempt_with(ChunkLayout layout, const Attempt* rival) const {
     const ChunkedCluster parts = chunk_devices(cluster_, layout, options_.chunks);
     const int64_t share = parts.cluster.count() / cluster_.count();
     PlaceOptions place = place_options();
@@ -71,7 +71,7 @@ class BackHalf {
       observed_.stage("place", 0.3 + 0.05 * i);
       Attempt attempt;
       attempt.placement = choose_devices(parts, place);
-      lower_attempt(attempt);
+      if (!lower_attempt(attempt, rival)) return std::nullopt;
       const std::vector<int64_t> extra = place.extra_bytes;
       for (size_t part = 0; part < parts.device_of.size(); ++part) {
         // What the estimate missed counts against the capacity in the next attempt.
@@ -103,7 +103,7 @@ class BackHalf {
       Attempt attempt;
       attempt.placement = best.placement;
       attempt.dropped = way.dropped;
-      lower_attempt(attempt);
+      lower_attempt(attempt, nullptr);
       if (attempt.excess_bytes >= best.excess_bytes) continue;
       add_recompute_note(placed, way, attempt);
       best = std::move(attempt);
@@ -168,7 +168,8 @@ class BackHalf {
     return placement;
   }
 
-  void lower_attempt(Attempt& attempt) const {
+  // False, and no plan, where the step cannot be clearly shorter than that of `rival`.
+  bool lower_attempt(Attempt& attempt, const Attempt* rival) const {
     const Graph main = localize(graphs_.main, attempt);
     std::optional<Graph> tail;
     if (graphs_.tail) {
@@ -178,16 +179,18 @@ class BackHalf {
     std::vector<const Graph*> variants = {&main};
     if (tail) variants.push_back(&*tail);
     observed_.stage("schedule", 0.6);
-    lower_cuts(variants, make_cuts(variants, cluster_), attempt);
+    return lower_cuts(variants, make_cuts(variants, cluster_), attempt, rival);
   }
 
   // Schedules and lowers. `auto` has to do with less memory, by as much as the plan that it made exceeds the capacities.
-  void lower_cuts(const std::vector<const Graph*>& variants, const Cuts& cuts, Attempt& attempt) const {
+  bool lower_cuts(const std::vector<const Graph*>& variants, const Cuts& cuts, Attempt& attempt, const Attempt* rival) const {
     constexpr int kMostSchedules = 4;
     std::vector<int64_t> most_kept;
     add_chunk_note(cuts.whole, attempt);
     for (int i = 0; i < kMostSchedules; ++i) {
       CutSchedule chosen = make_schedule(cuts, graphs_.microbatches, variants.size() > 1, options_.schedule, most_kept);
+      // A plan takes at least what its schedule expects.
+      if (rival != nullptr && rival->excess_bytes == 0 && !rival->is_clearly_beaten_by(chosen.schedule.step_seconds)) return false;
       observed_.stage("lower", 0.7);
       Plan plan = lower(variants, cuts.of(chosen.cut), chosen.schedule, cluster_, graphs_.microbatches);
       observed_.stage("plan memory", 0.8);
@@ -204,6 +207,7 @@ class BackHalf {
       }
       if (attempt.excess_bytes == 0 || options_.schedule != ScheduleKind::automatic) break;
     }
+    return true;
   }
 
   // A schedule for several runs of nodes per device does what 1F1B or ZB-H1 does where there is one.

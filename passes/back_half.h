@@ -20,9 +20,12 @@ struct Attempt {
   double step_seconds = 0;   // of the plan when it is synchronized: what the schedule expects, and waits for memory
   /// A search that had other ways to lay out a pipeline leaves the plain one only for this: chunks send more often.
   bool is_clearly_better(const Attempt& other) const {
-    constexpr double kClearly = 0.98;
     if (excess_bytes != other.excess_bytes) return excess_bytes < other.excess_bytes;
-    return step_seconds < kClearly * other.step_seconds;
+    return other.is_clearly_beaten_by(step_seconds);
+  }
+  bool is_clearly_beaten_by(double seconds) const {
+    constexpr double kClearly = 0.98;
+    return seconds < kClearly * step_seconds;
   }
 };
 

@@ -15,6 +15,13 @@
 namespace mpc::place {
 namespace {
 
+bool have_equal_rates(const Device& a, const Device& b) {
+  const DeviceRates& x = a.rates;
+  const DeviceRates& y = b.rates;
+  return a.measured == b.measured && x.flops_f32 == y.flops_f32 && x.flops_f16 == y.flops_f16 &&
+         x.flops_f64 == y.flops_f64 && x.bytes_per_second == y.bytes_per_second && x.launch_s == y.launch_s;
+}
+
 class ProblemBuilder {
  public:
   ProblemBuilder(const Graph& graph, const Cluster& cluster, int microbatches)
@@ -61,15 +68,21 @@ class ProblemBuilder {
   }
 
   void add_compute() {
-    for (const Device& device : cluster_.devices) {
-      std::vector<double> seconds(problem_.nodes.size(), 0);
-      for (int i = 0; i < graph_.node_count(); ++i) {
-        const double once = node_seconds(graph_, NodeId(i), device);
-        const bool per_step = graph_.node(NodeId(i)).rate == Rate::per_step;
-        seconds[static_cast<size_t>(block_of_node_[static_cast<size_t>(i)])] += per_step ? once / microbatches_ : once;
-      }
-      problem_.seconds.push_back(std::move(seconds));
+    for (size_t d = 0; d < cluster_.devices.size(); ++d) {
+      size_t alike = 0;
+      while (alike < d && !have_equal_rates(cluster_.devices[alike], cluster_.devices[d])) ++alike;
+      problem_.seconds.push_back(alike < d ? problem_.seconds[alike] : seconds_on(cluster_.devices[d]));
     }
+  }
+
+  std::vector<double> seconds_on(const Device& device) const {
+    std::vector<double> seconds(problem_.nodes.size(), 0);
+    for (int i = 0; i < graph_.node_count(); ++i) {
+      const double once = node_seconds(graph_, NodeId(i), device);
+      const bool per_step = graph_.node(NodeId(i)).rate == Rate::per_step;
+      seconds[static_cast<size_t>(block_of_node_[static_cast<size_t>(i)])] += per_step ? once / microbatches_ : once;
+    }
+    return seconds;
   }
 
   // One tensor per value that crosses blocks. Backward values travel against their forward tensor, so they are counted
