@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "compiler/plan/live_bytes.h"
+
 namespace mpc::api {
 namespace {
 
@@ -109,6 +111,8 @@ std::vector<v1::DevicePlan> device_plans(const Plan& plan) {
     row.flops = device.flops;
     row.seconds = device.seconds;
   }
+  const std::vector<int64_t> live = most_live_bytes(plan);
+  for (size_t d = 0; d < rows.size(); ++d) rows[d].live_bytes = live[d];
   const std::vector<int> stages = stage_of_nodes(plan);
   for (size_t n = 0; n < plan.nodes.size(); ++n) {
     if (plan.nodes[n].phase != PlanPhase::forward) continue;

@@ -36,15 +36,21 @@ std::string heading(const Plan& plan) {
   return text + fmt::format(", schedule {}, objective {}\n\n", plan.schedule, plan.objective);
 }
 
+// How much more the arena is than what it must hold at once; 1 for an empty one.
+double peak_over_live(const v1::DevicePlan& row) {
+  return row.live_bytes > 0 ? static_cast<double>(row.peak_bytes) / static_cast<double>(row.live_bytes) : 1;
+}
+
 std::string device_table(const Plan& plan) {
   const std::vector<v1::DevicePlan> rows = device_plans(plan);
   double all_flops = 0;
   for (const v1::DevicePlan& row : rows) all_flops += row.flops;
-  Table table({"device", "stage", "nodes", "parameters", "peak", "of", "weights", "gradients", "optimizer",
-               "activations", "workspace", "staging", "FLOPs", "share", "time"});
+  Table table({"device", "stage", "nodes", "parameters", "peak", "of", "live", "peak/live", "weights", "gradients",
+               "optimizer", "activations", "workspace", "staging", "FLOPs", "share", "time"});
   for (const v1::DevicePlan& row : rows) {
     table.add({row.name, std::to_string(row.stage), count_text(row.nodes), count_text(row.parameters),
-               bytes_text(row.peak_bytes), bytes_text(row.capacity_bytes), bytes_text(row.parameter_bytes),
+               bytes_text(row.peak_bytes), bytes_text(row.capacity_bytes), bytes_text(row.live_bytes),
+               fmt::format("{:.3f}", peak_over_live(row)), bytes_text(row.parameter_bytes),
                bytes_text(row.gradient_bytes), bytes_text(row.optimizer_bytes), bytes_text(row.activation_bytes),
                bytes_text(row.workspace_bytes), bytes_text(row.staging_bytes), flops_text(row.flops),
                percent(all_flops > 0 ? row.flops / all_flops : 0), seconds_text(row.seconds)});
@@ -178,6 +184,8 @@ OrderedJson devices_json(const Plan& plan) {
                     {"workspace_bytes", row.workspace_bytes},
                     {"staging_bytes", row.staging_bytes},
                     {"peak_bytes", row.peak_bytes},
+                    {"live_bytes", row.live_bytes},
+                    {"peak_over_live", peak_over_live(row)},
                     {"capacity_bytes", row.capacity_bytes},
                     {"flops", row.flops},
                     {"seconds", row.seconds}});

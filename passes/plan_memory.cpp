@@ -7,23 +7,18 @@
 
 #include "compiler/base/checked.h"
 #include "compiler/base/error.h"
+#include "compiler/plan/views.h"
+#include "passes/pack.h"
 
 namespace mpc {
 namespace {
 
-// Above this many buffers on one device the quadratic packing is left out.
-constexpr size_t kGreedyMost = 6000;
-
-struct Buffer {
-  int64_t bytes = 0;   // aligned
-  int64_t begin = 0;   // instruction that writes it first
-  int64_t end = 0;     // last instruction that touches it
-  int64_t offset = 0;
-};
+// The begin of a buffer that is there before the first instruction.
+constexpr int64_t kAlways = -1;
 
 class MemoryPlanner {
  public:
-  explicit MemoryPlanner(Plan& plan) : plan_(plan), buffer_of_slice_(plan.slices.size(), -1), first_(plan.slices.size(), -1), last_(plan.slices.size(), -1) {}
+  explicit MemoryPlanner(Plan& plan) : plan_(plan), origins_(origins_of_bytes(plan)), buffer_of_slice_(plan.slices.size(), -1), first_(plan.slices.size(), -1), last_(plan.slices.size(), -1) {}
 
   std::vector<int64_t> run() {
     find_lifetimes();
@@ -111,7 +106,7 @@ class MemoryPlanner {
   }
 
   int new_buffer(PlanIndex slice) {
-    Buffer buffer;
+    Block buffer;
     buffer.bytes = align_up(std::max<int64_t>(plan_.slices[slice].bytes, 1), kSliceAlignment);
     buffer.begin = first_[slice];
     buffer.end = last_[slice];
@@ -134,9 +129,10 @@ class MemoryPlanner {
       const Instruction& instruction = plan_.instructions[i];
       for (const PlanIndex s : instruction.writes) {
         if (s == kNone || buffer_of_slice_[s] >= 0) continue;
-        const int shared = instruction.action == Action::run ? dying_operand(instruction, s, static_cast<int64_t>(i)) : -1;
+        int shared = viewed_operand(instruction, s);
+        if (shared < 0) shared = dying_operand(instruction, s, static_cast<int64_t>(i));
         buffer_of_slice_[s] = shared >= 0 ? shared : new_buffer(s);
-        Buffer& buffer = buffers_[static_cast<size_t>(buffer_of_slice_[s])];
+        Block& buffer = buffers_[static_cast<size_t>(buffer_of_slice_[s])];
         buffer.end = std::max(buffer.end, last_[s]);
       }
       if (instruction.workspace != kNone) buffer_of_slice_[instruction.workspace] = new_buffer(instruction.workspace);
@@ -145,12 +141,13 @@ class MemoryPlanner {
 
   void assign_persistent(PlanIndex slice) {
     buffer_of_slice_[slice] = new_buffer(slice);
-    Buffer& buffer = buffers_[static_cast<size_t>(buffer_of_slice_[slice])];
-    buffer.begin = -1;
+    Block& buffer = buffers_[static_cast<size_t>(buffer_of_slice_[slice])];
+    buffer.begin = kAlways;
     buffer.end = std::numeric_limits<int64_t>::max();
   }
 
-  // In the first micro-batch GradAccumulate only stores: what it stores may be made in the accumulator's own bytes.
+  // In the first micro-batch GradAccumulate only stores: what it stores may be made in the accumulator's own bytes, and
+  // so may what it is a view of.
   void reuse_accumulator(const Instruction& run) {
     const PlanNode& node = plan_.nodes[run.index];
     if (node.op != OpKind::GradAccumulate || run.reads[1] != kNone) return;
@@ -161,20 +158,44 @@ class MemoryPlanner {
     if (&plan_.instructions[static_cast<size_t>(last_[gradient])] != &run) return;
     if (plan_.instructions[static_cast<size_t>(first_[gradient])].action != Action::run) return;
     buffer_of_slice_[gradient] = buffer_of_slice_[run.writes[0]];
+    reuse_for_viewed(gradient);
+  }
+
+  // A value that was only made to be viewed as `slice` may be made where that lies.
+  void reuse_for_viewed(PlanIndex slice) {
+    const int64_t made = first_[slice];
+    const Instruction& instruction = plan_.instructions[static_cast<size_t>(made)];
+    if (!hands_on_bytes(plan_.nodes[instruction.index].op)) return;
+    const PlanIndex from = instruction.reads[0];
+    const bool is_one = origins_[plan_.slices[from].value] == origins_[plan_.slices[slice].value];
+    if (!is_one || last_[from] != made || buffer_of_slice_[from] >= 0) return;
+    if (plan_.instructions[static_cast<size_t>(first_[from])].action != Action::run) return;
+    buffer_of_slice_[from] = buffer_of_slice_[slice];
+    reuse_for_viewed(from);
+  }
+
+  // The buffer of the operand whose bytes the op hands on, or -1. A gradient in the bytes of its accumulator is soon
+  // another value there.
+  int viewed_operand(const Instruction& instruction, PlanIndex written) const {
+    if (instruction.action != Action::run || !hands_on_bytes(plan_.nodes[instruction.index].op)) return -1;
+    const PlanIndex from = instruction.reads[0];
+    const int buffer = buffer_of_slice_[from];
+    const bool is_same = origins_[plan_.slices[from].value] == origins_[plan_.slices[written].value];
+    return is_same && buffer >= 0 && buffers_[static_cast<size_t>(buffer)].begin != kAlways ? buffer : -1;
   }
 
   // The buffer of an operand that dies at instruction i and that the op may write over, or -1.
   int dying_operand(const Instruction& instruction, PlanIndex written, int64_t i) const {
-    const PlanNode& node = plan_.nodes[instruction.index];
-    if (op_share(node.op) != Share::kElementwise) return -1;
+    if (instruction.action != Action::run || op_share(plan_.nodes[instruction.index].op) != Share::kElementwise) return -1;
     const PlanSlice& to = plan_.slices[written];
     for (const PlanIndex s : instruction.reads) {
       if (s == kNone || last_[s] != i || buffer_of_slice_[s] < 0) continue;
-      const Buffer& buffer = buffers_[static_cast<size_t>(buffer_of_slice_[s])];
+      const Block& buffer = buffers_[static_cast<size_t>(buffer_of_slice_[s])];
       const PlanSlice& from = plan_.slices[s];
       const bool same_type = from.bytes == to.bytes && plan_.values[from.value].dtype == plan_.values[to.value].dtype;
       if (!same_type || buffer.end != i || to.bytes == 0) continue;
-      if (std::ranges::count(instruction.reads, s) > 1) continue;
+      const auto is_in_buffer = [&](PlanIndex other) { return other != kNone && buffer_of_slice_[other] == buffer_of_slice_[s]; };
+      if (std::ranges::count_if(instruction.reads, is_in_buffer) > 1) continue;
       bool is_taken = false;  // by another output of this instruction
       for (const PlanIndex other : instruction.writes) is_taken = is_taken || (other != kNone && other != written && buffer_of_slice_[other] == buffer_of_slice_[s]);
       if (!is_taken) return buffer_of_slice_[s];
@@ -184,126 +205,31 @@ class MemoryPlanner {
 
   // Packs one device. @return its largest sum of live bytes.
   int64_t place_device(DeviceId device) {
-    std::vector<Buffer*> temporaries;
+    std::vector<size_t> shared;  // buffers
+    std::vector<Block> blocks;   // of them
     int64_t persistent_bytes = 0;
     for (size_t b = 0; b < buffers_.size(); ++b) {
       if (device_of_buffer_[b] != device) continue;
-      if (buffers_[b].begin < 0) {
+      if (buffers_[b].begin == kAlways) {
         buffers_[b].offset = persistent_bytes;
         persistent_bytes += buffers_[b].bytes;
       } else {
-        temporaries.push_back(&buffers_[b]);
+        shared.push_back(b);
+        blocks.push_back(buffers_[b]);
       }
     }
-    int64_t peak = pack_by_time(temporaries);
-    if (temporaries.size() <= kGreedyMost) {
-      std::vector<int64_t> by_time;
-      for (const Buffer* buffer : temporaries) by_time.push_back(buffer->offset);
-      const int64_t greedy = pack_by_size(temporaries);
-      if (greedy > peak) {
-        for (size_t i = 0; i < temporaries.size(); ++i) temporaries[i]->offset = by_time[i];
-      }
-      peak = std::min(peak, greedy);
-    }
-    for (Buffer* buffer : temporaries) buffer->offset += persistent_bytes;
-    PlanDevice& row = plan_.devices[device.index()];
-    row.arena_bytes = persistent_bytes + peak;
+    plan_.devices[device.index()].arena_bytes = persistent_bytes + pack(blocks);
+    for (size_t i = 0; i < shared.size(); ++i) buffers_[shared[i]].offset = persistent_bytes + blocks[i].offset;
     for (size_t s = 0; s < plan_.slices.size(); ++s) {
       if (plan_.slices[s].device == device && buffer_of_slice_[s] >= 0) plan_.slices[s].offset = buffers_[static_cast<size_t>(buffer_of_slice_[s])].offset;
     }
-    return persistent_bytes + account(device, temporaries);
+    const LargestLive live = largest_live(blocks);
+    account(device, live.moment);
+    return persistent_bytes + live.bytes;
   }
 
-  static int64_t pack_by_size(std::vector<Buffer*> buffers) {
-    std::ranges::stable_sort(buffers, [](const Buffer* a, const Buffer* b) { return a->bytes > b->bytes; });
-    std::vector<Buffer*> placed;  // ascending offset
-    int64_t peak = 0;
-    for (Buffer* buffer : buffers) {
-      int64_t offset = 0;
-      int64_t best = -1;
-      int64_t best_gap = std::numeric_limits<int64_t>::max();
-      for (const Buffer* other : placed) {
-        if (other->end < buffer->begin || other->begin > buffer->end) continue;
-        const int64_t gap = other->offset - offset;
-        if (gap >= buffer->bytes && gap < best_gap) {
-          best = offset;
-          best_gap = gap;
-        }
-        offset = std::max(offset, other->offset + other->bytes);
-      }
-      buffer->offset = best >= 0 ? best : offset;
-      placed.insert(std::ranges::upper_bound(placed, buffer->offset, {}, &Buffer::offset), buffer);
-      peak = std::max(peak, buffer->offset + buffer->bytes);
-    }
-    return peak;
-  }
-
-  static int64_t pack_by_time(std::vector<Buffer*> buffers) {
-    std::ranges::stable_sort(buffers, [](const Buffer* a, const Buffer* b) { return a->begin < b->begin; });
-    std::multimap<int64_t, Buffer*> live;  // by end
-    std::map<int64_t, int64_t> gaps;       // offset -> bytes, below `top`
-    int64_t top = 0;
-    int64_t peak = 0;
-    const auto release = [&](const Buffer& buffer) {
-      auto it = gaps.emplace(buffer.offset, buffer.bytes).first;
-      if (const auto next = std::next(it); next != gaps.end() && it->first + it->second == next->first) {
-        it->second += next->second;
-        gaps.erase(next);
-      }
-      if (it != gaps.begin()) {
-        if (const auto before = std::prev(it); before->first + before->second == it->first) {
-          before->second += it->second;
-          gaps.erase(it);
-          it = before;
-        }
-      }
-      if (it->first + it->second == top) {
-        top = it->first;
-        gaps.erase(it);
-      }
-    };
-    for (Buffer* buffer : buffers) {
-      while (!live.empty() && live.begin()->first < buffer->begin) {
-        release(*live.begin()->second);
-        live.erase(live.begin());
-      }
-      auto best = gaps.end();
-      for (auto it = gaps.begin(); it != gaps.end(); ++it) {
-        if (it->second >= buffer->bytes && (best == gaps.end() || it->second < best->second)) best = it;
-      }
-      if (best == gaps.end()) {
-        buffer->offset = top;
-        top += buffer->bytes;
-      } else {
-        buffer->offset = best->first;
-        const int64_t rest = best->second - buffer->bytes;
-        const int64_t rest_offset = best->first + buffer->bytes;
-        gaps.erase(best);
-        if (rest > 0) gaps.emplace(rest_offset, rest);
-      }
-      live.emplace(buffer->end, buffer);
-      peak = std::max(peak, top);
-    }
-    return peak;
-  }
-
-  // Fills in the device's memory by use, at the moment when the most temporary bytes are live. @return those bytes.
-  int64_t account(DeviceId device, const std::vector<Buffer*>& temporaries) {
-    std::map<int64_t, int64_t> change;
-    for (const Buffer* buffer : temporaries) {
-      change[buffer->begin] += buffer->bytes;
-      change[buffer->end + 1] -= buffer->bytes;
-    }
-    int64_t live = 0;
-    int64_t most = 0;
-    int64_t moment = -1;
-    for (const auto& [when, bytes] : change) {
-      live += bytes;
-      if (live > most) {
-        most = live;
-        moment = when;
-      }
-    }
+  // Fills in the device's memory by use, at the moment when the most temporary bytes are live.
+  void account(DeviceId device, int64_t moment) {
     MemoryUse& memory = plan_.devices[device.index()].memory;
     std::vector<bool> is_counted(buffers_.size(), false);
     for (PlanIndex s = 0; s < plan_.slices.size(); ++s) {
@@ -315,12 +241,11 @@ class MemoryPlanner {
       }
       const auto b = static_cast<size_t>(buffer_of_slice_[s]);
       const bool is_live = first_[s] <= moment && moment <= last_[s];
-      if (!is_live || is_counted[b] || buffers_[b].begin < 0) continue;
+      if (!is_live || is_counted[b] || buffers_[b].begin == kAlways) continue;
       is_counted[b] = true;
       const bool is_received = plan_.instructions[static_cast<size_t>(first_[s])].action == Action::recv;
       (slice.value == kNone ? memory.workspace_bytes : is_received ? memory.staging_bytes : memory.activation_bytes) += slice.bytes;
     }
-    return most;
   }
 
   int64_t& persistent_use(MemoryUse& memory, const PlanSlice& slice) {
@@ -331,11 +256,12 @@ class MemoryPlanner {
   }
 
   Plan& plan_;
+  std::vector<PlanIndex> origins_;  // of the values' bytes
   std::vector<int> buffer_of_slice_;
   std::vector<int64_t> first_;
   std::vector<int64_t> last_;
   std::vector<PlanIndex> in_place_of_;
-  std::vector<Buffer> buffers_;
+  std::vector<Block> buffers_;
   std::vector<DeviceId> device_of_buffer_;
 };
 

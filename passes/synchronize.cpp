@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "compiler/plan/views.h"
+
 namespace mpc {
 namespace {
 
@@ -54,7 +56,7 @@ class ArenaHistory {
 
 class Synchronizer {
  public:
-  explicit Synchronizer(Plan& plan) : plan_(plan), arenas_(plan.devices.size()), clock_(plan.queues.size(), std::vector<int64_t>(plan.queues.size(), 0)) {}
+  explicit Synchronizer(Plan& plan) : plan_(plan), origins_(origins_of_bytes(plan)), arenas_(plan.devices.size()), clock_(plan.queues.size(), std::vector<int64_t>(plan.queues.size(), 0)) {}
 
   void run() {
     const size_t count = plan_.instructions.size();
@@ -98,7 +100,7 @@ class Synchronizer {
       range.writer = static_cast<int64_t>(i);
       range.readers.clear();
     };
-    for_each_range(instruction.writes, write);
+    if (!is_view(plan_, origins_, instruction)) for_each_range(instruction.writes, write);
     if (instruction.workspace != kNone) for_each_range({instruction.workspace}, write);
     // Later queues first bring what earlier ones may already imply: wait for the latest instruction first.
     std::vector<int64_t> wanted;
@@ -176,6 +178,7 @@ class Synchronizer {
   };
 
   Plan& plan_;
+  std::vector<PlanIndex> origins_;  // of the values' bytes
   std::vector<ArenaHistory> arenas_;
   std::vector<std::vector<int64_t>> clock_;  // [queue][queue]: instructions known to be done
   std::vector<std::vector<int64_t>> snapshot_;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "compiler/plan/check_parts.h"
+#include "compiler/plan/views.h"
 
 // Proves that every execution of the queues gives what the total order gives.
 //
@@ -17,6 +18,8 @@
 // since.
 //  - A read must find the instance that it expects in all its bytes, and the write must have happened before it.
 //  - A write must come after the write and the reads of everything it overlaps.
+//  - What hands on bytes (views.h) writes nothing when its output lies where its operand lies, and both count as the
+//    same content, that of the value which the bytes were made as.
 // So any two conflicting accesses are ordered as they are in the total order, and reads see what they should see.
 //
 // O(instructions * (queues + ranges overlapped * log ranges)).
@@ -51,6 +54,7 @@ class Accesses {
   Accesses(const Plan& plan, const Facts& facts)
       : plan_(plan),
         facts_(facts),
+        origins_(origins_of_bytes(plan)),
         clocks_(plan.queues.size(), Clock(plan.queues.size(), 0)),
         recorded_(plan.event_count),
         arenas_(plan.devices.size()) {}
@@ -88,8 +92,9 @@ class Accesses {
       if (instruction.reads[k] != kNone) read(access, instruction.reads[k], expected_content(instruction, k));
     }
     check_overlaps(i);
+    if (is_view(plan_, origins_, instruction)) return;  // the bytes stay whose they are
     for (const PlanIndex slice : instruction.writes) {
-      if (slice != kNone) write(access, slice, {plan_.slices[slice].value, written_instance(instruction, slice)});
+      if (slice != kNone) write(access, slice, {origins_[plan_.slices[slice].value], written_instance(instruction, slice)});
     }
     if (instruction.workspace != kNone) write(access, instruction.workspace, {});
   }
@@ -105,7 +110,7 @@ class Accesses {
   }
 
   Content complete(PlanIndex value, int32_t microbatch) const {
-    return {value, facts_.is_running[value] ? plan_.microbatches - 1 : plan_.instance_of(value, microbatch)};
+    return {origins_[value], facts_.is_running[value] ? plan_.microbatches - 1 : plan_.instance_of(value, microbatch)};
   }
 
   // What an instruction must find in its operand `k`; nothing when it does not matter.
@@ -276,6 +281,7 @@ class Accesses {
 
   const Plan& plan_;
   const Facts& facts_;
+  const std::vector<PlanIndex> origins_;
   std::vector<Clock> clocks_;
   std::vector<Clock> recorded_;
   std::vector<Arena> arenas_;

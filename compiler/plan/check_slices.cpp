@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <map>
+#include <ranges>
 #include <set>
 #include <tuple>
 
@@ -7,6 +8,7 @@
 
 #include "compiler/base/checked.h"
 #include "compiler/plan/check_parts.h"
+#include "compiler/plan/views.h"
 
 namespace mpc::plan_check {
 namespace {
@@ -90,17 +92,23 @@ struct Range {
 };
 
 // Where GradAccumulate only stores (in the first micro-batch it reads no sum), the gradient may be made in the bytes of
-// its sum: per such slice, the chain of values it may lie in. check_accesses() proves that the order allows it.
+// its sum, and so may what the gradient is a view of: per such slice, the chain of values it may lie in.
+// check_accesses() proves that the order allows it.
 std::map<PlanIndex, PlanIndex> stored_gradients(const Plan& plan, const Facts& facts) {
   std::map<PlanIndex, PlanIndex> owners;
-  for (const Instruction& instruction : plan.instructions) {
+  for (const Instruction& instruction :
+       plan.instructions | std::views::reverse) {  // views come before what stores them
     if (instruction.action != Action::run || instruction.index >= plan.nodes.size()) continue;
-    if (plan.nodes[instruction.index].op != OpKind::GradAccumulate) continue;
-    if (instruction.reads.size() != 2 || instruction.reads[1] != kNone || instruction.writes.size() != 1) continue;
+    if (instruction.reads.empty() || instruction.writes.size() != 1) continue;
     const PlanIndex from = instruction.reads[0];
     const PlanIndex to = instruction.writes[0];
     if (from >= plan.slices.size() || to >= plan.slices.size() || plan.slices[to].value == kNone) continue;
-    owners.emplace(from, facts.first_of[plan.slices[to].value]);
+    const OpKind op = plan.nodes[instruction.index].op;
+    const bool is_store =
+        op == OpKind::GradAccumulate && instruction.reads.size() == 2 && instruction.reads[1] == kNone;
+    if (is_store) owners.emplace(from, facts.first_of[plan.slices[to].value]);
+    if (!hands_on_bytes(op)) continue;
+    if (const auto view = owners.find(to); view != owners.end()) owners.emplace(from, view->second);
   }
   return owners;
 }
@@ -113,7 +121,8 @@ void check_protected(const Plan& plan, const Facts& facts) {
   const std::map<PlanIndex, PlanIndex> stored = stored_gradients(plan, facts);
   const auto is_stored_in = [&](const Range& gradient, const Range& sum) {
     const auto found = stored.find(static_cast<PlanIndex>(gradient.slice));
-    return found != stored.end() && sum.owner == found->second && gradient.offset == sum.offset && gradient.end == sum.end;
+    return found != stored.end() && sum.owner == found->second && gradient.offset == sum.offset &&
+           gradient.end == sum.end;
   };
   std::vector<Range> ranges;
   for (size_t i = 0; i < plan.slices.size(); ++i) {

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <optional>
 #include <set>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 // A discrete-event replay. Executing in the total order never blocks (plan.h), so one walk over the instructions
 // with a ready time per queue and per event gives the times of every instruction.
@@ -80,6 +82,31 @@ struct Change {
   double time_s = 0;
   int64_t bytes = 0;
 };
+
+/// A range of an arena that holds something.
+struct Held {
+  uint32_t device = 0;
+  int64_t offset = 0;
+  int64_t bytes = 0;
+  Life life;
+};
+
+// Slices in one range at one time (a value and its views) are held once, from the first to the last.
+std::vector<Held> held_once(std::vector<Held> all) {
+  std::ranges::sort(all, {},
+                    [](const Held& h) { return std::tuple(h.device, h.offset, h.bytes, h.life.from_s, h.life.to_s); });
+  std::vector<Held> result;
+  for (const Held& held : all) {
+    const bool is_same = !result.empty() && result.back().device == held.device &&
+                         result.back().offset == held.offset && result.back().bytes == held.bytes;
+    if (is_same && held.life.from_s <= result.back().life.to_s) {
+      result.back().life.to_s = std::max(result.back().life.to_s, held.life.to_s);
+    } else {
+      result.push_back(held);
+    }
+  }
+  return result;
+}
 
 std::vector<MemoryPoint> points_of(std::vector<Change> changes, int64_t persistent_bytes) {
   std::ranges::stable_sort(changes, {}, &Change::time_s);
@@ -169,13 +196,16 @@ std::vector<std::vector<MemoryPoint>> memory_over_time(const Plan& plan, const T
     lives.add(instruction, start_s, end_s);
   });
   const std::vector<Ranges> persistent = persistent_ranges(plan);
-  std::vector<std::vector<Change>> changes(plan.devices.size());
+  std::vector<Held> held;
   for (size_t i = 0; i < plan.slices.size(); ++i) {
     const PlanSlice& slice = plan.slices[i];
-    const size_t device = slice.device.index();
-    if (!lives[i] || persistent[device].contains({slice.offset, slice.bytes})) continue;
-    changes[device].push_back({lives[i]->from_s, slice.bytes});
-    changes[device].push_back({lives[i]->to_s, -slice.bytes});
+    if (!lives[i] || persistent[slice.device.index()].contains({slice.offset, slice.bytes})) continue;
+    held.push_back({slice.device.index(), slice.offset, slice.bytes, *lives[i]});
+  }
+  std::vector<std::vector<Change>> changes(plan.devices.size());
+  for (const Held& range : held_once(std::move(held))) {
+    changes[range.device].push_back({range.life.from_s, range.bytes});
+    changes[range.device].push_back({range.life.to_s, -range.bytes});
   }
   std::vector<std::vector<MemoryPoint>> result(plan.devices.size());
   for (size_t d = 0; d < plan.devices.size(); ++d) {

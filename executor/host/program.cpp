@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "compiler/base/error.h"
+#include "compiler/plan/views.h"
 #include "executor/host/threads.h"
 
 namespace mpc::executor {
@@ -146,16 +147,25 @@ void Program::find_poison() {
     const PlanValue& value = plan_.values[index];
     return value.kind == PlanValueKind::temporary && !value.per_step && !value.is_gradient && !is_next_[index];
   };
+  // A value and its views are one: their bytes are read until the last of them is.
+  const std::vector<PlanIndex> origins = origins_of_bytes(plan_);
+  std::map<PlanIndex, PlanIndex> viewed;  // slice of a view -> slice of what it is a view of
+  const auto owner = [&](PlanIndex slice) {
+    const auto found = viewed.find(slice);
+    return found == viewed.end() ? slice : found->second;
+  };
   constexpr PlanIndex kSeveralQueues = kNone;
   std::map<PlanIndex, std::pair<PlanIndex, PlanIndex>> last_reads;  // slice -> last reading instruction, only queue
   for (PlanIndex i = 0; i < bound_.size(); ++i) {
     const Instruction& instruction = plan_.instructions[i];
-    for (const PlanIndex slice : instruction.reads) {
+    for (const PlanIndex read : instruction.reads) {
+      const PlanIndex slice = owner(read);
       if (!is_poisoned(slice)) continue;
       const auto [found, is_new] = last_reads.try_emplace(slice, i, instruction.queue);
       if (!is_new && found->second.second != instruction.queue) found->second.second = kSeveralQueues;
       found->second.first = i;
     }
+    if (is_view(plan_, origins, instruction)) viewed[instruction.writes[0]] = owner(instruction.reads[0]);
     if (instruction.action != Action::run && instruction.action != Action::recv) continue;
     for (const PlanIndex slice : instruction.writes) {
       if (!is_poisoned(slice)) continue;

@@ -29,6 +29,7 @@ struct DevicePlan {
   int64_t workspace_bytes = 0;
   int64_t staging_bytes = 0;
   int64_t peak_bytes = 0;  // the arena
+  int64_t live_bytes = 0;  // the most that holds something at one moment: no arena for this order is smaller
   int64_t capacity_bytes = 0;
   double flops = 0;
   double seconds = 0;

@@ -19,6 +19,12 @@ TEST_CASE("partition: a plan that was written passes the check, simulates and ru
   CHECK(simulated["step_seconds"] == report["step_seconds"]);
   // What the simulator sees alive never exceeds the arena that the plan asks for.
   for (const json& device : simulated["devices"]) CHECK(device["peak_live_bytes"] <= device["peak_bytes"]);
+  for (const json& device : report["devices"]) {
+    CHECK(device["live_bytes"] <= device["peak_bytes"]);
+    CHECK(device["peak_over_live"].get<double>() ==
+          device["peak_bytes"].get<double>() / device["live_bytes"].get<double>());
+    CHECK(device["peak_over_live"].get<double>() <= 1.02);  // what tests/zoo/memory_test.cpp holds for every model
+  }
   const json ran = answer_of({"run", "--plan", plan, "--input", "random"});
   for (size_t d = 0; d < 2; ++d) CHECK(ran["measured"]["peak_bytes"][d] <= ran["predicted"]["peak_bytes"][d]);
 }
