@@ -1,11 +1,12 @@
 #include "passes/pack.h"
 
 #include <algorithm>
-#include <limits>
 #include <map>
 #include <numeric>
 #include <utility>
 #include <vector>
+
+#include "passes/skyline.h"
 
 // Packing of blocks with lifetimes (dynamic storage allocation, strongly NP-hard), by a tournament of orders and the
 // improvement of its best.
@@ -36,22 +37,6 @@ constexpr size_t kPassed = 4;
 constexpr int64_t kSmallShare = 10'000;
 // A packing that wastes less than this share of the bound is not improved.
 constexpr int64_t kWastedShare = 500;
-
-constexpr int64_t kEndless = std::numeric_limits<int64_t>::max();
-
-using Order = std::vector<size_t>;  // of blocks
-
-struct Packing {
-  int64_t bytes = kEndless;
-  std::vector<int64_t> offsets;  // by block; -1: not placed
-};
-
-/// A block with its life in places of the sorted moments, from `begin` up to before `end`.
-struct Item {
-  int64_t bytes = 0;
-  int begin = 0;
-  int end = 0;
-};
 
 // --- In time ---
 
@@ -156,57 +141,6 @@ Packing pack_greedily(const std::vector<Item>& items, int, const Order& order) {
   return result;
 }
 
-// --- Skyline ---
-
-/// What is filled from `begin` up to before `end`, in places of the sorted moments.
-struct Level {
-  int begin = 0;
-  int end = 0;
-  int64_t height = 0;
-};
-
-void join_equal(std::vector<Level>& skyline) {
-  size_t last = 0;
-  for (size_t i = 1; i < skyline.size(); ++i) {
-    if (skyline[i].height == skyline[last].height) {
-      skyline[last].end = skyline[i].end;
-    } else {
-      skyline[++last] = skyline[i];
-    }
-  }
-  skyline.resize(last + 1);
-}
-
-Packing pack_by_skyline(const std::vector<Item>& items, int moments, const Order& order) {
-  Packing result{0, std::vector<int64_t>(items.size(), -1)};
-  std::vector<Level> skyline = {{0, moments, 0}};
-  Order rest = order;
-  while (!rest.empty()) {
-    const auto lowest = std::ranges::min_element(skyline, {}, &Level::height);
-    const auto first = std::ranges::find_if(
-        rest, [&](size_t b) { return items[b].begin >= lowest->begin && items[b].end <= lowest->end; });
-    if (first == rest.end()) {
-      // Nothing fits: up to the lower neighbour.
-      int64_t height = kEndless;
-      if (lowest != skyline.begin()) height = std::prev(lowest)->height;
-      if (std::next(lowest) != skyline.end()) height = std::min(height, std::next(lowest)->height);
-      lowest->height = height;
-    } else {
-      const Item& item = items[*first];
-      const Level old = *lowest;
-      result.offsets[*first] = old.height;
-      *lowest = {item.begin, item.end, old.height + item.bytes};
-      result.bytes = std::max(result.bytes, lowest->height);
-      auto at = lowest;
-      if (old.begin < item.begin) at = std::next(skyline.insert(at, {old.begin, item.begin, old.height}));
-      if (item.end < old.end) skyline.insert(std::next(at), {item.end, old.end, old.height});
-      rest.erase(first);
-    }
-    join_equal(skyline);
-  }
-  return result;
-}
-
 // --- The tournament ---
 
 using Method = Packing (*)(const std::vector<Item>&, int moments, const Order&);
@@ -277,10 +211,10 @@ class Tournament {
       std::ranges::stable_sort(order, std::ranges::greater(), [&](size_t b) { return by_bytes(items_[b]); });
       std::ranges::stable_sort(order, std::ranges::greater(), [&](size_t b) { return by_life(items_[b]); });
       std::ranges::stable_sort(order, std::ranges::greater(), [&](size_t b) { return entrant.rank(items_[b]); });
-      const Packing packing = attempt(entrant.method, order);
-      results_.push_back({packing.bytes, entrant.method, std::move(order)});
+      Packing packing = attempt(entrant.method, order);
+      results_.push_back({std::move(packing), entrant.method, std::move(order)});
     }
-    std::ranges::stable_sort(results_, {}, &Result::bytes);
+    std::ranges::stable_sort(results_, {}, [](const Result& result) { return result.packing.bytes; });
     for (size_t i = 0; i < std::min(kImproved, results_.size()); ++i) improve(results_[i]);
     if (best_.offsets.empty()) return best_;
     place_greedily(items_, small_, best_);
@@ -289,7 +223,7 @@ class Tournament {
 
  private:
   struct Result {
-    int64_t bytes;
+    Packing packing;
     Method method;
     Order order;
   };
@@ -308,12 +242,13 @@ class Tournament {
     const auto step = static_cast<int64_t>(1 + order.size() / kPassed);
     std::vector<int64_t> places(items_.size(), 0);
     for (size_t i = 0; i < order.size(); ++i) places[order[i]] = static_cast<int64_t>(i);
+    Packing packing = result.packing;
     for (size_t round = 0; round < kMostRounds && !is_done(); ++round) {
-      const Packing packing = attempt(result.method, order);
       for (const size_t b : order) {
         if (packing.offsets[b] + items_[b].bytes > bound_) places[b] -= step;
       }
       std::ranges::stable_sort(order, {}, [&](size_t b) { return places[b]; });
+      packing = attempt(result.method, order);
     }
   }
 
