@@ -1,6 +1,7 @@
 #include "api/facts.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 
 #include "compiler/plan/live_bytes.h"
@@ -29,6 +30,18 @@ int64_t step_bytes_of(const Plan& plan, PlanIndex value, bool per_step) {
 std::string direction(PlanPhase phase) {
   if (phase == PlanPhase::forward) return "forward";
   return phase == PlanPhase::update ? "update" : "backward";
+}
+
+/// The first stage that a device spends time in. What it makes of labels and positions waits for no other device, and
+/// is no stage of its own.
+int first_stage(const std::map<int, double>& seconds_in_stage) {
+  constexpr double kLeastShare = 0.05;
+  double total = 0;
+  for (const auto& [stage, seconds] : seconds_in_stage) total += seconds;
+  for (const auto& [stage, seconds] : seconds_in_stage) {
+    if (seconds >= kLeastShare * total) return stage;
+  }
+  return 0;
 }
 
 }  // namespace
@@ -99,7 +112,6 @@ std::vector<v1::DevicePlan> device_plans(const Plan& plan) {
     row.name = device.name;
     row.hardware = device.hardware;
     row.backend = device.backend;
-    row.stage = -1;
     row.parameter_bytes = device.memory.parameter_bytes;
     row.gradient_bytes = device.memory.gradient_bytes;
     row.optimizer_bytes = device.memory.optimizer_bytes;
@@ -114,18 +126,19 @@ std::vector<v1::DevicePlan> device_plans(const Plan& plan) {
   const std::vector<int64_t> live = most_live_bytes(plan);
   for (size_t d = 0; d < rows.size(); ++d) rows[d].live_bytes = live[d];
   const std::vector<int> stages = stage_of_nodes(plan);
+  std::vector<std::map<int, double>> seconds_in_stage(rows.size());
   for (size_t n = 0; n < plan.nodes.size(); ++n) {
     if (plan.nodes[n].phase != PlanPhase::forward) continue;
-    v1::DevicePlan& row = rows[plan.nodes[n].device.index()];
-    row.nodes += 1;
+    const size_t d = plan.nodes[n].device.index();
+    rows[d].nodes += 1;
     if (plan.nodes[n].per_step) continue;  // made of weights alone: it waits for no other device
-    row.stage = row.stage < 0 ? stages[n] : std::min(row.stage, stages[n]);
+    seconds_in_stage[d][stages[n]] += plan.nodes[n].seconds.front();
   }
+  for (size_t d = 0; d < rows.size(); ++d) rows[d].stage = first_stage(seconds_in_stage[d]);
   for (const PlanSlice& slice : plan.slices) {
     if (slice.value == kNone || plan.values[slice.value].kind != PlanValueKind::parameter) continue;
     rows[slice.device.index()].parameters += plan.values[slice.value].shapes.front().elements();
   }
-  for (v1::DevicePlan& row : rows) row.stage = std::max(row.stage, 0);
   return rows;
 }
 

@@ -19,7 +19,7 @@ struct DevicePlan {
   std::string name;
   std::string hardware;
   std::string backend;     // "cpu", "cuda"
-  int stage = 0;           // how many device changes lie before its first node, at least
+  int stage = 0;           // how many device changes lie before its first work, at least
   int64_t nodes = 0;       // of the forward pass
   int64_t parameters = 0;  // elements
   int64_t parameter_bytes = 0;
