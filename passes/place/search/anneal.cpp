@@ -10,11 +10,13 @@ namespace {
 constexpr int kQuantiles = 1024;  // of the exponential distribution that decides about moves uphill
 constexpr int kSteps = 256;       // of temperature
 constexpr int kLargestClump = 30;
-// Of 16 proposals so many move one block, those up to the next number a clump, the others swap two blocks.
-constexpr int kSingles = 10;
-constexpr int kClumps = 14;
+constexpr int kSmallClump = 4;
+// Of 16 proposals so many move one block, those up to the next number a clump, the others swap two blocks or clumps.
+constexpr int kSingles = 8;
+constexpr int kClumps = 11;
 constexpr int64_t kProposalUnits = 160;
-constexpr int64_t kTouchUnits = 12;  // one tensor of a moved block
+constexpr int64_t kProposalsAtOnce = 50'000;  // before someone may end the search
+constexpr int64_t kTouchUnits = 12;           // one tensor of a moved block
 
 /// exp and log from sums and products alone: a library's may differ in the last bit from one machine to the next, and
 /// the search would end elsewhere.
@@ -59,14 +61,19 @@ class Annealer {
     const int64_t per_step = std::max<int64_t>(1, options_.proposals / kSteps);
     for (int step = 0; step < kSteps && !work_.is_over(); ++step) {
       set_temperature(options_.hot * exp_of(cooling * step), step);
-      touched_ = 0;
-      for (int64_t i = 0; i < per_step; ++i) propose();
-      work_.spend(per_step * kProposalUnits + touched_ * kTouchUnits);
+      for (int64_t left = per_step; left > 0 && !work_.is_over(); left -= kProposalsAtOnce)
+        propose_some(std::min(left, kProposalsAtOnce));
     }
     return {best_device_, best_overflow_ > 0 ? kForbidden : best_value_, best_overflow_};
   }
 
  private:
+  void propose_some(int64_t proposals) {
+    touched_ = 0;
+    for (int64_t i = 0; i < proposals; ++i) propose();
+    work_.spend(proposals * kProposalUnits + touched_ * kTouchUnits);
+  }
+
   void find_neighbours() {
     for (int block = 0; block < instance_.blocks; ++block) {
       for (const int t : instance_.produced[block]) {
@@ -91,8 +98,6 @@ class Annealer {
     slot_.assign(device_.size(), 0);
     for (int block = 0; block < instance_.blocks; ++block) join(block, device_[static_cast<size_t>(block)]);
     recompute();
-    scale_ = *std::max_element(load_.begin(), load_.end());
-    if (!(scale_ > 0)) scale_ = 1;
     power_.assign(devices, 0);
   }
 
@@ -117,11 +122,15 @@ class Annealer {
     list.pop_back();
   }
 
-  double energy_of(double load, double memory, size_t device) const {
+  /// Relative bytes over capacity; a little more than that, so that the last byte counts too.
+  double over_of(double memory, size_t device) const {
     const double over = memory - capacity_.data()[device];
-    double effective = load / scale_;
-    if (over > 0 && memory > memory_limit(capacity_.data()[device]))
-      effective += penalty_ * (over / std::max(capacity_.data()[device], 1.0) + 0.01);
+    if (!(over > 0) || memory <= memory_limit(capacity_.data()[device])) return 0;
+    return over / std::max(capacity_.data()[device], 1.0) + 0.01;
+  }
+
+  double energy_of(double load, double memory, size_t device) const {
+    const double effective = (load + over_load_ * over_of(memory, device)) / scale_;
     double power = effective * effective;
     power *= power;
     for (int p = 4; p < exponent_; p *= 2) power *= power;  // @pre exponent_ is 4, 8, 16, ...
@@ -138,16 +147,23 @@ class Annealer {
           (step - ramp) * (doublings + (ramp == 0 ? 1 : 0)) / (kSteps - ramp) + (ramp > 0 && doublings > 0 ? 1 : 0);
     exponent_ = std::min(exponent_, std::max(options_.first_power, options_.last_power));
     recompute();
-    const double largest = *std::max_element(load_.begin(), load_.end());
-    scale_ = largest > 0 ? largest : 1;
     const bool overflows = overflow_now() > 0;
     penalty_ = overflows ? std::min(penalty_ * 1.2, 1e3) : std::max(penalty_ * 0.98, 0.2);
+    rescale();
     sum_ = 0;
     for (size_t d = 0; d < load_.size(); ++d) sum_ += power_[d] = energy_of(load_[d], memory_[d], d);
     for (int i = 0; i < kQuantiles; ++i) {
       threshold_[static_cast<size_t>(i)] = exp_of(exponent_ * temperature * quantile_[static_cast<size_t>(i)]);
     }
     find_largest();
+  }
+
+  /// The largest power becomes 1, or a high one would leave the range of numbers.
+  void rescale() {
+    over_load_ = penalty_ * *std::max_element(load_.begin(), load_.end());
+    scale_ = 0;
+    for (size_t d = 0; d < load_.size(); ++d) scale_ = std::max(scale_, load_[d] + over_load_ * over_of(memory_[d], d));
+    if (!(scale_ > 0)) scale_ = 1;
   }
 
   double overflow_now() const {
@@ -325,11 +341,9 @@ class Annealer {
     memory_.data()[b] = b_memory;
   }
 
-  void propose_clump(int block, int to) {
+  /// Moves the block, and blocks of its device around it, until they are `size`.
+  void move_clump(int block, int to, int size) {
     const int from = device_.data()[block];
-    const double from_load = load_.data()[from], to_load = load_.data()[to];
-    const double from_memory = memory_.data()[from], to_memory = memory_.data()[to];
-    const int size = 2 + random_.below(2 + random_.below(kLargestClump - 2));
     clump_.assign(1, block);
     apply(block, to);
     for (size_t i = 0; i < clump_.size() && static_cast<int>(clump_.size()) < size; ++i) {
@@ -343,6 +357,14 @@ class Annealer {
         apply(next, to);
       }
     }
+  }
+
+  void propose_clump(int block, int to) {
+    const int from = device_.data()[block];
+    const double from_load = load_.data()[from], to_load = load_.data()[to];
+    const double from_memory = memory_.data()[from], to_memory = memory_.data()[to];
+    const int size = 2 + random_.below(2 + random_.below(kLargestClump - 2));
+    move_clump(block, to, size);
     settle(from, to, from_load, to_load, from_memory, to_memory);
   }
 
@@ -354,8 +376,14 @@ class Annealer {
     if (!may_run(other, from)) return;
     const double from_load = load_.data()[from], to_load = load_.data()[to];
     const double from_memory = memory_.data()[from], to_memory = memory_.data()[to];
-    apply(block, to);
-    apply(other, from);
+    if (random_.below(2) == 0) {
+      apply(block, to);
+      apply(other, from);
+    } else {  // clumps, half of them as large as they may be: a whole piece of a device leaves no new cut behind
+      const auto any_size = [&] { return random_.below(2) == 0 ? kLargestClump : 1 + random_.below(kSmallClump); };
+      move_clump(block, to, any_size());
+      move_clump(other, from, any_size());
+    }
     settle(from, to, from_load, to_load, from_memory, to_memory);
   }
 
@@ -377,6 +405,7 @@ class Annealer {
   double sum_ = 0;                             // of power_
   double scale_ = 1;
   double penalty_ = 1;
+  double over_load_ = 1;  // what bytes over capacity count as
   int exponent_ = 8;
   int largest_ = 0;  // device with the largest power
   std::array<double, kQuantiles> quantile_{};

@@ -14,8 +14,10 @@ namespace mpc::place {
 //   energy   (sum over devices of (load / scale)^p)^(1/p), a soft maximum; bytes over capacity count as load, and ever
 //            more while they last. A low power p lets blocks flow between loaded devices and finds cheap cuts, a high
 //            one sees the largest load only: p may grow as the temperature falls
-//   moves    a block to the device of a neighbour or to any; a connected clump of blocks; two blocks of two devices
-//            for each other; every third starts on the device with the largest load
+//   moves    a block to the device of a neighbour or to any; a connected clump of blocks; two blocks, or two clumps,
+//            of two devices for each other; every third starts on the device with the largest load. Clumps for each
+//            other are what balances a split that cuts little already: pieces change places and no cut is added
+//            (layer-inceptionv3 on 6 GPUs, a million proposals: 0.50 % above the bound without, 0.38 % with)
 // Moving a block from a to b changes the loads of a and b only: for a third device q a tensor that the block makes
 // arrives at q before and after, and one made on q and read by the block leaves q before and after. So a move is
 // O(degree).

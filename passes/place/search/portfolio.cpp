@@ -9,11 +9,13 @@
 namespace mpc::place {
 namespace {
 
-constexpr int kManyBlocks = 2500;         // from here on in levels
-constexpr int kCoarsestPerDevice = 24;    // blocks of the coarsest level
-constexpr int kShrink = 3;                // from level to level
-constexpr int64_t kFirstRound = 200'000;  // proposals
-constexpr int kRoundsAlone = 8;           // before splits are combined
+constexpr int kManyBlocks = 2500;       // from here on in levels
+constexpr int kCoarsestPerDevice = 24;  // blocks of the coarsest level
+constexpr int kShrink = 3;              // from level to level
+constexpr int kRounds = 40;             // of few blocks; a round has about 200 to 300 units a proposal
+constexpr int64_t kRoundUnits = 190;
+constexpr int64_t kLeastRound = 50'000;  // proposals
+constexpr int kRoundsAlone = 14;         // before splits are combined
 // Shares of the work for the levels from nothing, and for each time that the best split goes through them.
 constexpr double kFreshShare = 0.3;
 constexpr double kCycleShare = 0.15;
@@ -27,13 +29,14 @@ struct Round {
   AnnealOptions options;
 };
 
-// Operator graphs, with costly cuts, need heat and high powers; layer graphs, where the last thousandth is balance, low
-// powers and little heat. Which a graph is shows only in what the rounds find, so all take part.
-constexpr Round kRounds[] = {
-    {From::start, {0.05, 2e-5, 8, 32, 0, 0}},  {From::best, {0.004, 5e-6, 4, 64, 0.6, 0}},
-    {From::best, {0.02, 2e-5, 8, 32, 0, 0}},   {From::best, {0.004, 5e-6, 4, 4, 0, 0}},
-    {From::random, {0.1, 2e-5, 8, 32, 0, 0}},  {From::best, {0.0015, 5e-6, 4, 64, 0.6, 0}},
-    {From::best, {0.004, 2e-5, 16, 16, 0, 0}}, {From::start, {0.01, 5e-6, 4, 64, 0.6, 0}},
+// Operator graphs, with costly cuts, need heat and moderate powers. In layer graphs the last thousandth is balance:
+// they need a low power while cuts are chosen and then powers of thousands, under which what is left between the loads
+// of devices counts as much as a cut. Which a graph is shows only in what the rounds find, so all take part.
+constexpr Round kRecipes[] = {
+    {From::start, {0.05, 2e-5, 8, 32, 0, 0}},  {From::best, {0.004, 3e-6, 4, 2048, 0.7, 0}},
+    {From::best, {0.02, 2e-5, 8, 32, 0, 0}},   {From::random, {0.02, 3e-6, 8, 2048, 0.4, 0}},
+    {From::random, {0.1, 2e-5, 8, 32, 0, 0}},  {From::best, {0.0015, 2e-6, 4, 2048, 0.6, 0}},
+    {From::best, {0.004, 2e-5, 16, 16, 0, 0}}, {From::start, {0.01, 3e-6, 16, 2048, 0.4, 0}},
 };
 
 Split random_split(const Instance& instance, Random& random) {
@@ -55,7 +58,7 @@ class Turns {
  public:
   size_t next() {
     const size_t best = static_cast<size_t>(std::max_element(credit_.begin(), credit_.end()) - credit_.begin());
-    current_ = ++rounds_ % 2 == 0 && credit_[best] > 0 ? best : turn_++ % std::size(kRounds);
+    current_ = ++rounds_ % 2 == 0 && credit_[best] > 0 ? best : turn_++ % std::size(kRecipes);
     return current_;
   }
   void report(bool has_improved) {
@@ -64,7 +67,7 @@ class Turns {
   }
 
  private:
-  std::array<double, std::size(kRounds)> credit_{};
+  std::array<double, std::size(kRecipes)> credit_{};
   size_t turn_ = 0;
   size_t current_ = 0;
   int rounds_ = 0;
@@ -74,14 +77,14 @@ Split anneal_flat(const Instance& instance, const Split& start, Random& random, 
   Split best = start;
   Turns turns;
   Elite elite;
-  int64_t proposals = kFirstRound;
+  const int64_t proposals = std::max(kLeastRound, work.left() / kRoundUnits / kRounds);
   for (int round = 0; !work.is_over(); ++round) {
     Split split;
     if (round >= kRoundsAlone && round % 2 == 1 && elite.size() >= 2) {
       const auto [better, worse] = elite.any_two(random);
       split = combine(instance, *better, *worse, proposals, random, work);
     } else {
-      const Round& recipe = kRounds[turns.next()];
+      const Round& recipe = kRecipes[turns.next()];
       AnnealOptions options = recipe.options;
       options.proposals = proposals;
       const Split from = recipe.from == From::best    ? best
@@ -92,7 +95,6 @@ Split anneal_flat(const Instance& instance, const Split& start, Random& random, 
     }
     elite.add(split);
     if (is_better(split, best)) best = std::move(split);
-    if (round % 4 == 3) proposals = proposals * 3 / 2;
   }
   return best;
 }
