@@ -13,6 +13,7 @@
 #include "passes/place/search/coarsen.h"
 #include "passes/place/search/combine.h"
 #include "passes/place/search/contiguous.h"
+#include "passes/place/search/forced_cuts.h"
 #include "passes/place/search/ideals.h"
 #include "passes/place/search/search.h"
 
@@ -301,6 +302,76 @@ TEST_CASE("search: a split that fits tight memory is found where one is known") 
     REQUIRE(result.fits);
     CHECK(naive_value(graph, result.device_of_node));
   }
+}
+
+TEST_CASE("search: a bound counts the tensors that memory forces apart") {
+  // Three blocks of 10 seconds in a row, each as large as a GPU; tensors of 7 and 3 seconds. Each block has its own
+  // GPU, and the middle one receives 7 and sends 3: 20 seconds. Work alone says 10.
+  CostGraph graph;
+  graph.gpus = 3;
+  graph.gpu_memory_bytes = 1;
+  graph.colors = 3;
+  for (int i = 0; i < 3; ++i) {
+    CostNode node;
+    node.id = i;
+    node.gpu_time = 10;
+    node.memory_bytes = 1;
+    node.tensor_cost = i == 0 ? 7 : 3;
+    node.color = i;
+    graph.nodes.push_back(node);
+  }
+  graph.edges = {{0, 1}, {1, 2}};
+  const Instance instance = contract(graph, SplitKind::any).instance;
+  CHECK(forced_cuts_bound(instance, 10, 20) == 20);
+  CHECK(forced_cuts_bound(instance, 10, 30) == doctest::Approx(20).epsilon(kRounding));
+}
+
+TEST_CASE("search: a bound counts that costly tensors keep blocks together") {
+  // Four blocks of 10 seconds in a row whose inner tensor costs 100: below 110 it is not cut, and its blocks take 20
+  // together. The outer tensors are free.
+  CostGraph graph;
+  graph.gpus = 4;
+  graph.gpu_memory_bytes = 1;
+  graph.colors = 4;
+  for (int i = 0; i < 4; ++i) {
+    CostNode node;
+    node.id = i;
+    node.gpu_time = 10;
+    node.tensor_cost = i == 1 ? 100 : 0;
+    node.color = i;
+    graph.nodes.push_back(node);
+  }
+  graph.edges = {{0, 1}, {1, 2}, {2, 3}};
+  const Instance instance = contract(graph, SplitKind::any).instance;
+  CHECK(forced_cuts_bound(instance, 10, 20) == 20);
+  CHECK(forced_cuts_bound(instance, 10, 1000) == doctest::Approx(20).epsilon(kRounding));
+}
+
+TEST_CASE("search: no bound is above the best split, and memory makes some of them sharp") {
+  constexpr uint64_t kSeeds = 150;
+  int sharper = 0;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    CAPTURE(seed);
+    GraphOptions options;
+    options.blocks = 3 + static_cast<int>(seed % 5);
+    options.gpus = 2 + static_cast<int>(seed % 3);
+    options.cpus = seed % 4 == 0 ? 1 : 0;
+    options.is_training = seed % 2 == 0;
+    options.memory_share = seed % 3 == 0 ? 10 : 1.2;
+    CostGraph graph = random_graph(seed, options);
+    for (CostNode& node : graph.nodes) node.tensor_cost *= seed % 5 == 0 ? 10 : 1;
+    const double truth = brute_force(graph, false);
+    if (truth == kForbidden) continue;
+    const Instance instance = contract(graph, SplitKind::any).instance;
+    const double least = work_bound(instance);
+    for (const double known : {truth, 1.3 * truth, 3 * truth}) {
+      const double bound = forced_cuts_bound(instance, least, known);
+      CHECK(bound >= least);
+      CHECK(bound <= truth * (1 + kRounding));
+      sharper += bound > least * (1 + kRounding) ? 1 : 0;
+    }
+  }
+  CHECK(sharper > 100);
 }
 
 TEST_CASE("search: what cannot fit is said to be impossible, with the bytes that are missing") {

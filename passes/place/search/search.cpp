@@ -5,6 +5,7 @@
 
 #include "passes/place/search/contiguous.h"
 #include "passes/place/search/exhaust.h"
+#include "passes/place/search/forced_cuts.h"
 #include "passes/place/search/portfolio.h"
 
 namespace mpc::place {
@@ -83,6 +84,8 @@ class Search {
       result_.method = found.method;
     }
     if (found.split.device_of_block.empty()) return;
+    if (options_.kind == SplitKind::contiguous && !result_.is_optimal)
+      lower_bound_ = forced_cuts_bound(contraction.instance, lower_bound_, found.split.value);
     keep(contraction, std::move(found.split.device_of_block));
     if (options_.kind == SplitKind::any) result_.method = "contiguous";
   }
@@ -131,6 +134,8 @@ class Search {
         best = found;
       }
     }
+    if (!result_.is_optimal && best.overflow == 0)
+      lower_bound_ = forced_cuts_bound(instance, lower_bound_, best.value);
     keep(contraction, best.device_of_block);
   }
 
