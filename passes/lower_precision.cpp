@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::array<std::string_view, 3> kPrecisions = {"f32", "tf32", "bf16"};
 
-// Everything that is not here computes in f32. LSTM too: its recurrence would round its state at every step.
+// Everything that is not here computes in f32. LSTM and GRU too: their recurrence would round its state at every step.
 constexpr OpKind kInBf16[] = {OpKind::Conv, OpKind::Gemm, OpKind::MatMul};
 
 // What moves elements, picks one of its operands, or maps elements one by one without the range of an exponential.

@@ -105,6 +105,7 @@ std::optional<int64_t> least_weight_elements(std::string_view op, int position) 
                                   {"Conv", 1, 2, 1},
                                   {"ConvTranspose", 1, 2, 1},
                                   {"Expand", 0, 0, 2},
+                                  {"GRU", 1, 3, 1},
                                   {"Gather", 0, 0, 1},
                                   {"Gemm", 0, 2, 1},
                                   {"GroupNormalization", 1, 2, 1},

@@ -52,6 +52,7 @@ class Table {
     add({OpKind::ConvWeightGrad}, &onednn_conv_weight_grad);
     add({OpKind::Gemm}, &onednn_gemm);
     add({OpKind::MatMul}, &onednn_matmul);
+    add({OpKind::GRU, OpKind::GRUInputGrad, OpKind::GRUWeightGrad}, &onednn_gru);
     add({OpKind::LSTM, OpKind::LSTMInputGrad, OpKind::LSTMWeightGrad}, &onednn_lstm);
 #endif
   }

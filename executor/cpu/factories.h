@@ -28,6 +28,7 @@ executor::KernelOrReason onednn_conv(const executor::NodeSpec& node);
 executor::KernelOrReason onednn_conv_input_grad(const executor::NodeSpec& node);
 executor::KernelOrReason onednn_conv_weight_grad(const executor::NodeSpec& node);
 executor::KernelOrReason onednn_gemm(const executor::NodeSpec& node);
+executor::KernelOrReason onednn_gru(const executor::NodeSpec& node);
 executor::KernelOrReason onednn_lstm(const executor::NodeSpec& node);
 executor::KernelOrReason onednn_matmul(const executor::NodeSpec& node);
 

@@ -1,112 +1,18 @@
-// LSTM and its gradients in f32: matrix products by oneDNN's sgemm, gates by vector loops. Sequences of full length,
-// without peepholes. Inside, everything is time-major; gates are in ONNX's order (input, output, forget, cell).
-//
-//   forward    G (T B, 4H) = X W^T in one product, then step by step G_t += h R^T, gates, cell, hidden state
-//   gradient   the forward is done again, then backwards in time: dG_t, dh = dG_t R; at the end dX = dG W in one
-//   product weights    dW = dG^T X, dR = dG^T (hidden states one step earlier), db = sum of dG
+// LSTM and its gradients in f32, without peepholes: see onednn_recurrent.h.
 
 #include <algorithm>
-#include <cstring>
-#include <numeric>
-#include <vector>
 
-#include <oneapi/dnnl/dnnl.h>
-
-#include "compiler/base/error.h"
 #include "executor/cpu/factories.h"
+#include "executor/cpu/onednn_recurrent.h"
 #include "executor/cpu/row_math.h"
-#include "executor/cpu/support.h"
 #include "executor/cpu/vector_math.h"
 
 namespace mpc::cpu {
 namespace {
 
-enum Input : size_t { kX, kW, kR, kBias, kSequenceLens, kInitialH, kInitialC, kPeepholes, kDY, kDYh, kDYc };
-
-struct Matrix {
-  const float* data;
-  int64_t row_step;
-  bool is_transposed = false;
-};
-
-/// y (rows, columns; row_step apart) = a b + beta y.
-void multiply(int64_t rows, int64_t columns, int64_t inner, Matrix a, Matrix b, float beta, float* y,
-              int64_t row_step) {
-  const dnnl_status_t status = dnnl_sgemm(a.is_transposed ? 'T' : 'N', b.is_transposed ? 'T' : 'N', rows, columns,
-                                          inner, 1.0f, a.data, a.row_step, b.data, b.row_step, beta, y, row_step);
-  MPC_CHECK(status == dnnl_success, "oneDNN's sgemm refused its operands");
-}
-
-struct Sizes {
-  Sizes(const Attributes& attributes, const Shape& x)
-      : is_batch_first(attributes.integer("layout") == 1),
-        steps(x[is_batch_first ? 1 : 0]),
-        batch(x[is_batch_first ? 0 : 1]),
-        inputs(x[2]),
-        hidden(attributes.integer("hidden_size")),
-        directions(attributes.text("direction") == "bidirectional" ? 2 : 1),
-        is_first_reverse(attributes.text("direction") == "reverse") {}
-  bool is_reverse(int64_t d) const { return is_first_reverse || d == 1; }
-  /// The time of the k-th step in a direction.
-  int64_t time(int64_t d, int64_t k) const { return is_reverse(d) ? steps - 1 - k : k; }
-  int64_t rows() const { return 4 * hidden; }
-  int64_t x_at(int64_t t, int64_t b) const { return (is_batch_first ? b * steps + t : t * batch + b) * inputs; }
-  int64_t y_at(int64_t t, int64_t d, int64_t b) const {
-    return (is_batch_first ? (b * steps + t) * directions + d : (t * directions + d) * batch + b) * hidden;
-  }
-  int64_t state_at(int64_t d, int64_t b) const {
-    return (is_batch_first ? b * directions + d : d * batch + b) * hidden;
-  }
-  int64_t gates_at(int64_t t, int64_t d) const { return (t * directions + d) * batch * rows(); }
-
-  bool is_batch_first;
-  int64_t steps, batch, inputs, hidden, directions;
-  bool is_first_reverse;
-};
-
-/// Gives out parts of the thread's scratch memory.
-class ScratchParts {
- public:
-  explicit ScratchParts(std::initializer_list<int64_t> counts) {
-    int64_t total = 0;
-    for (const int64_t count : counts) total += padded(count);
-    next_ = reinterpret_cast<float*>(thread_scratch(total * static_cast<int64_t>(sizeof(float))).data());
-  }
-  float* take(int64_t count) {
-    float* part = next_;
-    next_ += padded(count);
-    return part;
-  }
-
- private:
-  static int64_t padded(int64_t count) { return (count + 15) / 16 * 16; }
-  float* next_;
-};
-
-/// x in time-major order: itself, or a copy in `buffer`.
-const float* time_major(const Sizes& s, const float* x, float* buffer) {
-  if (!s.is_batch_first) return x;
-  for (int64_t t = 0; t < s.steps; ++t) {
-    for (int64_t b = 0; b < s.batch; ++b)
-      std::copy_n(x + s.x_at(t, b), s.inputs, buffer + (t * s.batch + b) * s.inputs);
-  }
-  return buffer;
-}
-
-void load_state(const Sizes& s, const KernelCall& call, size_t operand, int64_t d, float* state) {
-  if (!call.has_input(operand)) {
-    std::fill_n(state, s.batch * s.hidden, 0.0f);
-    return;
-  }
-  const float* from = call.inputs[operand].as<float>();
-  for (int64_t b = 0; b < s.batch; ++b) std::copy_n(from + s.state_at(d, b), s.hidden, state + b * s.hidden);
-}
-
-void store_state(const Sizes& s, const KernelCall& call, size_t output, int64_t d, const float* state) {
-  if (!call.has_output(output)) return;
-  float* to = call.outputs[output].as<float>();
-  for (int64_t b = 0; b < s.batch; ++b) std::copy_n(state + b * s.hidden, s.hidden, to + s.state_at(d, b));
-}
+enum LstmInput : size_t { kInitialC = kInitialH + 1, kPeepholes, kDY, kDYh, kDYc };
+constexpr int64_t kGateCount = 4;
+constexpr size_t kWeightGradSequenceLens = 3;
 
 // gates (4, H) of one sequence, before their activations; c, next_c, h (H).
 MPC_CLONES void step_forward(float* gates, const float* c, float* next_c, float* h, int64_t hidden) {
@@ -151,20 +57,12 @@ struct Forward {
   float* states;
 };
 
-void run_forward(const Sizes& s, const KernelCall& call, const float* x, int64_t d, const Forward& f) {
-  const float* w = call.inputs[kW].as<float>() + d * s.rows() * s.inputs;
+void run_forward(const RecurrentSizes& s, const KernelCall& call, const float* x, int64_t d, const Forward& f) {
   const float* r = call.inputs[kR].as<float>() + d * s.rows() * s.hidden;
-  multiply(s.steps * s.batch, s.rows(), s.inputs, {x, s.inputs}, {w, s.inputs, true}, 0.0f, f.gates, s.rows());
-  if (call.has_input(kBias)) {
-    const float* bias = call.inputs[kBias].as<float>() + d * 2 * s.rows();
-    for (int64_t row = 0; row < s.steps * s.batch; ++row) {
-      row_add(bias, f.gates + row * s.rows(), s.rows());
-      row_add(bias + s.rows(), f.gates + row * s.rows(), s.rows());
-    }
-  }
+  gates_from_x(s, call, x, d, s.rows(), f.gates);
   load_state(s, call, kInitialH, d, f.states);
   load_state(s, call, kInitialC, d, f.cells);
-  const int64_t state = s.batch * s.hidden;
+  const int64_t state = s.state_count();
   for (int64_t k = 0; k < s.steps; ++k) {
     float* gates = f.gates + s.time(d, k) * s.batch * s.rows();
     multiply(s.batch, s.rows(), s.hidden, {f.states + k * state, s.hidden}, {r, s.hidden, true}, 1.0f, gates, s.rows());
@@ -175,23 +73,13 @@ void run_forward(const Sizes& s, const KernelCall& call, const float* x, int64_t
   }
 }
 
-void store_sequence(const Sizes& s, const KernelCall& call, size_t output, int64_t d, const float* states) {
-  if (!call.has_output(output)) return;
-  float* y = call.outputs[output].as<float>();
-  for (int64_t k = 0; k < s.steps; ++k) {
-    for (int64_t b = 0; b < s.batch; ++b) {
-      std::copy_n(states + ((k + 1) * s.batch + b) * s.hidden, s.hidden, y + s.y_at(s.time(d, k), d, b));
-    }
-  }
-}
-
 void lstm(const KernelCall& call, int) {
-  const Sizes s(call.attributes, call.inputs[kX].shape);
-  const int64_t state = s.batch * s.hidden;
-  const int64_t gate_count = s.steps * s.batch * s.rows();
+  const RecurrentSizes s(call.attributes, call.inputs[kX].shape, kGateCount);
+  const int64_t state = s.state_count();
+  const int64_t gate_count = s.gates_count();
   const int64_t states_count = (s.steps + 1) * state;
-  ScratchParts parts({s.steps * s.batch * s.inputs, gate_count, states_count, states_count});
-  const float* x = time_major(s, call.inputs[kX].as<float>(), parts.take(s.steps * s.batch * s.inputs));
+  ScratchParts parts({s.x_count(), gate_count, states_count, states_count});
+  const float* x = time_major(s, call.inputs[kX].as<float>(), parts.take(s.x_count()));
   const Forward f{parts.take(gate_count), parts.take(states_count), parts.take(states_count)};
   for (int64_t d = 0; d < s.directions; ++d) {
     run_forward(s, call, x, d, f);
@@ -202,7 +90,7 @@ void lstm(const KernelCall& call, int) {
 }
 
 /// Runs one direction backwards; dgates (T, B, 4H) by time. dh and dc leave as the gradients of the initial states.
-void run_backward(const Sizes& s, const KernelCall& call, int64_t d, const Forward& f, float* dh, float* dc,
+void run_backward(const RecurrentSizes& s, const KernelCall& call, int64_t d, const Forward& f, float* dh, float* dc,
                   float* dgates) {
   const float* r = call.inputs[kR].as<float>() + d * s.rows() * s.hidden;
   const float* dy = call.has_input(kDY) ? call.inputs[kDY].as<float>() : nullptr;
@@ -223,10 +111,10 @@ void run_backward(const Sizes& s, const KernelCall& call, int64_t d, const Forwa
 
 // Outputs: dX, d initial_h, d initial_c, -, dgates, hidden states.
 void lstm_input_grad(const KernelCall& call, int) {
-  const Sizes s(call.attributes, call.inputs[kX].shape);
-  const int64_t state = s.batch * s.hidden;
-  const int64_t x_count = s.steps * s.batch * s.inputs;
-  const int64_t gate_count = s.steps * s.batch * s.rows();
+  const RecurrentSizes s(call.attributes, call.inputs[kX].shape, kGateCount);
+  const int64_t state = s.state_count();
+  const int64_t x_count = s.x_count();
+  const int64_t gate_count = s.gates_count();
   const int64_t states_count = (s.steps + 1) * state;
   ScratchParts parts({x_count, x_count, gate_count, gate_count, states_count, states_count, state, state});
   const float* x = time_major(s, call.inputs[kX].as<float>(), parts.take(x_count));
@@ -248,60 +136,18 @@ void lstm_input_grad(const KernelCall& call, int) {
     }
     store_sequence(s, call, 5, d, f.states);
   }
-  for (int64_t t = 0; call.has_output(0) && t < s.steps; ++t) {
-    for (int64_t b = 0; b < s.batch; ++b) {
-      std::copy_n(dx + (t * s.batch + b) * s.inputs, s.inputs, call.outputs[0].as<float>() + s.x_at(t, b));
-    }
-  }
+  if (call.has_output(0)) store_x(s, dx, call.outputs[0].as<float>());
 }
 
-// Inputs: dgates, X, hidden states, -, initial_h?. Outputs: dW, dR, db.
 void lstm_weight_grad(const KernelCall& call, int) {
-  const Sizes s(call.attributes, call.inputs[1].shape);
-  const int64_t rows = s.steps * s.batch;
-  constexpr size_t kHidden = 2;
-  constexpr size_t kFirstHidden = 4;
-  ScratchParts parts({rows * s.inputs, rows * s.rows(), rows * s.hidden, 2 * s.rows()});
-  const float* x = time_major(s, call.inputs[1].as<float>(), parts.take(rows * s.inputs));
-  float* dgates = parts.take(rows * s.rows());
-  float* before = parts.take(rows * s.hidden);  // (T, B, H) by time
-  double* sums = reinterpret_cast<double*>(parts.take(2 * s.rows()));
-  const float* y = call.inputs[kHidden].as<float>();
-  for (int64_t d = 0; d < s.directions; ++d) {
-    for (int64_t k = 0; k < s.steps; ++k) {
-      const int64_t t = s.time(d, k);
-      std::copy_n(call.inputs[0].as<float>() + s.gates_at(t, d), s.batch * s.rows(), dgates + t * s.batch * s.rows());
-      float* state = before + t * s.batch * s.hidden;
-      if (k == 0) load_state(s, call, kFirstHidden, d, state);
-      for (int64_t b = 0; k > 0 && b < s.batch; ++b) {
-        std::copy_n(y + s.y_at(s.time(d, k - 1), d, b), s.hidden, state + b * s.hidden);
-      }
-    }
-    if (call.has_output(0)) {
-      multiply(s.rows(), s.inputs, rows, {dgates, s.rows(), true}, {x, s.inputs}, 0.0f,
-               call.outputs[0].as<float>() + d * s.rows() * s.inputs, s.inputs);
-    }
-    if (call.has_output(1)) {
-      multiply(s.rows(), s.hidden, rows, {dgates, s.rows(), true}, {before, s.hidden}, 0.0f,
-               call.outputs[1].as<float>() + d * s.rows() * s.hidden, s.hidden);
-    }
-    if (!call.has_output(2)) continue;
-    std::fill_n(sums, s.rows(), 0.0);
-    for (int64_t row = 0; row < rows; ++row) row_add(dgates + row * s.rows(), sums, s.rows());
-    float* db = call.outputs[2].as<float>() + d * 2 * s.rows();
-    for (int64_t i = 0; i < s.rows(); ++i) db[i] = db[s.rows() + i] = static_cast<float>(sums[i]);
-  }
+  recurrent_weight_grad(call, kGateCount, kWeightGradSequenceLens + 1, Reset::none);
 }
 
 std::string refusal(const NodeSpec& node) {
   const bool is_weight_grad = node.op == OpKind::LSTMWeightGrad;
-  if (has_input(node, is_weight_grad ? 3 : static_cast<size_t>(kSequenceLens)))
-    return "LSTM by sgemm: only sequences of full length";
   if (!is_weight_grad && has_input(node, kPeepholes)) return "LSTM by sgemm: no peepholes";
   if (node.op == OpKind::LSTMInputGrad && has_output(node, 3)) return "LSTM by sgemm: no gradient of peepholes";
-  if (!all_of_type(node, DType::f32)) return "LSTM by sgemm: only f32";
-  if (has_empty_operand(node)) return "LSTM by sgemm: an operand is empty";
-  return {};
+  return recurrent_refusal(node, "LSTM by sgemm", is_weight_grad ? kWeightGradSequenceLens : size_t{kSequenceLens});
 }
 
 }  // namespace

@@ -4,6 +4,8 @@ set(MPC_CUDA_KERNEL_SOURCES
   binary.cu
   convolution.cu
   elementwise.cu
+  gru.cu
+  gru_grad.cu
   index.cu
   layer_norm.cu
   lrn.cu
@@ -13,6 +15,8 @@ set(MPC_CUDA_KERNEL_SOURCES
   occurrences.cu
   pooling.cu
   product.cu
+  recurrence.cu
+  recurrence_weights.cu
   reduction.cu
   resize.cu
   softmax.cu

@@ -1,5 +1,5 @@
-// Products, windows, normalizations, losses and LSTM: results that are known by hand, and what is refused. Conformance
-// compares kernels with themselves and with their gradients, not with ONNX's definition.
+// Products, windows, normalizations, losses, LSTM and GRU: results that are known by hand, and what is refused.
+// Conformance compares kernels with themselves and with their gradients, not with ONNX's definition.
 
 #include <cmath>
 
@@ -375,6 +375,57 @@ TEST_CASE("LSTM: what is not supported or does not fit is refused") {
   const Tensors inputs = {counting({3, 2, 1}), counting({1, 4, 1}), counting({1, 4, 1}), std::nullopt,
                           tensor({2}, {4, 1}, DType::i32)};
   CHECK(error_of(OpKind::LSTM, inputs) == ErrorId::M033);
+}
+
+TEST_CASE("GRU: one step by hand, gates in the order z, r, h") {
+  // z = sigmoid(ln 3) = 3/4 and r = sigmoid(-ln 3) = 1/4 by their biases alone. The hidden gate sees h = 5 with weight
+  // 0.2 and has the biases Wbh = 0.1 and Rbh = 0.4: tanh(0.1 + 0.4 + (5/4) 0.2), or linear before reset
+  // tanh(0.1 + (5 * 0.2 + 0.4) / 4).
+  const double log3 = std::log(3.0);
+  const Literal bias = tensor({1, 6}, {log3, -log3, 0.1, 0, 0, 0.4});
+  const Tensors inputs = {
+      tensor({1, 1, 1}, {7}), tensor({1, 3, 1}, Numbers(3, 0.0)), tensor({1, 3, 1}, {0, 0, 0.2}), bias, std::nullopt,
+      tensor({1, 1, 1}, {5})};
+  for (const int64_t is_linear_before : {0, 1}) {
+    const Tensors results = eval_all(OpKind::GRU, inputs, {{"linear_before_reset", is_linear_before}}, 2);
+    const double gate = std::tanh(is_linear_before == 0 ? 0.75 : 0.45);
+    CHECK(is_near(*results[0], {0.25 * gate + 0.75 * 5}));
+    CHECK(is_near(*results[1], {0.25 * gate + 0.75 * 5}));
+  }
+}
+
+TEST_CASE("GRU: beyond a sequence's end Y is zero and the state stays") {
+  const Literal x = counting({3, 2, 1});
+  const Literal w = tensor({1, 3, 1}, {0.1, 0.2, 0.3});
+  const Literal lengths = tensor({2}, {3, 0}, DType::i32);
+  const Literal state = tensor({1, 2, 1}, {0.5, 0.25});
+  const Tensors results = eval_all(OpKind::GRU, {x, w, w, std::nullopt, lengths, state}, {}, 2);
+  const Numbers y = numbers_of(*results[0]);
+  for (const size_t step : {0, 1, 2}) CHECK(y[step * 2 + 1] == 0);
+  CHECK(numbers_of(*results[1])[1] == 0.25);
+  CHECK(numbers_of(*results[1])[0] == y[4]);
+}
+
+TEST_CASE("GRU: what is not supported or does not fit is refused") {
+  const std::vector<Shape> good = {{3, 2, 5}, {1, 12, 5}, {1, 12, 4}};
+  const auto with = [&](const char* name, Attribute value) {
+    return infer_error(OpKind::GRU, good, {{name, std::move(value)}});
+  };
+  CHECK(infer_error(OpKind::GRU, good) == std::nullopt);
+  CHECK(with("linear_before_reset", int64_t{1}) == std::nullopt);
+  CHECK(with("linear_before_reset", int64_t{2}) == ErrorId::M031);
+  CHECK(with("activations", std::vector<Text>{"sigmoid", "tanh"}) == std::nullopt);
+  CHECK(with("activations", std::vector<Text>{"Sigmoid", "Relu"}) == ErrorId::M046);
+  CHECK(with("activations", std::vector<Text>{"Sigmoid", "Tanh", "Tanh"}) == ErrorId::M046);
+  CHECK(with("clip", 1.0) == ErrorId::M046);
+  CHECK(with("direction", Text("bidirectional")) == ErrorId::M032);
+  CHECK(infer_error(OpKind::GRU, {{3, 2, 5}, {1, 16, 5}, {1, 16, 4}}) == ErrorId::M032);
+  const std::vector<Shape> gradient = {{3, 1, 2, 12}, {3, 2, 5}, {3, 1, 2, 4}, {3, 1, 2, 4}};
+  CHECK(infer_error(OpKind::GRUWeightGrad, gradient) == std::nullopt);
+  CHECK(infer_error(OpKind::GRUWeightGrad, {gradient[0], gradient[1], gradient[2], {3, 1, 2, 12}}) == ErrorId::M032);
+  const Tensors inputs = {counting({3, 2, 1}), counting({1, 3, 1}), counting({1, 3, 1}), std::nullopt,
+                          tensor({2}, {4, 1}, DType::i32)};
+  CHECK(error_of(OpKind::GRU, inputs) == ErrorId::M033);
 }
 
 }  // namespace mpc::test

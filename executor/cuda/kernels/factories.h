@@ -30,6 +30,9 @@ KernelOrReason gather(const executor::NodeSpec& node, const MakeOptions& options
 KernelOrReason gather_elements(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason gather_grad(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason gather_nd(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason gru(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason gru_input_grad(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason gru_weight_grad(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason layer_norm(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason layer_norm_grad(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason layer_norm_weight_grad(const executor::NodeSpec& node, const MakeOptions& options);

@@ -1,6 +1,4 @@
-// LSTM and its gradients. Products of all time steps at once are one matrix product (x W', dgates W, and the weight
-// gradients); those of the recurrence are one per step, with a kernel for the gates after it. Steps are launches: a
-// captured step replays them.
+// LSTM; its gradients are in lstm_grad.cu and recurrence_weights.cu.
 
 #include "executor/cuda/kernels/lstm.h"
 
@@ -11,8 +9,6 @@
 namespace mpc::cuda {
 namespace recurrence {
 namespace {
-
-constexpr size_t kX = 0, kW = 1, kR = 2, kBias = 3, kSequenceLens = 4, kInitialH = 5, kInitialC = 6, kP = 7;
 
 /// The states before the first step.
 template <class T>
@@ -99,52 +95,11 @@ struct LastStates {
   }
 };
 
-DType compute_type(const executor::NodeSpec& node) {
-  return node.inputs[kX].dtype == DType::f64 ? DType::f64 : DType::f32;
-}
-
-/// Does a part that begins `elements` elements behind an aligned operand begin at an aligned place too?
-bool is_aligned_part(int64_t elements, DType dtype) {
-  constexpr int64_t kAlignment = 256;
-  return elements * dtype_bytes(dtype) % kAlignment == 0;
-}
-
 }  // namespace
 
-Product::Product(const Form& form, const MakeOptions& options) {
-  Attributes attributes;
-  attributes.set("alpha", 1.0);
-  attributes.set("beta", 0.0);
-  attributes.set("transA", int64_t{form.trans_a});
-  attributes.set("transB", int64_t{form.trans_b});
-  const auto matrix = [](DType dtype, int64_t rows, int64_t columns, bool is_transposed) {
-    return executor::NodeSpec::Operand{dtype, is_transposed ? Shape{columns, rows} : Shape{rows, columns}, true, false};
-  };
-  executor::NodeSpec node;
-  node.op = OpKind::Gemm;
-  node.attributes = &attributes;
-  node.inputs = {matrix(form.a, form.rows, form.inner, form.trans_a),
-                 matrix(form.b, form.inner, form.columns, form.trans_b)};
-  node.outputs = {matrix(form.y, form.rows, form.columns, false)};
-  MakeOptions mine = options;
-  mine.is_aligned = form.is_aligned;
-  kernel_ = (options.product ? options.product(node, mine) : cuda::product(node, mine)).kernel;
-}
-
-void Product::run(Stream stream, const void* a, const void* b, void* y, void* workspace) const {
-  void* const inputs[] = {const_cast<void*>(a), const_cast<void*>(b)};
-  void* const outputs[] = {y};
-  Launch launch;
-  launch.inputs = inputs;
-  launch.outputs = outputs;
-  launch.workspace = workspace;
-  launch.stream = stream;
-  kernel_->run(launch);
-}
-
 template <class T>
-Forward<T>::Forward(const executor::NodeSpec& node, const Sizes& sizes, bool keeps_steps, const MakeOptions& options,
-                    Pieces& pieces)
+LstmForward<T>::LstmForward(const executor::NodeSpec& node, const Sizes& sizes, bool keeps_steps,
+                            const MakeOptions& options, Pieces& pieces)
     : s_(sizes),
       keeps_steps_(keeps_steps),
       from_x_product_({.rows = s_.rows(),
@@ -178,20 +133,20 @@ Forward<T>::Forward(const executor::NodeSpec& node, const Sizes& sizes, bool kee
 }
 
 template <class T>
-Lengths Forward<T>::lengths(const Launch& launch) const {
+Lengths LstmForward<T>::lengths(const Launch& launch) const {
   return {{is_present_[kSequenceLens] ? launch.inputs[kSequenceLens] : nullptr, dtypes_[kSequenceLens]},
           s_.steps,
           faults_of(launch)};
 }
 
 template <class T>
-void Forward<T>::begin(const Launch& launch, void* workspace) const {
+void LstmForward<T>::begin(const Launch& launch, void* workspace) const {
   from_x_product_.run(launch.stream, launch.inputs[kX], launch.inputs[kW], piece<T>(workspace, from_x_),
                       piece<std::byte>(workspace, product_workspace_));
 }
 
 template <class T>
-void Forward<T>::run(const Launch& launch, int64_t d, Out<T> y, void* workspace) const {
+void LstmForward<T>::run(const Launch& launch, int64_t d, Out<T> y, void* workspace) const {
   const int64_t states = s_.batch * s_.hidden;
   T* hidden = piece<T>(workspace, hidden_);
   T* cells = piece<T>(workspace, cells_);
@@ -211,8 +166,8 @@ void Forward<T>::run(const Launch& launch, int64_t d, Out<T> y, void* workspace)
   }
 }
 
-template class Forward<float>;
-template class Forward<double>;
+template class LstmForward<float>;
+template class LstmForward<double>;
 
 namespace {
 
@@ -220,7 +175,7 @@ template <class T>
 class ForwardKernel final : public Kernel {
  public:
   ForwardKernel(const executor::NodeSpec& node, const MakeOptions& options)
-      : s_(*node.attributes, node.inputs[kX].shape), forward_(node, s_, false, options, pieces_) {
+      : s_(*node.attributes, node.inputs[kX].shape, kLstmGates), forward_(node, s_, false, options, pieces_) {
     forward_.set_product_workspace(pieces_.take(forward_.product_bytes(), 1));
     for (size_t i = 0; i < dtypes_.size(); ++i) dtypes_[i] = output_dtype(node, i);
     y_bytes_ = has_output(node, 0) ? byte_size(node.outputs[0].shape, dtypes_[0]) : 0;
@@ -249,7 +204,7 @@ class ForwardKernel final : public Kernel {
  private:
   Pieces pieces_;
   Sizes s_;
-  Forward<T> forward_;
+  LstmForward<T> forward_;
   std::array<DType, 3> dtypes_{};
   int64_t y_bytes_ = 0;
   bool has_gaps_ = false;

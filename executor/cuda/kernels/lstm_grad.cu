@@ -1,5 +1,4 @@
-// The gradients of LSTM: LSTMInputGrad runs the recurrence again and then backwards; LSTMWeightGrad is matrix products
-// of its dGates with x and with the hidden states.
+// LSTMInputGrad: runs the recurrence again and then backwards.
 
 #include <cmath>
 
@@ -9,7 +8,6 @@ namespace mpc::cuda {
 namespace recurrence {
 namespace {
 
-constexpr size_t kX = 0, kW = 1, kR = 2, kSequenceLens = 4, kP = 7, kDY = 8, kDYh = 9, kDYc = 10;
 constexpr size_t kDX = 0, kDInitialH = 1, kDInitialC = 2, kDP = 3, kDGates = 4, kHidden = 5, kResults = 6;
 
 /// What reaches the states after the last step of a sequence: dY_h and dY_c.
@@ -46,7 +44,7 @@ struct BackwardStep {
     const int64_t b = i / s.hidden;
     const int64_t u = i % s.hidden;
     const int64_t length = lengths.of(b);
-    T grads[kGateCount] = {};
+    T grads[kLstmGates] = {};
     if (k < length) {
       const int64_t t = s.time(d, k, length);
       const int64_t state = s.state_at(d, b) + u;
@@ -68,12 +66,12 @@ struct BackwardStep {
       dc[i] =
           total * forget + grads[kInputGate] * peephole(kPeepInput, u) + grads[kForgetGate] * peephole(kPeepForget, u);
       const int64_t row = (s.row(t, b) * s.directions + d) * s.gates() + u;
-      for (int64_t gate = 0; gate < kGateCount; ++gate) {
+      for (int64_t gate = 0; gate < kLstmGates; ++gate) {
         row_grads[row + gate * s.hidden] = grads[gate];
         if (dgates.data != nullptr) dgates.set(s.gates_at(t, d, b) + gate * s.hidden + u, grads[gate]);
       }
     }
-    for (int64_t gate = 0; gate < kGateCount; ++gate) step_grads[b * s.gates() + gate * s.hidden + u] = grads[gate];
+    for (int64_t gate = 0; gate < kLstmGates; ++gate) step_grads[b * s.gates() + gate * s.hidden + u] = grads[gate];
   }
 };
 
@@ -128,7 +126,7 @@ template <class T>
 class InputGradKernel final : public Kernel {
  public:
   InputGradKernel(const executor::NodeSpec& node, const MakeOptions& options)
-      : s_(*node.attributes, node.inputs[kX].shape),
+      : s_(*node.attributes, node.inputs[kX].shape, kLstmGates),
         forward_(node, s_, true, options, pieces_),
         to_h_({.rows = s_.batch,
                .columns = s_.hidden,
@@ -234,7 +232,7 @@ class InputGradKernel final : public Kernel {
 
   Pieces pieces_;
   Sizes s_;
-  Forward<T> forward_;
+  LstmForward<T> forward_;
   Product to_h_, to_x_;
   bool has_gaps_;
   int64_t step_grads_, row_grads_, dh_, dc_, product_workspace_;
@@ -246,152 +244,12 @@ class InputGradKernel final : public Kernel {
   std::string name_;
 };
 
-// --- LSTMWeightGrad(dGates, X, Y, sequence_lens?, initial_h?) -> dW?, dR?, dbias?
-
-/// Of one direction and every (t, b): its dGates, its x and the hidden state before it, as rows that lie together;
-/// zeros behind the end of a sequence, where operands may hold anything.
-template <class T>
-struct GatherRows {
-  Sizes s;
-  Lengths lengths;
-  In<T> dgates, x, y, initial_h;  // the last without data: zeros
-  T* gate_rows;                   // (rows, 4H)
-  T* x_rows;                      // (rows, I)
-  T* h_rows;                      // (rows, H)
-  int64_t d;
-  MPC_DEVICE void operator()(int64_t i) const {
-    const int64_t width = s.gates() + s.inputs + s.hidden;
-    const int64_t row = i / width;
-    const int64_t column = i % width;
-    const int64_t t = row / s.batch;
-    const int64_t b = row % s.batch;
-    const int64_t length = lengths.of(b);
-    const bool is_inside = t < length;
-    if (column < s.gates()) {
-      gate_rows[row * s.gates() + column] = is_inside ? dgates[s.gates_at(t, d, b) + column] : T{0};
-    } else if (column < s.gates() + s.inputs) {
-      const int64_t at = column - s.gates();
-      x_rows[row * s.inputs + at] = is_inside ? x[s.row(t, b) * s.inputs + at] : T{0};
-    } else {
-      const int64_t u = column - s.gates() - s.inputs;
-      const int64_t before = s.is_reverse(d) ? t + 1 : t - 1;
-      T value = 0;
-      if (is_inside && before >= 0 && before < length) {
-        value = y[s.y_at(before, d, b) + u];
-      } else if (is_inside && initial_h.data != nullptr) {
-        value = initial_h[s.state_at(d, b) + u];
-      }
-      h_rows[row * s.hidden + u] = value;
-    }
-  }
-};
-
-/// Both halves of dbias: the sums of dGates.
-template <class T>
-struct BiasGrad {
-  Sizes s;
-  const T* gate_rows;
-  Out<T> dbias;
-  int64_t d;
-  MPC_DEVICE void operator()(Block& block, int64_t column) const {
-    const double sum =
-        block.sum(s.rows(), [&](int64_t row) { return static_cast<double>(gate_rows[row * s.gates() + column]); });
-    block.for_each(2, [&](int64_t half) { dbias.set((d * 2 + half) * s.gates() + column, static_cast<T>(sum)); });
-  }
-};
-
-template <class T>
-class WeightGradKernel final : public Kernel {
- public:
-  WeightGradKernel(const executor::NodeSpec& node, const MakeOptions& options)
-      : s_(*node.attributes, node.inputs[1].shape),
-        has_lengths_(has_input(node, 3)),
-        has_initial_h_(has_input(node, 4)),
-        to_w_(form(s_.inputs, output_dtype(node, 0)), options),
-        to_r_(form(s_.hidden, output_dtype(node, 1)), options) {
-    name_ = "cuda:lstm with " + std::string(to_w_.name());
-    gate_rows_ = pieces_.take(s_.rows() * s_.gates(), sizeof(T));
-    x_rows_ = pieces_.take(s_.rows() * s_.inputs, sizeof(T));
-    h_rows_ = pieces_.take(s_.rows() * s_.hidden, sizeof(T));
-    product_workspace_ = pieces_.take(std::max(to_w_.workspace_bytes(), to_r_.workspace_bytes()), 1);
-    for (size_t i = 0; i < inputs_.size(); ++i) inputs_[i] = input_dtype(node, i);
-    for (size_t i = 0; i < outputs_.size(); ++i) outputs_[i] = output_dtype(node, i);
-  }
-
-  void run(const Launch& launch) override {
-    for (int64_t d = 0; d < s_.directions; ++d) run_direction(launch, d);
-  }
-  int64_t workspace_bytes() const override { return pieces_.bytes(); }
-  std::string_view name() const override { return name_; }
-
- private:
-  /// dGates' x: (4H, columns).
-  Product::Form form(int64_t columns, DType result) const {
-    return {.rows = s_.gates(),
-            .columns = columns,
-            .inner = s_.rows(),
-            .trans_a = true,
-            .a = dtype_of(T{}),
-            .b = dtype_of(T{}),
-            .y = result,
-            .is_aligned = s_.directions == 1};
-  }
-
-  void run_direction(const Launch& launch, int64_t d) const {
-    T* gate_rows = piece<T>(launch.workspace, gate_rows_);
-    T* x_rows = piece<T>(launch.workspace, x_rows_);
-    T* h_rows = piece<T>(launch.workspace, h_rows_);
-    void* product_workspace = piece<std::byte>(launch.workspace, product_workspace_);
-    const Lengths lengths{{has_lengths_ ? launch.inputs[3] : nullptr, inputs_[3]}, s_.steps, faults_of(launch)};
-    for_each(launch.stream, s_.rows() * (s_.gates() + s_.inputs + s_.hidden),
-             GatherRows<T>{s_,
-                           lengths,
-                           {launch.inputs[0], inputs_[0]},
-                           {launch.inputs[1], inputs_[1]},
-                           {launch.inputs[2], inputs_[2]},
-                           {has_initial_h_ ? launch.inputs[4] : nullptr, inputs_[4]},
-                           gate_rows,
-                           x_rows,
-                           h_rows,
-                           d},
-             "LSTM rows");
-    const auto part = [&](size_t output, int64_t columns) {
-      return launch.out<std::byte>(output) + d * s_.gates() * columns * dtype_bytes(outputs_[output]);
-    };
-    if (launch.out<void>(0) != nullptr) {
-      to_w_.run(launch.stream, gate_rows, x_rows, part(0, s_.inputs), product_workspace);
-    }
-    if (launch.out<void>(1) != nullptr) {
-      to_r_.run(launch.stream, gate_rows, h_rows, part(1, s_.hidden), product_workspace);
-    }
-    if (launch.out<void>(2) != nullptr) {
-      for_each_block(launch.stream, s_.gates(), BiasGrad<T>{s_, gate_rows, {launch.outputs[2], outputs_[2]}, d},
-                     "LSTM bias");
-    }
-  }
-
-  Sizes s_;
-  bool has_lengths_, has_initial_h_;
-  Pieces pieces_;
-  Product to_w_, to_r_;
-  int64_t gate_rows_, x_rows_, h_rows_, product_workspace_;
-  std::array<DType, 5> inputs_{};
-  std::array<DType, 3> outputs_{};
-  std::string name_;
-};
-
 }  // namespace
 }  // namespace recurrence
 
 KernelOrReason lstm_input_grad(const executor::NodeSpec& node, const MakeOptions& options) {
   return with_float_type(node, [&](auto tag) -> KernelOrReason {
     return {std::make_unique<recurrence::InputGradKernel<decltype(tag)>>(node, options), {}};
-  });
-}
-
-KernelOrReason lstm_weight_grad(const executor::NodeSpec& node, const MakeOptions& options) {
-  return with_float_type(node, [&](auto tag) -> KernelOrReason {
-    return {std::make_unique<recurrence::WeightGradKernel<decltype(tag)>>(node, options), {}};
   });
 }
 
