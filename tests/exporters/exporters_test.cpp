@@ -36,6 +36,8 @@ const std::vector<Exported> kExported = {{"gpt-dynamo", "ids"},
                                          {"cnn-torchscript", "x"},
                                          {"gram-dynamo", "x"},
                                          {"gram-torchscript", "x"},
+                                         {"gru-dynamo", "ids"},
+                                         {"gru-torchscript", "ids"},
                                          {"attention-jax", "in_0"},
                                          {"cnn-training", "x"}};
 
@@ -65,8 +67,8 @@ TEST_CASE("exporters: every exported model gives ONNX Runtime's outputs on 1, 2,
     const nlohmann::json answer = answer_of({"verify", "--suite", kData, "--filter", "-(dynamo|torchscript|jax)",
                                              "--devices", devices, "--rtol", "1e-4", "--atol", "1e-5", "--quiet"});
     CHECK(answer["passed"] == true);
-    CHECK(answer["counts"]["passed"] == 11);
-    CHECK(answer["cases"].size() == 11);
+    CHECK(answer["counts"]["passed"] == 13);
+    CHECK(answer["cases"].size() == 13);
   }
 }
 

@@ -146,6 +146,19 @@ class Gram(nn.Module):
         return self.fc(gram.flatten(1))
 
 
+class Recurrent(nn.Module):
+    """Two layers of a GRU in both directions."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens = nn.Embedding(VOCABULARY, WIDTH)
+        self.gru = nn.GRU(WIDTH, POSITIONS, 2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(2 * POSITIONS, VOCABULARY)
+
+    def forward(self, ids):
+        return self.head(self.gru(self.tokens(ids))[0])
+
+
 def trained(network):
     """As if it had been trained: no two weights are alike, so that the exporter merges none, and running averages are
     those of some data."""
@@ -233,6 +246,8 @@ MODELS = {
     "cnn-torchscript": (Cnn, fused, torchscript, "x", "y", BATCH, images),
     "gram-dynamo": (Gram, None, dynamo, "x", "y", BATCH, images),
     "gram-torchscript": (Gram, None, torchscript, "x", "y", BATCH, images),
+    "gru-dynamo": (Recurrent, None, dynamo, "ids", "logits", BATCH, tokens),
+    "gru-torchscript": (Recurrent, None, torchscript, "ids", "logits", BATCH, tokens),
     "cnn-training": (lambda: Cnn(dropout=0), None, torchscript_training, "x", "y", BATCH, images),
 }
 
@@ -248,9 +263,31 @@ def layouts(array):
             yield lambda a, rows=rows: a[:rows]
 
 
+def gru_gates(array):
+    """ONNX has the gates in the order update, reset, new; PyTorch has reset, update, new."""
+    reset, update, new = np.split(array, 3)
+    return np.concatenate([update, reset, new])
+
+
+def holders(network):
+    """What an initializer may hold: names of parameters, and the function that makes it of them."""
+    for name, parameter in network.named_parameters():
+        for layout in layouts(parameter.detach().numpy()):
+            yield [name], layout
+    for prefix, module in network.named_modules():
+        if not isinstance(module, nn.GRU):
+            continue
+        for layer in range(module.num_layers):
+            of = [f"_l{layer}" + direction for direction in ([""] if not module.bidirectional else ["", "_reverse"])]
+            for kind in ("weight_ih", "weight_hh"):
+                yield [f"{prefix}.{kind}{d}" for d in of], lambda *arrays: np.stack([gru_gates(a) for a in arrays])
+            biases = [f"{prefix}.{kind}{d}" for d in of for kind in ("bias_ih", "bias_hh")]
+            yield biases, lambda *arrays: np.concatenate([gru_gates(a) for a in arrays]).reshape(len(arrays) // 2, -1)
+
+
 def match_parameters(model, network):
-    """For each float initializer: the parameter it holds, and its layout; known by name or by content."""
-    parameters = dict(network.named_parameters())
+    """For each float initializer: the parameters it holds, and how; known by name or by content."""
+    parameters = {name: parameter.detach().numpy() for name, parameter in network.named_parameters()}
     buffers = dict(network.named_buffers())
     matches = {}
     for tensor in model.graph.initializer:
@@ -259,13 +296,14 @@ def match_parameters(model, network):
             continue  # numbers of a formula (no weight has one number only, see trained()), or running averages
         if array.min() == np.finfo(np.float32).min:
             continue  # a mask
-        found = [(name, layout) for name, parameter in parameters.items()
-                 for layout in layouts(parameter.detach().numpy())
-                 if layout(parameter.detach().numpy()).shape == array.shape
-                 and np.allclose(layout(parameter.detach().numpy()), array, rtol=1e-5, atol=1e-6)]
+        found = []
+        for names, make in holders(network):
+            made = make(*(parameters[name] for name in names))
+            if made.shape == array.shape and np.allclose(made, array, rtol=1e-5, atol=1e-6):
+                found.append((names, make))
         assert len(found) == 1, (tensor.name, array.shape, found)
         matches[tensor.name] = found[0]
-    missing = set(parameters) - {name for name, _ in matches.values()}
+    missing = set(parameters) - {name for names, _ in matches.values() for name in names}
     assert not missing, missing
     return matches
 
@@ -321,8 +359,8 @@ def main():
             loss.backward()
             goldens.add(f"step{step}/loss", np.array([loss.item()]))
             gradients = {n: p.grad.numpy() for n, p in reference.named_parameters()}
-            for initializer, (parameter, layout) in matches.items():
-                goldens.add(f"step{step}/gradient of {initializer}", layout(gradients[parameter]))
+            for initializer, (names, make) in matches.items():
+                goldens.add(f"step{step}/gradient of {initializer}", make(*(gradients[name] for name in names)))
             optimizer.step()
         if is_training:
             for buffer, array in reference.named_buffers():
