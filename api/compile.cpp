@@ -106,7 +106,7 @@ PlanOptions api::plan_options(const v1::CompileOptions& public_options) {
   options.chunks = public_options.chunks;
   options.may_recompute = public_options.may_recompute;
   const std::optional<Objective> objective = parse_objective(public_options.objective);
-  if (!objective) unknown("objective", public_options.objective, {"throughput", "latency", "devices"});
+  if (!objective) unknown("objective", public_options.objective, {"throughput", "latency", "devices", "memory"});
   options.objective = *objective;
   const std::optional<Precision> precision = parse_precision(public_options.precision);
   if (!precision) unknown("precision", public_options.precision, {"f32", "tf32", "bf16"});

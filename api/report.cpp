@@ -150,8 +150,10 @@ std::string summary(const Plan& plan) {
                                  plan.one_device_seconds / plan.step_seconds, seconds_text(plan.one_device_seconds)));
   }
   if (plan.objective_lower_bound > 0) {
-    line("objective", fmt::format("{}: {}, lower bound {}, gap {}", plan.objective, seconds_text(plan.objective_value),
-                                  seconds_text(plan.objective_lower_bound),
+    // Of memory: the largest share of its capacity that a device holds. Of the others: seconds.
+    const auto value = plan.objective == "memory" ? percent : seconds_text;
+    line("objective", fmt::format("{}: {}, lower bound {}, gap {}", plan.objective, value(plan.objective_value),
+                                  value(plan.objective_lower_bound),
                                   percent(plan.objective_value / plan.objective_lower_bound - 1)));
   }
   for (const std::string& note : plan.notes) text += "note: " + escaped(note) + "\n";

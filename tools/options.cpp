@@ -246,7 +246,7 @@ void SplitFlags::add(CLI::App& app) {
                  "auto: compute activations again in the backward pass where they do not fit | never")
       ->group("Split")
       ->check(CLI::IsMember({"auto", "never"}));
-  app.add_option("--objective", objective, "throughput | latency | devices")->group("Split");
+  app.add_option("--objective", objective, "throughput | latency | devices | memory")->group("Split");
   app.add_option("--precision", precision, "f32 | tf32 | bf16: what is computed in; parameters stay f32")
       ->group("Split");
   app.add_option("--pin", pins, "nodes in whose name REGEX is found run on DEVICE (a number or a name)")

@@ -52,7 +52,7 @@ struct CompileOptions {
   int chunks = 2;
   /// May activations be computed again in the backward pass where a device cannot keep them?
   bool may_recompute = true;
-  std::string objective = "throughput";  // "throughput", "latency", "devices"
+  std::string objective = "throughput";  // "throughput", "latency", "devices", "memory"
   /// "f32"; "tf32": GPUs may round the operands of products; "bf16": products and what lies between them in bf16, with
   /// f32 parameters, sums and optimizer state.
   std::string precision = "f32";

@@ -116,24 +116,48 @@ Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_bl
   return result;
 }
 
+double largest_share(const Problem& problem, const std::vector<int>& device_of_block) {
+  const Evaluation value = evaluate(problem, device_of_block);
+  double largest = 0;
+  for (size_t d = 0; d < value.memory_bytes.size(); ++d)
+    largest =
+        std::max(largest, static_cast<double>(value.memory_bytes[d]) / static_cast<double>(problem.capacity_bytes[d]));
+  return largest;
+}
+
 double critical_path_s(const Problem& problem, const std::vector<int>& device_of_block) {
-  std::vector<double> device_free(static_cast<size_t>(problem.device_count), 0);
-  std::vector<double> done(static_cast<size_t>(problem.block_count), 0);
+  const auto k = static_cast<size_t>(problem.device_count);
+  std::vector<double> device_free(k, 0);
+  std::vector<double> link_free(k * k, 0);                     // [from * k + to]
+  std::vector<double> arrival(problem.tensors.size() * k);     // [tensor * k + device]: when it is there
+  std::vector<size_t> last_tensor(k, problem.tensors.size());  // [device]: that was sent there
   double last = 0;
   for (size_t b = 0; b < device_of_block.size(); ++b) {
-    const int device = device_of_block[b];
-    double start = device_free[static_cast<size_t>(device)];
+    const auto device = static_cast<size_t>(device_of_block[b]);
+    double start = device_free[device];
     for (const int t : problem.tensors_of[b]) {
       const Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
-      if (static_cast<size_t>(tensor.producer) >= b) continue;
-      const int from = device_of_block[static_cast<size_t>(tensor.producer)];
-      const double arrival = done[static_cast<size_t>(tensor.producer)] +
-                             (from == device ? 0 : problem.move_seconds(tensor, from, device));
-      start = std::max(start, arrival);
+      if (static_cast<size_t>(tensor.producer) < b)
+        start = std::max(start, arrival[static_cast<size_t>(t) * k + device]);
     }
-    done[b] = start + problem.seconds[static_cast<size_t>(device)][b];
-    device_free[static_cast<size_t>(device)] = done[b];
-    last = std::max(last, done[b]);
+    const double done = start + problem.seconds[device][b];
+    device_free[device] = done;
+    last = std::max(last, done);
+    for (const int t : problem.tensors_of[b]) {
+      const Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
+      if (static_cast<size_t>(tensor.producer) != b) continue;
+      const double made = tensor.is_parameter ? 0 : done;  // a weight is there from the start
+      arrival[static_cast<size_t>(t) * k + device] = made;
+      for (const int consumer : tensor.consumers) {
+        const auto to = static_cast<size_t>(device_of_block[static_cast<size_t>(consumer)]);
+        if (to == device || last_tensor[to] == static_cast<size_t>(t)) continue;
+        last_tensor[to] = static_cast<size_t>(t);
+        double& link = link_free[device * k + to];
+        const double seconds = problem.move_seconds(tensor, static_cast<int>(device), static_cast<int>(to));
+        if (seconds > 0) link = std::max(link, made) + seconds;
+        arrival[static_cast<size_t>(t) * k + to] = seconds > 0 ? link : made;
+      }
+    }
   }
   return last;
 }

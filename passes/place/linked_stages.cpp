@@ -265,8 +265,10 @@ class LinkedSearch {
       take(improve_stages(problem_, stages_, split.device_of_group, least_devices_, options_.obeys_capacities,
                           evaluations));
     for (int round = 0; round < kAnnealings && pool_.front().load_s > bound_s * (1 + kRounding); ++round) {
-      take(anneal_stages(problem_, stages_, found[static_cast<size_t>(round) % found.size()].device_of_group,
-                         least_devices_, options_.obeys_capacities, evaluations, random_));
+      take(anneal_stages(
+          problem_, stages_, found[static_cast<size_t>(round) % found.size()].device_of_group,
+          {.least_devices = least_devices_, .obeys_capacities = options_.obeys_capacities, .evaluations = evaluations},
+          random_));
     }
   }
 

@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 
 #include "compiler/base/error.h"
+#include "passes/place/anneal_latency.h"
+#include "passes/place/least_memory.h"
 #include "passes/place/stages.h"
 
 namespace mpc {
@@ -14,7 +16,7 @@ namespace {
 using place::Evaluation;
 using place::Problem;
 
-constexpr std::array<std::string_view, 3> kObjectives = {"throughput", "latency", "devices"};
+constexpr std::array<std::string_view, 4> kObjectives = {"throughput", "latency", "devices", "memory"};
 constexpr int kRefineEvaluations = 20'000;
 constexpr int kLeastEvaluations = 200;
 constexpr double kSlackOfOneMicrobatch = 0.125;
@@ -139,6 +141,8 @@ Candidate search_latency(const Problem& problem) {
   const Candidate few = stages(problem, {.uses_all_devices = false}, Objective::latency);
   if (!few.device_of_block.empty()) starts.push_back(few.device_of_block);
   Candidate found = refined(problem, std::move(starts), Objective::latency);
+  std::vector<int> annealed = place::anneal_latency(problem, found.device_of_block);
+  found = better_of(std::move(found), refined(problem, {std::move(annealed)}, Objective::latency));
   if (found.score.overflow_bytes == 0) return found;
   return better_of(std::move(found), repaired(problem, Objective::latency));
 }
@@ -157,10 +161,25 @@ Candidate search_fewest_devices(Problem problem) {
   return found;
 }
 
+Candidate search_memory(const Problem& problem) {
+  std::vector<int> found = place::split_for_memory(problem);
+  if (found.empty()) return repaired(problem, Objective::memory);  // pins that no stages obey
+  const place::Score score = place::score(problem, found, Objective::memory);
+  return {std::move(found), score};
+}
+
 Candidate search(const Problem& problem, const PlaceOptions& options) {
-  const Objective objective = options.objective;
-  if (objective == Objective::throughput) return search_throughput(problem, options);
-  return objective == Objective::latency ? search_latency(problem) : search_fewest_devices(problem);
+  switch (options.objective) {
+    case Objective::throughput:
+      return search_throughput(problem, options);
+    case Objective::latency:
+      return search_latency(problem);
+    case Objective::devices:
+      return search_fewest_devices(problem);
+    case Objective::memory:
+      return search_memory(problem);
+  }
+  return {};
 }
 
 // Names the places where a cut lies behind a block that makes much less than it reads, with both numbers.
@@ -237,7 +256,8 @@ double total_seconds(const Problem& problem, int device) {
 
 // No device can start a second block before its first is done, and all devices together have a bounded rate. Holds for
 // throughput and latency alike; transfers are left out.
-double lower_bound(const Problem& problem) {
+double lower_bound(const Problem& problem, Objective objective) {
+  if (objective == Objective::memory) return place::least_share_bound(problem);
   double largest_block = 0;
   double rate = 0;  // devices working at once, each finishing 1/total of the model per second
   for (int d = 0; d < problem.device_count; ++d) {
@@ -290,10 +310,9 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
   }
   const Evaluation value = place::evaluate(problem, best.device_of_block);
   placement.estimated_bytes = value.memory_bytes;
-  placement.objective_value = options.objective == Objective::throughput
-                                  ? value.largest_load_s
-                                  : place::critical_path_s(problem, best.device_of_block);
-  placement.lower_bound = std::min(placement.objective_value, std::max(best.lower_bound_s, lower_bound(problem)));
+  placement.objective_value = place::value_of(problem, best.device_of_block, options.objective);
+  placement.lower_bound =
+      std::min(placement.objective_value, std::max(best.lower_bound_s, lower_bound(problem, options.objective)));
   placement.notes = std::move(gap_notes);
   for (std::string& note : notes_on_cuts(problem, best.device_of_block, graph))
     placement.notes.push_back(std::move(note));
@@ -311,10 +330,8 @@ void judge_placement(const Graph& graph, const Cluster& cluster, const PlaceOpti
   std::vector<int> device_of_block;
   for (const NodeId node : problem.nodes)
     device_of_block.push_back(static_cast<int>(placement.device_of_node[node.index()].index()));
-  placement.objective_value = options.objective == Objective::throughput
-                                  ? place::evaluate(problem, device_of_block).largest_load_s
-                                  : place::critical_path_s(problem, device_of_block);
-  placement.lower_bound = std::min(placement.objective_value, lower_bound(problem));
+  placement.objective_value = place::value_of(problem, device_of_block, options.objective);
+  placement.lower_bound = std::min(placement.objective_value, lower_bound(problem, options.objective));
 }
 
 Graph apply_placement(const Graph& graph, const std::vector<DeviceId>& device_of_node) {

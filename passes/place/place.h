@@ -34,7 +34,7 @@ struct PlaceOptions {
 /// The device of every node, and what the decision was worth.
 struct Placement {
   std::vector<DeviceId> device_of_node;
-  double objective_value = 0;  // seconds: the largest load per micro-batch (throughput), or the critical path (latency)
+  double objective_value = 0;  // see value_of (passes/place/refine.h): seconds, or a share of capacity
   double lower_bound = 0;
   double one_device_s = 0;               // one micro-batch on the fastest device alone
   std::vector<int64_t> estimated_bytes;  // [device]

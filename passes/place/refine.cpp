@@ -58,7 +58,7 @@ class Refiner {
     constexpr double kLeastGain = 0.005;
     if (value.overflow_bytes != best_.overflow_bytes) return value.overflow_bytes < best_.overflow_bytes;
     if (value.unused_devices != best_.unused_devices) return value.unused_devices < best_.unused_devices;
-    return value.seconds < (1 - kLeastGain) * best_.seconds;
+    return value.value < (1 - kLeastGain) * best_.value;
   }
 
   bool sweep_single_blocks() {
@@ -107,6 +107,12 @@ class Refiner {
 
 }  // namespace
 
+double value_of(const Problem& problem, const std::vector<int>& device_of_block, Objective objective) {
+  if (objective == Objective::throughput) return evaluate(problem, device_of_block).largest_load_s;
+  if (objective == Objective::memory) return largest_share(problem, device_of_block);
+  return critical_path_s(problem, device_of_block);
+}
+
 Score score(const Problem& problem, const std::vector<int>& device_of_block, Objective objective) {
   const Evaluation value = evaluate(problem, device_of_block);
   Score result;
@@ -119,8 +125,11 @@ Score score(const Problem& problem, const std::vector<int>& device_of_block, Obj
   // A stream of micro-batches takes the largest load for each, after one has passed through all devices: a placement
   // that goes to and fro between devices pays for it there.
   constexpr double kStream = 8;
-  result.seconds = critical_path_s(problem, device_of_block);
-  if (objective == Objective::throughput) result.seconds += (kStream - 1) * value.largest_load_s;
+  if (objective == Objective::throughput) {
+    result.value = critical_path_s(problem, device_of_block) + (kStream - 1) * value.largest_load_s;
+  } else {
+    result.value = value_of(problem, device_of_block, objective);
+  }
   return result;
 }
 

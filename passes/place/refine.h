@@ -6,13 +6,17 @@
 
 namespace mpc::place {
 
-enum class Objective : uint8_t { throughput, latency, devices };
+enum class Objective : uint8_t { throughput, latency, devices, memory };
 
-/// What refinement minimizes: bytes over capacity first, then unused devices, then the objective's seconds.
+/// What the objective makes small: seconds of the most loaded device (throughput) or of the critical path (latency,
+/// devices), or the largest share of its capacity that a device holds (memory).
+double value_of(const Problem& problem, const std::vector<int>& device_of_block, Objective objective);
+
+/// What refinement minimizes: bytes over capacity first, then unused devices, then the objective's value.
 struct Score {
   int64_t overflow_bytes = 0;
   int unused_devices = 0;
-  double seconds = 0;
+  double value = 0;
   int64_t sent_bytes = 0;  // decides between equals
   auto operator<=>(const Score&) const = default;
 };

@@ -14,13 +14,12 @@ constexpr double kLastTemperature = 0.001;
 
 class StageAnnealer {
  public:
-  StageAnnealer(const Problem& problem, const StageInstance& stages, const std::vector<int>& device, int least_devices,
-                bool obeys_capacities, Random& random)
+  StageAnnealer(const Problem& problem, const StageInstance& stages, const std::vector<int>& device,
+                const AnnealOptions& options, Random& random)
       : problem_(problem),
         stages_(stages),
         instance_(stages.instance()),
-        least_devices_(least_devices),
-        obeys_capacities_(obeys_capacities),
+        options_(options),
         random_(random),
         pin_(static_cast<size_t>(instance_.blocks), -1),
         best_(device) {
@@ -28,12 +27,12 @@ class StageAnnealer {
       if (problem.pinned[b] >= 0) pin_[static_cast<size_t>(stages.group_of_block()[b])] = problem.pinned[b];
     }
     put_in_order(device);
-    now_ = energy_of(now_load_);
-    best_load_ = now_load_;
+    now_ = energy_of(best_value_);
   }
 
-  std::vector<int> run(int evaluations) {
+  std::vector<int> run() {
     if (instance_.blocks < 2 || problem_.device_count < 2) return best_;
+    const int evaluations = options_.evaluations;
     for (int i = 0; i < evaluations; ++i) {
       // Linear in the logarithm, by halves: the same on every machine.
       const double left = 1 - static_cast<double>(i) / evaluations;
@@ -59,24 +58,38 @@ class StageAnnealer {
     for (const int d : device) stage_.push_back(position[static_cast<size_t>(d)]);
   }
 
-  /// A soft largest load, so that others count a little; infinite where the split is none.
-  double energy_of(double& largest_s) {
+  /// The goal's value of each device, from which the largest one is to be small.
+  std::vector<double> values_of(const Evaluation& evaluation) const {
+    if (options_.goal == AnnealGoal::load) return evaluation.load_s;
+    std::vector<double> share;
+    for (size_t d = 0; d < evaluation.memory_bytes.size(); ++d) {
+      share.push_back(static_cast<double>(evaluation.memory_bytes[d]) /
+                      static_cast<double>(problem_.capacity_bytes[d]));
+    }
+    return share;
+  }
+
+  /// A soft largest value, so that others count a little; infinite where the split is none.
+  double energy_of(double& largest) {
     std::vector<int> device(problem_.pinned.size());
     for (size_t b = 0; b < device.size(); ++b) {
       const int stage = stage_[static_cast<size_t>(stages_.group_of_block()[b])];
       device[b] = order_[static_cast<size_t>(stage)];
     }
-    const Evaluation value = evaluate(problem_, device);
-    largest_s = value.largest_load_s;
-    if (value.devices_used < least_devices_ || (obeys_capacities_ && value.overflow_bytes > 0)) return kForbidden;
+    const Evaluation evaluation = evaluate(problem_, device);
+    const std::vector<double> values = values_of(evaluation);
+    largest = *std::ranges::max_element(values);
+    const bool must_fit = options_.goal == AnnealGoal::load && options_.obeys_capacities;
+    if (evaluation.devices_used < options_.least_devices || (must_fit && evaluation.overflow_bytes > 0))
+      return kForbidden;
     constexpr double kOthers = 0.1;
-    double second_s = 0;
-    double sum_s = 0;
-    for (const double load : value.load_s) {
-      sum_s += load;
-      if (load < largest_s) second_s = std::max(second_s, load);
+    double second = 0;
+    double sum = 0;
+    for (const double value : values) {
+      sum += value;
+      if (value < largest) second = std::max(second, value);
     }
-    return largest_s + kOthers * second_s + kOthers * sum_s / static_cast<double>(value.load_s.size());
+    return largest + kOthers * second + kOthers * sum / static_cast<double>(values.size());
   }
 
   void propose() {
@@ -147,11 +160,11 @@ class StageAnnealer {
   }
 
   bool accept() {
-    double load_s = 0;
-    const double energy = energy_of(load_s);
+    double value = 0;
+    const double energy = energy_of(value);
     if (energy == kForbidden) return false;
-    if (load_s < best_load_) {
-      best_load_ = load_s;
+    if (value < best_value_) {
+      best_value_ = value;
       for (size_t group = 0; group < best_.size(); ++group) best_[group] = order_[static_cast<size_t>(stage_[group])];
     }
     // A worse one by less than a random share of the load, the smaller shares the likelier.
@@ -164,8 +177,7 @@ class StageAnnealer {
   const Problem& problem_;
   const StageInstance& stages_;
   const Instance& instance_;
-  int least_devices_;
-  bool obeys_capacities_;
+  const AnnealOptions& options_;
   Random& random_;
   std::vector<int> pin_;                   // [group]: device, or -1
   std::vector<int> order_;                 // [stage]: device
@@ -174,15 +186,14 @@ class StageAnnealer {
   std::vector<int> best_;                  // [group]: device
   double temperature_ = 0;
   double now_ = 0;
-  double now_load_ = 0;
-  double best_load_ = 0;
+  double best_value_ = 0;
 };
 
 }  // namespace
 
-std::vector<int> anneal_stages(const Problem& problem, const StageInstance& stages, std::vector<int> device_of_group,
-                               int least_devices, bool obeys_capacities, int evaluations, Random& random) {
-  return StageAnnealer(problem, stages, device_of_group, least_devices, obeys_capacities, random).run(evaluations);
+std::vector<int> anneal_stages(const Problem& problem, const StageInstance& stages,
+                               const std::vector<int>& device_of_group, const AnnealOptions& options, Random& random) {
+  return StageAnnealer(problem, stages, device_of_group, options, random).run();
 }
 
 }  // namespace mpc::place

@@ -214,3 +214,24 @@ TEST_CASE("partition, --gpus-per-node: one tensor at most goes from one node of 
     slow += transfer["from"].get<int>() % 2 != transfer["to"].get<int>() % 2 ? 1 : 0;
   CHECK(slow == 1);
 }
+
+TEST_CASE("partition, --objective: each has a value that is not below its bound") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "residual-cut");
+  json answers;
+  for (const std::string name : {"throughput", "latency", "devices", "memory"}) {
+    const json answer = answer_of({"partition", model, "--devices", "cpu:3", "--memory", "1GiB", "--objective", name});
+    CHECK(answer["objective"]["name"] == name);
+    CHECK(answer["objective"]["value"] >= answer["objective"]["lower_bound"]);
+    CHECK(answer["objective"]["lower_bound"] > 0);
+    answers[name] = answer;
+  }
+  const auto fullest = [](const json& answer) {
+    int64_t bytes = 0;
+    for (const json& device : answer["devices"]) bytes = std::max(bytes, device["peak_bytes"].get<int64_t>());
+    return bytes;
+  };
+  CHECK(fullest(answers["memory"]) < fullest(answers["devices"]));
+  CHECK(fullest(answers["memory"]) <= fullest(answers["throughput"]));
+  CHECK(answers["memory"]["objective"]["value"] <= 1);
+}
