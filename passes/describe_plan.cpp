@@ -7,6 +7,7 @@
 
 #include "compiler/base/text.h"
 #include "compiler/plan/simulate.h"
+#include "passes/repetition.h"
 
 namespace mpc {
 namespace {
@@ -56,6 +57,17 @@ void add_predictions(Plan& plan, const Attempt& attempt, const PlanOptions& opti
   for (const TimelineEntry& entry : timeline.entries) plan.instructions[entry.instruction].start_s = entry.start_s;
 }
 
+/// The layers of the model, where most of it is one block many times.
+void add_repetition(Plan& plan, const Graph& graph) {
+  const Repetition layers = find_repetition(graph);
+  int forward = 0;
+  for (int n = 0; n < graph.node_count(); ++n) forward += graph.node(NodeId(n)).phase == Phase::forward ? 1 : 0;
+  if (2 * layers.nodes * layers.times < forward || layers.times < 2) return;
+  plan.notes.push_back(fmt::format("the model is {} x a block of {} nodes (from {}), and {} others", layers.times,
+                                   layers.nodes, graph.node(layers.first).name,
+                                   forward - layers.nodes * layers.times));
+}
+
 /// Which device a stream of micro-batches waits for, and the node that it spends most time on.
 void add_bottleneck(Plan& plan) {
   size_t slowest = 0;
@@ -103,6 +115,7 @@ void describe_plan(Plan& plan, const Attempt& attempt, const FrontGraphs& graphs
   describe_inputs(plan, graphs);
   describe_outputs(plan, graphs);
   add_predictions(plan, attempt, options);
+  add_repetition(plan, graphs.main);
   add_bottleneck(plan);
   add_warnings(plan);
 }

@@ -15,6 +15,7 @@ constexpr int64_t kWork = 2'000'000'000;     // far more than the orders below n
 constexpr int64_t kExactWork = 20'000'000;   // 20 ms for a proof
 constexpr int64_t kSearchWork = 25'000'000;  // 25 ms for better orders, where there is no proof
 constexpr int kMostIdeals = 20'000;
+constexpr int kIdealUnits = 150;         // to list one, beside a unit for each block
 constexpr int64_t kMostStates = 5'000;   // sets of devices; beyond, stages take the devices in the cluster's order
 constexpr int64_t kOrderBlocks = 6'000;  // (order, block) to begin with
 constexpr int kLeastOrders = 4;
@@ -56,7 +57,8 @@ std::optional<Stages> split_in_stages(const Problem& problem, const StageOptions
     return std::nullopt;
   }
   if (!options.is_quick) {
-    search.most_ideals = kMostIdeals;
+    // Half of the work lists the ideals, so that the other half is left for the walk.
+    search.most_ideals = std::min<int>(kMostIdeals, static_cast<int>(kExactWork / 2 / (kIdealUnits + instance.blocks)));
     search.exact_work = kExactWork;
     search.search_work = kSearchWork;
   }
