@@ -17,8 +17,8 @@
 //  - greedy: the blocks in a given order, each at the lowest gap among those before it that live with it. O(n^2).
 //
 // Skyline and greedy go through several orders. The six best results are then improved by squeaky wheels: blocks
-// that lie above the bound come earlier in the next round. The first result within 0.2 % of the bound (the most
-// bytes that live at once) ends it. Tries are counted in steps of n^2, so that the answer does not depend on the
+// that lie above the bound (the most bytes that live at once) come earlier in the next round. The first result that is
+// small enough for the caller ends it. Tries are counted in steps of n^2, so that the answer does not depend on the
 // machine. Blocks of less than a ten-thousandth of the bound come last, into what gaps the others leave.
 //
 // Sources: Sekiyama et al., Profile-guided memory optimization for deep neural networks (2018), section 4 (skyline);
@@ -35,8 +35,6 @@ constexpr size_t kMostRounds = 100;
 // A block that is blamed passes a quarter of the others.
 constexpr size_t kPassed = 4;
 constexpr int64_t kSmallShare = 10'000;
-// A packing that wastes less than this share of the bound is not improved.
-constexpr int64_t kWastedShare = 500;
 
 // --- In time ---
 
@@ -182,7 +180,8 @@ constexpr Entrant kEntrants[] = {
 
 class Tournament {
  public:
-  explicit Tournament(std::span<const Block> blocks) : bound_(largest_live(blocks).bytes) {
+  explicit Tournament(std::span<const Block> blocks, int64_t enough_bytes)
+      : bound_(largest_live(blocks).bytes), enough_bytes_(enough_bytes) {
     std::vector<int64_t> moments;
     for (const Block& block : blocks) {
       moments.push_back(block.begin);
@@ -228,7 +227,7 @@ class Tournament {
     Order order;
   };
 
-  bool is_done() const { return tries_left_ == 0 || best_.bytes <= bound_ + bound_ / kWastedShare; }
+  bool is_done() const { return tries_left_ == 0 || best_.bytes <= enough_bytes_; }
 
   Packing attempt(Method method, const Order& order) {
     --tries_left_;
@@ -252,7 +251,8 @@ class Tournament {
     }
   }
 
-  int64_t bound_;
+  int64_t bound_;  // the most bytes that live at once
+  int64_t enough_bytes_;
   int moments_ = 0;
   std::vector<Item> items_;
   Order large_;
@@ -279,11 +279,11 @@ LargestLive largest_live(std::span<const Block> blocks) {
   return largest;
 }
 
-int64_t pack(std::span<Block> blocks) {
+int64_t pack(std::span<Block> blocks, int64_t enough_bytes) {
   if (blocks.empty()) return 0;
   Packing best = pack_in_time(blocks);
-  if (best.bytes > largest_live(blocks).bytes) {
-    Packing other = Tournament(blocks).run();
+  if (best.bytes > enough_bytes) {
+    Packing other = Tournament(blocks, enough_bytes).run();
     if (other.bytes < best.bytes) best = std::move(other);
   }
   for (size_t b = 0; b < blocks.size(); ++b) blocks[b].offset = best.offsets[b];

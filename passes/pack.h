@@ -21,8 +21,9 @@ struct LargestLive {
 LargestLive largest_live(std::span<const Block> blocks);
 
 /// Gives every block an offset, so that blocks that live at the same moment do not overlap. Deterministic.
+/// @param enough_bytes  what need not be improved; largest_live() to try for the least
 /// At most O(kMostSteps) steps, and O(n log n) where a single try would take more (pack.cpp).
 /// @return the bytes up to the end of the highest block.
-int64_t pack(std::span<Block> blocks);
+int64_t pack(std::span<Block> blocks, int64_t enough_bytes);
 
 }  // namespace mpc

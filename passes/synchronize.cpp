@@ -1,194 +1,36 @@
 #include "passes/synchronize.h"
 
-#include <algorithm>
-#include <functional>
-#include <iterator>
-#include <map>
 #include <utility>
 #include <vector>
 
-#include "compiler/plan/views.h"
+#include "passes/order_queues.h"
 
 namespace mpc {
-namespace {
 
-// The accesses to one range of bytes that a later access must come after.
-struct Range {
-  int64_t end = 0;
-  int64_t writer = -1;           // last instruction that wrote it
-  std::vector<int64_t> readers;  // since then
-};
-
-/// Bytes of one arena as disjoint ranges with their last accesses.
-class ArenaHistory {
- public:
-  // Calls f(range) for the ranges that cover [begin, end), split at its ends.
-  template <class F>
-  void for_each(int64_t begin, int64_t end, F&& f) {
-    if (begin == end) return;
-    split_at(begin);
-    split_at(end);
-    int64_t at = begin;
-    while (at < end) {
-      auto it = ranges_.lower_bound(at);
-      if (it == ranges_.end() || it->first > at) {
-        const int64_t gap_end = it == ranges_.end() ? end : std::min(end, it->first);
-        it = ranges_.emplace(at, Range{gap_end, -1, {}}).first;
-      }
-      f(it->second);
-      at = it->second.end;
-    }
-  }
-
- private:
-  void split_at(int64_t offset) {
-    auto it = ranges_.upper_bound(offset);
-    if (it == ranges_.begin()) return;
-    it = std::prev(it);
-    if (it->first == offset || it->second.end <= offset) return;
-    Range tail = it->second;
-    it->second.end = offset;
-    ranges_.emplace(offset, std::move(tail));
-  }
-
-  std::map<int64_t, Range> ranges_;
-};
-
-class Synchronizer {
- public:
-  explicit Synchronizer(Plan& plan) : plan_(plan), origins_(origins_of_bytes(plan)), arenas_(plan.devices.size()), clock_(plan.queues.size(), std::vector<int64_t>(plan.queues.size(), 0)) {}
-
-  void run() {
-    const size_t count = plan_.instructions.size();
-    snapshot_.resize(count);
-    tick_.resize(count);
-    waits_.resize(count);
-    event_.assign(count, kNone);
-    for (size_t i = 0; i < count; ++i) {
-      const bool is_pair = plan_.instructions[i].action == Action::send;
-      order_after_dependencies(i, i);
-      if (is_pair) {
-        order_after_dependencies(i + 1, i);
-        execute_pair(i);
-        ++i;
-      } else {
-        execute(i);
-      }
-    }
-    insert_records_and_waits();
-  }
-
- private:
-  // Adds waits, on the queue of instruction i, for what it depends on. They stand before instruction `before`.
-  void order_after_dependencies(size_t i, size_t before) {
-    const Instruction& instruction = plan_.instructions[i];
-    const PlanIndex queue = instruction.queue;
-    std::vector<int64_t> latest(plan_.queues.size(), -1);  // per queue, the last instruction to wait for
-    const auto depend_on = [&](int64_t earlier) {
-      if (earlier < 0 || static_cast<size_t>(earlier) == i) return;
-      const PlanIndex other = plan_.instructions[static_cast<size_t>(earlier)].queue;
-      if (other == queue || clock_[queue][other] >= tick_[static_cast<size_t>(earlier)]) return;
-      latest[other] = std::max(latest[other], earlier);
-    };
-    for_each_range(instruction.reads, [&](Range& range) {
-      depend_on(range.writer);
-      range.readers.push_back(static_cast<int64_t>(i));
-    });
-    const auto write = [&](Range& range) {
-      depend_on(range.writer);
-      for (const int64_t reader : range.readers) depend_on(reader);
-      range.writer = static_cast<int64_t>(i);
-      range.readers.clear();
-    };
-    if (!is_view(plan_, origins_, instruction)) for_each_range(instruction.writes, write);
-    if (instruction.workspace != kNone) for_each_range({instruction.workspace}, write);
-    // Later queues first bring what earlier ones may already imply: wait for the latest instruction first.
-    std::vector<int64_t> wanted;
-    for (const int64_t earlier : latest) {
-      if (earlier >= 0) wanted.push_back(earlier);
-    }
-    std::ranges::sort(wanted, std::greater<>());
-    for (const int64_t earlier : wanted) {
-      const PlanIndex other = plan_.instructions[static_cast<size_t>(earlier)].queue;
-      if (clock_[queue][other] >= tick_[static_cast<size_t>(earlier)]) continue;
-      join(queue, snapshot_[static_cast<size_t>(earlier)]);
-      if (event_[static_cast<size_t>(earlier)] == kNone) event_[static_cast<size_t>(earlier)] = plan_.event_count++;
-      waits_[before].push_back({queue, event_[static_cast<size_t>(earlier)]});
-    }
-  }
-
-  template <class F>
-  void for_each_range(const std::vector<PlanIndex>& slices, F&& f) {
-    for (const PlanIndex s : slices) {
-      if (s == kNone) continue;
-      const PlanSlice& slice = plan_.slices[s];
-      arenas_[slice.device.index()].for_each(slice.offset, slice.offset + slice.bytes, f);
-    }
-  }
-
-  void join(PlanIndex queue, const std::vector<int64_t>& other) {
-    for (size_t q = 0; q < other.size(); ++q) clock_[queue][q] = std::max(clock_[queue][q], other[q]);
-  }
-
-  void execute(size_t i) {
-    const PlanIndex queue = plan_.instructions[i].queue;
-    tick_[i] = ++clock_[queue][queue];
-    snapshot_[i] = clock_[queue];
-  }
-
-  // The recv is done when the bytes have arrived, so the receiver knows what the sender knew. A send may be done before
-  // (compiler/plan/plan.h): the sender learns nothing.
-  void execute_pair(size_t i) {
-    const PlanIndex sender = plan_.instructions[i].queue;
-    const PlanIndex receiver = plan_.instructions[i + 1].queue;
-    tick_[i] = ++clock_[sender][sender];
-    tick_[i + 1] = ++clock_[receiver][receiver];
-    join(receiver, clock_[sender]);
-    snapshot_[i] = clock_[sender];
-    snapshot_[i + 1] = clock_[receiver];
-  }
-
-  void insert_records_and_waits() {
-    std::vector<Instruction> result;
-    const auto add = [&](Action action, PlanIndex queue, PlanIndex event) {
-      Instruction instruction;
-      instruction.action = action;
-      instruction.queue = queue;
-      instruction.index = event;
-      result.push_back(std::move(instruction));
-    };
-    for (size_t i = 0; i < plan_.instructions.size(); ++i) {
-      for (const Wait& wait : waits_[i]) add(Action::wait, wait.queue, wait.event);
-      // A send and its recv stay adjacent: records of both come after the pair.
-      const size_t last = plan_.instructions[i].action == Action::send ? i + 1 : i;
-      std::vector<std::pair<PlanIndex, PlanIndex>> records;  // queue, event
-      for (size_t k = i; k <= last; ++k) {
-        if (event_[k] != kNone) records.emplace_back(plan_.instructions[k].queue, event_[k]);
-        result.push_back(std::move(plan_.instructions[k]));
-      }
-      for (const auto& [queue, event] : records) add(Action::record, queue, event);
-      i = last;
-    }
-    plan_.instructions = std::move(result);
-  }
-
-  struct Wait {
-    PlanIndex queue = 0;
-    PlanIndex event = 0;
+void synchronize(Plan& plan) {
+  const QueueOrder order = order_queues(plan);
+  plan.event_count = order.event_count;
+  std::vector<Instruction> result;
+  const auto add = [&](Action action, PlanIndex queue, PlanIndex event) {
+    Instruction instruction;
+    instruction.action = action;
+    instruction.queue = queue;
+    instruction.index = event;
+    result.push_back(std::move(instruction));
   };
-
-  Plan& plan_;
-  std::vector<PlanIndex> origins_;  // of the values' bytes
-  std::vector<ArenaHistory> arenas_;
-  std::vector<std::vector<int64_t>> clock_;  // [queue][queue]: instructions known to be done
-  std::vector<std::vector<int64_t>> snapshot_;
-  std::vector<int64_t> tick_;
-  std::vector<std::vector<Wait>> waits_;
-  std::vector<PlanIndex> event_;
-};
-
-}  // namespace
-
-void synchronize(Plan& plan) { Synchronizer(plan).run(); }
+  for (size_t i = 0; i < plan.instructions.size(); ++i) {
+    for (const QueueOrder::Wait& wait : order.waits[i]) add(Action::wait, wait.queue, wait.event);
+    // A send and its recv stay adjacent: records of both come after the pair.
+    const size_t last = plan.instructions[i].action == Action::send ? i + 1 : i;
+    std::vector<std::pair<PlanIndex, PlanIndex>> records;  // queue, event
+    for (size_t k = i; k <= last; ++k) {
+      if (order.event[k] != kNone) records.emplace_back(plan.instructions[k].queue, order.event[k]);
+      result.push_back(std::move(plan.instructions[k]));
+    }
+    for (const auto& [queue, event] : records) add(Action::record, queue, event);
+    i = last;
+  }
+  plan.instructions = std::move(result);
+}
 
 }  // namespace mpc
