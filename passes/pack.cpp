@@ -16,7 +16,7 @@
 //    there; best fit over lifetimes when that order is the longest life first. O(n^2).
 //  - greedy: the blocks in a given order, each at the lowest gap among those before it that live with it. O(n^2).
 //
-// Skyline and greedy go through several orders. The six best results are then improved by squeaky wheels: blocks
+// Skyline and greedy go through several orders. The four best results are then improved by squeaky wheels: blocks
 // that lie above the bound (the most bytes that live at once) come earlier in the next round. The first result that is
 // small enough for the caller ends it. Tries are counted in steps of n^2, so that the answer does not depend on the
 // machine. Blocks of less than a ten-thousandth of the bound come last, into what gaps the others leave.
@@ -29,9 +29,9 @@ namespace mpc {
 namespace {
 
 // Of about 0.6 ns each: some 0.3 s for a device at most.
-constexpr size_t kMostSteps = 500'000'000;
-constexpr size_t kImproved = 6;
-constexpr size_t kMostRounds = 100;
+constexpr size_t kMostSteps = 200'000'000;
+constexpr size_t kImproved = 4;
+constexpr size_t kMostRounds = 25;
 // A block that is blamed passes a quarter of the others.
 constexpr size_t kPassed = 4;
 constexpr int64_t kSmallShare = 10'000;

@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kAlways = -1;
 // What may be wasted: a share of the bytes that live at once, and more where queues wait less for it. Both together
 // are less than the 2 % that the sample models are held to.
-constexpr int64_t kWastedShare = 500;
+constexpr int64_t kWastedShare = 100;
 constexpr int64_t kApartShare = 110;
 
 class MemoryPlanner {
