@@ -175,7 +175,7 @@ TEST_CASE("balance: devices of speeds 2 to 1 and memories 3 to 1 are used within
   for (const Sample& sample : kSamples) {
     // Two nodes are nearly all of its work, and a node runs on one device: the ideal is out of reach of any split.
     if (sample.model == std::string_view("encoder-decoder")) continue;
-    for (const int devices : {2, 4}) {
+    for (const int devices : {2, 4, 8}) {
       const Comparison result = compare(graph_of(sample, false), unequal_cluster(devices));
       MESSAGE(fmt::format("{}, {} devices: {:.1f} us, ideal {:.1f} us", sample.title, devices, 1e6 * result.planned_s,
                           1e6 * result.bound_s));
