@@ -12,11 +12,11 @@ constexpr int kSteps = 256;       // of temperature
 constexpr int kLargestClump = 30;
 constexpr int kSmallClump = 4;
 // Of 16 proposals so many move one block, those up to the next number a clump, the others swap two blocks or clumps.
-constexpr int kSingles = 8;
-constexpr int kClumps = 11;
-constexpr int64_t kProposalUnits = 160;
+constexpr int kSingles[] = {10, 8};  // [Swaps]
+constexpr int kClumps[] = {14, 11};
+constexpr int64_t kProposalUnits = 115;
 constexpr int64_t kProposalsAtOnce = 50'000;  // before someone may end the search
-constexpr int64_t kTouchUnits = 12;           // one tensor of a moved block
+constexpr int64_t kTouchUnits = 10;           // one tensor of a moved block
 
 /// exp and log from sums and products alone: a library's may differ in the last bit from one machine to the next, and
 /// the search would end elsewhere.
@@ -266,9 +266,9 @@ class Annealer {
     }
     if (!may_run(block, to)) return;
     const int choice = random_.below(16);
-    if (choice < kSingles)
+    if (choice < kSingles[static_cast<size_t>(options_.swaps)])
       propose_single(block, to);
-    else if (choice < kClumps)
+    else if (choice < kClumps[static_cast<size_t>(options_.swaps)])
       propose_clump(block, to);
     else
       propose_swap(block, to);
@@ -332,7 +332,9 @@ class Annealer {
       return;
     }
     while (!trail_.empty()) {
-      move(trail_.back().first, trail_.back().second, {});
+      const auto [block, back] = trail_.back();
+      touched_ += static_cast<int64_t>(instance_.consumed[block].size()) + 2;
+      move(block, back, {});
       trail_.pop_back();
     }
     load_.data()[a] = a_load;
@@ -376,7 +378,7 @@ class Annealer {
     if (!may_run(other, from)) return;
     const double from_load = load_.data()[from], to_load = load_.data()[to];
     const double from_memory = memory_.data()[from], to_memory = memory_.data()[to];
-    if (random_.below(2) == 0) {
+    if (options_.swaps == Swaps::blocks || random_.below(2) == 0) {
       apply(block, to);
       apply(other, from);
     } else {  // clumps, half of them as large as they may be: a whole piece of a device leaves no new cut behind

@@ -150,7 +150,7 @@ Split anneal_down(const Instance& instance, const Levels& levels, std::vector<in
     const Instance& here = levels.at(instance, level);
     split.device_of_block =
         level + 1 == levels.count() ? std::move(device_of_group) : levels.down(level, split.device_of_block);
-    const AnnealOptions options{hot, 2e-5, 8, 32, 0, std::max<int64_t>(1, each / 200)};
+    const AnnealOptions options{hot, 2e-5, 8, 32, 0, std::max<int64_t>(1, each / 200), Swaps::blocks};
     split = anneal(here, split, options, random, work);
     hot = std::max(hot / 4, 0.001);
   }

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Checks the planner on variants of cost graphs that no one has tuned anything to.
+
+usage: cost_graph_variants.py FOLDER --mpc PROGRAM [--budget 2s] [--only TEXT] [--variants 8] [--seed 1]
+
+Of every graph of the folder, some variants drawn from: 2 to 8 GPUs, 0 to 2 CPU cores, memory times 0.8 to 2, costs times
+1e-3 to 1e6, nodes renamed and permuted. Checked of each, with the folder's evaluate.py as the judge:
+- an answer fits, or its bytes say why none does: the GPUs together hold less than there is (then exit code 5 is right)
+- the bound is at most the value, and the free split is at most the contiguous one
+- renamed, permuted and scaled, the graph gets the same value within 0.1 % (contiguous: within 1e-6, where it is optimal)
+Exits with 1 when a check fails. Needs the standard library only.
+"""
+import argparse
+import copy
+import json
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+
+SAME_FREE = 1e-3
+SAME_OPTIMUM = 1e-6
+DOES_NOT_FIT = 5
+
+
+def permuted(graph, rng, scale):
+    """The same graph with other ids, names, order and unit of time."""
+    result = copy.deepcopy(graph)
+    ids = [node["id"] for node in graph["nodes"]]
+    new = dict(zip(ids, rng.sample(range(10 * len(ids)), len(ids))))
+    for node in result["nodes"]:
+        node["id"] = new[node["id"]]
+        node["name"] = f"x{node['id']}"
+        node["time_gpu"] *= scale
+        if node.get("time_cpu") is not None:
+            node["time_cpu"] *= scale
+    for edge in result["edges"]:
+        edge["from"], edge["to"], edge["cost"] = new[edge["from"]], new[edge["to"]], edge["cost"] * scale
+    rng.shuffle(result["nodes"])
+    rng.shuffle(result["edges"])
+    return result
+
+
+class Checker:
+    def __init__(self, options, scratch):
+        self.options, self.scratch, self.failures = options, pathlib.Path(scratch), 0
+
+    def fail(self, text):
+        self.failures += 1
+        print(f"FAILED {text}", flush=True)
+
+    def split(self, graph, label, *flags):
+        """The objective of an answer that the judge accepts; nothing where the program says that none fits."""
+        path = self.scratch / "graph.json"
+        path.write_text(json.dumps(graph), encoding="utf-8")
+        command = [self.options.mpc, "partition", "--cost-graph", str(path), "--json", "-", "--quiet", *flags]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if run.returncode != 0:
+            if run.returncode != DOES_NOT_FIT:
+                self.fail(f"{label}: exit code {run.returncode}: {run.stderr.strip()}")
+            return None
+        answer = json.loads(run.stdout)
+        assign = self.scratch / "assign.json"
+        assign.write_text(json.dumps({"assign": answer["assignment"]}), encoding="utf-8")
+        judge = [sys.executable, str(pathlib.Path(self.options.folder) / "evaluate.py"), str(path), str(assign)]
+        score = json.loads(subprocess.run(judge, capture_output=True, text=True, check=True).stdout)
+        objective = answer["objective"]
+        if not score["feasible"]:
+            self.fail(f"{label}: the judge finds it not feasible: {score['errors']}")
+        if abs(score["max_load"] - objective["value"]) > 1e-9 * max(1e-300, score["max_load"]):
+            self.fail(f"{label}: says {objective['value']}, the judge {score['max_load']}")
+        if objective["lower_bound"] > objective["value"] * (1 + 1e-9):
+            self.fail(f"{label}: bound {objective['lower_bound']} above value {objective['value']}")
+        return objective
+
+    def check(self, graph, rng, label):
+        free = self.split(graph, label + " free", "--budget", self.options.budget)
+        stages = self.split(graph, label + " contiguous", "--contiguous")
+        if free is None:
+            needed = sum(node["memory_bytes"] for node in graph["nodes"])
+            if stages is not None or (needed <= graph["devices"]["count"] * graph["devices"]["memory_bytes"] / 2):
+                self.fail(f"{label}: no free split, though one is known or half the memory would do")
+            print(f"{label}: does not fit", flush=True)
+            return
+        if stages is not None and free["value"] > stages["value"] * (1 + 1e-9):
+            self.fail(f"{label}: free {free['value']} above contiguous {stages['value']}")
+        scale = rng.choice([1e-3, 1, 17, 1e6])
+        other = permuted(graph, rng, scale)
+        ratios = []
+        again = self.split(other, label + " permuted free", "--budget", self.options.budget)
+        ratios.append(again["value"] / scale / free["value"] if again else float("inf"))
+        if abs(ratios[0] - 1) > SAME_FREE:
+            self.fail(f"{label}: permuted, the free value is {ratios[0]:.6f} times as large")
+        if stages is not None:
+            again = self.split(other, label + " permuted contiguous", "--contiguous")
+            ratios.append(again["value"] / scale / stages["value"] if again else float("inf"))
+            if abs(ratios[1] - 1) > (SAME_OPTIMUM if stages["optimal"] else SAME_FREE):
+                self.fail(f"{label}: permuted, the contiguous value is {ratios[1]:.6f} times as large")
+        print(f"{label}: free {free['value']:.6g}, gap {100 * free['gap']:.2f} %, permuted " + " ".join(f"{r:.6f}" for r in ratios), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--mpc", required=True)
+    parser.add_argument("--budget", default="2s")
+    parser.add_argument("--only", default="", help="graphs with this in their name")
+    parser.add_argument("--variants", type=int, default=8, help="of every graph")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        checker = Checker(options, scratch)
+        for path in sorted(pathlib.Path(options.folder).glob("*.json")):
+            original = json.loads(path.read_text(encoding="utf-8"))
+            if original.get("kind") != "placement" or options.only not in path.stem:
+                continue
+            for number in range(options.variants):
+                rng = random.Random(f"{options.seed} {path.stem} {number}")
+                graph = copy.deepcopy(original)
+                has_cpu_times = all(node.get("time_cpu") is not None for node in graph["nodes"])
+                graph["devices"]["count"] = rng.randrange(2, 9)
+                graph["devices"]["cpus"] = rng.randrange(3) if has_cpu_times else 0
+                memory = rng.choice([0.8, 1, 1.3, 2])
+                graph["devices"]["memory_bytes"] = int(graph["devices"]["memory_bytes"] * memory)
+                devices = graph["devices"]
+                checker.check(graph, rng, f"{path.stem} k={devices['count']} cpus={devices['cpus']} memory x{memory}")
+        print(f"{checker.failures} failures")
+        sys.exit(1 if checker.failures else 0)
+
+
+if __name__ == "__main__":
+    main()

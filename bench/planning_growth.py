@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Measures how planning time and memory grow with the number of nodes, and draws it.
+
+usage: planning_growth.py --mpc PROGRAM [--refine 20s] -o OUTPUT_STEM
+
+Makes training graphs of 1,000 to 100,000 nodes (blocks of an attention-like diamond with skips, forward and backward
+twins in one colour), splits them over 8 GPUs in stages, and with --refine freely with that budget, and writes
+OUTPUT_STEM.json, .md and .svg. CPU seconds of the whole command, reading the file included, because wall time on a shared
+machine measures its other users. Needs the standard library only.
+"""
+import argparse
+import json
+import math
+import os
+import pathlib
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+
+SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
+GPUS = 8
+NODES_PER_BLOCK = 10  # forward
+WIDTH, HEIGHT, MARGIN = 640, 400, 60
+
+
+def graph(size):
+    """A chain of blocks: one node feeds three arms of two nodes, which join; a skip goes around every block."""
+    rng = random.Random(size)
+    forward, last = [], None  # (time, memory, cost), inputs
+    while len(forward) < size // 2:
+        first = len(forward)
+        names = range(first, first + NODES_PER_BLOCK)
+        inputs = [[] if last is None else [last], [first], [first], [first], [first + 1], [first + 2], [first + 3],
+                  [first + 4, first + 5, first + 6], [first + 7], [first + 8] + ([] if last is None else [last])]
+        for name, reads in zip(names, inputs):
+            forward.append((rng.uniform(0.5, 2), rng.randrange(1, 1 << 20), rng.uniform(0.01, 0.5), reads))
+        last = names[-1]
+    forward = forward[: size // 2]
+    count = len(forward)
+    nodes, edges = [], []
+    for i, (time, memory, _, _) in enumerate(forward):
+        nodes.append({"id": i, "name": f"f{i}", "time_gpu": time, "time_cpu": None, "memory_bytes": memory,
+                      "backward": False, "color_class": i, "gpu_ok": True})
+    for i, (time, _, _, _) in enumerate(forward):
+        nodes.append({"id": count + i, "name": f"b{i}", "time_gpu": 2 * time, "time_cpu": None, "memory_bytes": 0,
+                      "backward": True, "color_class": i, "gpu_ok": True})
+    for i, (_, _, cost, reads) in enumerate(forward):
+        for j in reads:
+            edges.append({"from": j, "to": i, "cost": forward[j][2]})
+            edges.append({"from": count + i, "to": count + j, "cost": cost})
+        edges.append({"from": i, "to": count + i, "cost": cost})
+    return {"name": f"growth-{size}", "kind": "placement", "time_unit": "ms", "nodes": nodes, "edges": edges,
+            "devices": {"count": GPUS, "memory_bytes": 1 << 40, "cpus": 0}}
+
+
+def measure(command, scratch):
+    """The answer, CPU seconds and the largest resident bytes of one command."""
+    with open(scratch, "wb") as output:
+        child = subprocess.Popen(command, stdout=output)
+        _, status, usage = os.wait4(child.pid, 0)
+    if os.waitstatus_to_exitcode(status) != 0:
+        sys.exit(f"{' '.join(command)}: exit code {os.waitstatus_to_exitcode(status)}")
+    answer = json.loads(pathlib.Path(scratch).read_text(encoding="utf-8"))
+    return answer, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+
+
+def drawing(rows):
+    """Seconds of contiguous splits over nodes, both logarithmic, with the line of linear growth through the last point."""
+    sizes = [row["nodes"] for row in rows]
+    seconds = [row["contiguous_seconds"] for row in rows]
+    last = seconds[-1] / sizes[-1]
+    low_x, high_x = math.log10(sizes[0]), math.log10(sizes[-1])
+    low_y = math.floor(math.log10(min(seconds + [last * sizes[0]])))
+    high_y = math.ceil(math.log10(max(seconds)))
+
+    def x(size):
+        return MARGIN + (math.log10(size) - low_x) / (high_x - low_x) * (WIDTH - 2 * MARGIN)
+
+    def y(value):
+        return HEIGHT - MARGIN - (math.log10(value) - low_y) / (high_y - low_y) * (HEIGHT - 2 * MARGIN)
+
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
+             f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+             f'<text x="{WIDTH / 2}" y="24" text-anchor="middle">CPU seconds of a contiguous split on {GPUS} GPUs</text>']
+    for power in range(low_y, high_y + 1):
+        parts.append(f'<line x1="{MARGIN}" x2="{WIDTH - MARGIN}" y1="{y(10 ** power):.1f}" y2="{y(10 ** power):.1f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{MARGIN - 6}" y="{y(10 ** power) + 4:.1f}" text-anchor="end">{10 ** power:g} s</text>')
+    for size in sizes:
+        parts.append(f'<text x="{x(size):.1f}" y="{HEIGHT - MARGIN + 20}" text-anchor="middle">{size:,}</text>')
+    parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 12}" text-anchor="middle">nodes (dashed: linear growth)</text>')
+    parts.append(f'<line x1="{x(sizes[0]):.1f}" y1="{y(last * sizes[0]):.1f}" x2="{x(sizes[-1]):.1f}" y2="{y(seconds[-1]):.1f}" stroke="#888" stroke-dasharray="5 4"/>')
+    points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(sizes, seconds))
+    parts.append(f'<polyline points="{points}" fill="none" stroke="#1f5fa8" stroke-width="2"/>')
+    parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3.5" fill="#1f5fa8"/>' for a, b in zip(sizes, seconds)]
+    return "\n".join(parts + ["</svg>", ""])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mpc", required=True)
+    parser.add_argument("--refine", help="also free splits, with this budget each")
+    parser.add_argument("-o", "--output", required=True)
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in SIZES:
+            path = os.path.join(folder, "graph.json")
+            pathlib.Path(path).write_text(json.dumps(graph(size)), encoding="utf-8")
+            command = [options.mpc, "partition", "--cost-graph", path, "--json", "-", "--quiet"]
+            answer, seconds, peak = measure(command + ["--contiguous"], os.path.join(folder, "answer.json"))
+            row = {"nodes": size, "contiguous_seconds": round(seconds, 4), "peak_bytes": peak,
+                   "contiguous_gap": answer["objective"]["gap"]}
+            if options.refine:
+                answer, seconds, peak = measure(command + ["--budget", options.refine], os.path.join(folder, "answer.json"))
+                row |= {"free_seconds": round(seconds, 2), "free_peak_bytes": peak, "free_gap": answer["objective"]["gap"]}
+            rows.append(row)
+            print(row, flush=True)
+    slope = math.log(rows[-1]["contiguous_seconds"] / rows[-2]["contiguous_seconds"]) / math.log(SIZES[-1] / SIZES[-2])
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end"
+    record = {"command": "bench/planning_growth.py" + (f" --refine {options.refine}" if options.refine else ""),
+              "machine": machine, "last_exponent": round(slope, 3), "rows": rows}
+    stem = pathlib.Path(options.output)
+    stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    stem.with_suffix(".svg").write_text(drawing(rows), encoding="utf-8")
+    lines = [f"Training graphs on {GPUS} GPUs, the file read included; {machine}. From {SIZES[-2]:,} to {SIZES[-1]:,} nodes the seconds "
+             f"grow with the power {slope:.2f} of the nodes.", "", f"![seconds over nodes]({stem.name}.svg)", "",
+             "| nodes | contiguous: CPU s | gap | peak MiB |" + (f" free, {options.refine}: CPU s | gap | peak MiB |" if options.refine else ""),
+             "|---|---|---|---|" + ("---|---|---|" if options.refine else "")]
+    for row in rows:
+        line = f"| {row['nodes']:,} | {row['contiguous_seconds']:.3f} | {100 * row['contiguous_gap']:.2f} % | {row['peak_bytes'] / 2**20:.0f} |"
+        if options.refine:
+            line += f" {row['free_seconds']:.1f} | {100 * row['free_gap']:.2f} % | {row['free_peak_bytes'] / 2**20:.0f} |"
+        lines.append(line)
+    stem.with_suffix(".md").write_text("\n".join(lines + [""]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
