@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "api/facts.h"
+#include "compiler/plan/host_memory.h"
 
 namespace mpc::api {
 namespace {
@@ -94,6 +95,7 @@ std::vector<TreeBlock> block_tree(const Plan& plan) {
   }
   std::vector<TreeBlock> blocks;
   for (size_t d = 0; d < roots.size(); ++d) {
+    if (is_host_memory(plan.devices[d])) continue;
     roots[d].name = plan.devices[d].name;
     join_single(roots[d]);
     group_neighbours(roots[d]);

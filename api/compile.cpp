@@ -52,6 +52,18 @@ void set_training(const v1::TrainingOptions& training, PlanOptions& options) {
   options.keep_outputs = training.keep_outputs;
 }
 
+void set_offload(const v1::CompileOptions& from, PlanOptions& options) {
+  options.may_offload = from.may_offload;
+  if (!from.host_memory_bytes) return;
+  const std::string where = fmt::format("host memory of {}", bytes_text(*from.host_memory_bytes));
+  if (*from.host_memory_bytes < 1) throw Error(ErrorId::M003, where, "must be at least 1 byte");
+  if (!from.may_offload) throw Error(ErrorId::M003, where, "is for activations that wait there, and none may");
+  if (!from.training) {
+    throw Error(ErrorId::M003, where, "is for activations that wait for the backward pass, and nothing is trained");
+  }
+  options.host_memory_bytes = *from.host_memory_bytes;
+}
+
 /// The checker shares no code with the passes: a plan it refuses is a bug of theirs, not the user's.
 void require_sound(const Plan& plan) {
   try {
@@ -85,8 +97,9 @@ class Dump {
 v1::NoPlan make_public(const Infeasible& infeasible, const Cluster& cluster) {
   v1::NoPlan reasons;
   for (const Infeasible::Need& need : infeasible.needs) {
-    reasons.needs.push_back(
-        {need.device, cluster.device(DeviceId(need.device)).name, need.bytes, need.capacity_bytes, need.largest});
+    const bool is_host = need.device >= cluster.count();
+    reasons.needs.push_back({need.device, is_host ? "host" : cluster.device(DeviceId(need.device)).name, need.bytes,
+                             need.capacity_bytes, need.largest});
   }
   reasons.suggestions = infeasible.suggestions;
   return reasons;
@@ -105,6 +118,7 @@ PlanOptions api::plan_options(const v1::CompileOptions& public_options) {
   if (public_options.chunks < 1) throw Error(ErrorId::M003, "chunks", "must be at least 1");
   options.chunks = public_options.chunks;
   options.may_recompute = public_options.may_recompute;
+  set_offload(public_options, options);
   const std::optional<Objective> objective = parse_objective(public_options.objective);
   if (!objective) unknown("objective", public_options.objective, {"throughput", "latency", "devices", "memory"});
   options.objective = *objective;

@@ -12,6 +12,7 @@
 #include "api/fold.h"
 #include "compiler/base/error.h"
 #include "compiler/base/text.h"
+#include "compiler/plan/host_memory.h"
 
 namespace mpc::api {
 namespace {
@@ -138,7 +139,9 @@ class Picture {
 
   std::string draw() {
     head();
-    for (size_t d = 0; d < plan_.devices.size(); ++d) cluster(DeviceId(d));
+    for (size_t d = 0; d < plan_.devices.size(); ++d) {
+      if (!is_host_memory(plan_.devices[d])) cluster(DeviceId(d));
+    }
     inputs_and_outputs();
     edges();
     out_ += "}\n";

@@ -47,6 +47,7 @@ int64_t peak_bytes(const Plan& plan) {
 std::vector<Cut> cuts_of(const Plan& plan) {
   std::map<std::pair<int, int>, Cut> cuts;
   for (const v1::TransferPlan& row : api::transfer_plans(plan)) {
+    if (row.phase == "offload" || row.phase == "fetch") continue;
     // A gradient belongs to the cut that its value crossed on the way there.
     const bool is_backward = row.phase == "backward";
     const int from = is_backward ? row.to : row.from;
@@ -221,6 +222,53 @@ std::string alternatives_text(const Plan& plan, const std::vector<Alternative>& 
   return table.text(4);
 }
 
+/// What waits in host memory: the values sent there, the largest first.
+std::vector<v1::TransferPlan> offloaded(const Plan& plan) {
+  std::vector<v1::TransferPlan> rows = api::transfer_plans(plan);
+  std::erase_if(rows, [](const v1::TransferPlan& row) { return row.phase != "offload"; });
+  std::ranges::stable_sort(rows, [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
+  return rows;
+}
+
+/// Of all copies there and back per step; those of several devices run beside each other.
+double host_copy_seconds(const Plan& plan) {
+  double seconds = 0;
+  for (const v1::TransferPlan& row : api::transfer_plans(plan))
+    seconds += row.phase == "offload" || row.phase == "fetch" ? row.seconds : 0;
+  return seconds;
+}
+
+std::string host_memory_text(const Plan& plan) {
+  const std::vector<v1::TransferPlan> rows = offloaded(plan);
+  if (rows.empty()) return "";
+  int64_t bytes = 0;
+  for (const v1::TransferPlan& row : rows) bytes += row.bytes;
+  std::string text = fmt::format(
+      "\nhost memory: {} value{}, {} per step to the host and back, copies take {}; at most {} wait there\n",
+      rows.size(), rows.size() == 1 ? "" : "s", bytes_text(bytes), seconds_text(host_copy_seconds(plan)),
+      bytes_text(plan.devices.back().arena_bytes));
+  for (size_t i = 0; i < std::min(kShownTransfers, rows.size()); ++i) {
+    text += fmt::format("  waits  {} of {} ({}, {} one way)\n", escaped(rows[i].value, 80),
+                        plan.devices[static_cast<size_t>(rows[i].from)].name, bytes_text(rows[i].bytes),
+                        seconds_text(rows[i].seconds));
+  }
+  return text;
+}
+
+Json host_memory_json(const Plan& plan) {
+  Json values = Json::array();
+  int64_t bytes = 0;
+  for (const v1::TransferPlan& row : offloaded(plan)) {
+    bytes += row.bytes;
+    values.push_back({{"value", row.value}, {"device", row.from}, {"bytes", row.bytes}, {"seconds", row.seconds}});
+  }
+  if (values.empty()) return nullptr;
+  return {{"bytes", bytes},
+          {"seconds", host_copy_seconds(plan)},
+          {"peak_bytes", plan.devices.back().arena_bytes},
+          {"values", std::move(values)}};
+}
+
 std::string text_of(const Plan& plan, const v1::Explanation& explanation) {
   std::string text = fmt::format("\nwhy this plan: step {}, {} sent, fullest device {}; {} other plans were made\n",
                                  seconds_text(plan.step_seconds), bytes_text(sent_bytes(plan)),
@@ -240,6 +288,7 @@ std::string text_of(const Plan& plan, const v1::Explanation& explanation) {
     }
     if (!cut.alternatives.empty()) text += alternatives_text(plan, cut.alternatives);
   }
+  text += host_memory_text(plan);
   if (explanation.cuts.empty()) text += "\nno cut: nothing is sent between devices\n";
   if (!explanation.others.empty()) text += "\nother requests\n" + alternatives_text(plan, explanation.others);
   return text;
@@ -276,6 +325,7 @@ std::string json_of(const Plan& plan, const v1::Explanation& explanation) {
                     {"alternatives", alternatives_json(cut.alternatives)}});
   }
   const Json json = {{"cuts", std::move(cuts)},
+                     {"host_memory", host_memory_json(plan)},
                      {"others", alternatives_json(explanation.others)},
                      {"plans_tried", explanation.plans_tried}};
   return json.dump(1, ' ', false, Json::error_handler_t::replace);

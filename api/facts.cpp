@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 
+#include "compiler/plan/host_memory.h"
 #include "compiler/plan/live_bytes.h"
 
 namespace mpc::api {
@@ -27,9 +28,11 @@ int64_t step_bytes_of(const Plan& plan, PlanIndex value, bool per_step) {
   return bytes;
 }
 
-std::string direction(PlanPhase phase) {
-  if (phase == PlanPhase::forward) return "forward";
-  return phase == PlanPhase::update ? "update" : "backward";
+std::string direction(const Plan& plan, const PlanTransfer& transfer) {
+  if (is_host_memory(plan.devices[transfer.to.index()])) return "offload";
+  if (is_host_memory(plan.devices[transfer.from.index()])) return "fetch";
+  if (transfer.phase == PlanPhase::forward) return "forward";
+  return transfer.phase == PlanPhase::update ? "update" : "backward";
 }
 
 /// The first stage that a device spends time in. What it makes of labels and positions waits for no other device, and
@@ -154,7 +157,7 @@ std::vector<v1::TransferPlan> transfer_plans(const Plan& plan) {
       row.from = static_cast<int>(transfer.from.index());
       row.to = static_cast<int>(transfer.to.index());
       row.bytes = step_bytes_of(plan, value, transfer.per_step);
-      row.phase = direction(transfer.phase);
+      row.phase = direction(plan, transfer);
       row.seconds = seconds * static_cast<double>(row.bytes) / all_bytes;
       rows.push_back(std::move(row));
     }

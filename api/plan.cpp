@@ -14,6 +14,7 @@
 #include "compiler/base/file.h"
 #include "compiler/base/json.h"
 #include "compiler/plan/check.h"
+#include "compiler/plan/host_memory.h"
 #include "compiler/plan/simulate.h"
 #include "compiler/plan/text.h"
 
@@ -28,9 +29,9 @@ namespace v1 {
 std::map<std::string, int> changed_devices(const std::string& path, const Model& model, int device_count) {
   const mpc::Plan plan = parse_plan(read_text_file(path, kMaxJsonBytes), path);
   Plan(std::make_shared<Plan::Impl>(Plan::Impl{plan})).require_model(model);
-  if (static_cast<int>(plan.devices.size()) != device_count) {
+  if (static_cast<int>(computing_device_count(plan)) != device_count) {
     throw Error(ErrorId::M062, path,
-                fmt::format("is a plan for {} devices, not for {}", plan.devices.size(), device_count));
+                fmt::format("is a plan for {} devices, not for {}", computing_device_count(plan), device_count));
   }
   std::map<std::string, int> changed;
   for (const Instruction& instruction : plan.instructions) {
@@ -189,7 +190,9 @@ std::string Plan::dot(const DotOptions& options) const {
 void Plan::save_annotated(const Model& model, const std::string& path) const {
   require_model(model);
   onnx_io::Model::Annotation annotation;
-  for (const PlanDevice& device : impl().plan.devices) annotation.device_names.push_back(device.name);
+  for (const PlanDevice& device : impl().plan.devices) {
+    if (!is_host_memory(device)) annotation.device_names.push_back(device.name);
+  }
   annotation.configuration_name = fmt::format("mpc-{}", annotation.device_names.size());
   annotation.stage_of_node = assignment();
   model.impl().model.save_annotated(path, annotation);

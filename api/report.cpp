@@ -10,6 +10,7 @@
 #include "api/table.h"
 #include "compiler/base/error.h"
 #include "compiler/base/text.h"
+#include "compiler/plan/host_memory.h"
 
 namespace mpc::api {
 namespace {
@@ -26,7 +27,7 @@ std::string percent(double share) {
 
 std::string heading(const Plan& plan) {
   std::string text = fmt::format("{} on {} device{}", escaped(plan.model.path.empty() ? "model" : plan.model.path, 200),
-                                 plan.devices.size(), plan.devices.size() == 1 ? "" : "s");
+                                 computing_device_count(plan), computing_device_count(plan) == 1 ? "" : "s");
   text += plan.is_training ? ", training" : ", inference";
   if (plan.batch > 0) text += fmt::format(", batch {}", plan.batch);
   if (plan.microbatches > 1) {
@@ -48,7 +49,8 @@ std::string device_table(const Plan& plan) {
   Table table({"device", "stage", "nodes", "parameters", "peak", "of", "live", "peak/live", "weights", "gradients",
                "optimizer", "activations", "workspace", "staging", "FLOPs", "share", "time"});
   for (const v1::DevicePlan& row : rows) {
-    table.add({row.name, std::to_string(row.stage), count_text(row.nodes), count_text(row.parameters),
+    const bool is_host = row.backend == kHostMemoryBackend;
+    table.add({row.name, is_host ? "-" : std::to_string(row.stage), count_text(row.nodes), count_text(row.parameters),
                bytes_text(row.peak_bytes), bytes_text(row.capacity_bytes), bytes_text(row.live_bytes),
                fmt::format("{:.3f}", peak_over_live(row)), bytes_text(row.parameter_bytes),
                bytes_text(row.gradient_bytes), bytes_text(row.optimizer_bytes), bytes_text(row.activation_bytes),

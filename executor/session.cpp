@@ -9,6 +9,7 @@
 #include "compiler/base/error.h"
 #include "compiler/base/text.h"
 #include "compiler/plan/check.h"
+#include "compiler/plan/host_memory.h"
 #include "executor/cpu/cpu_kernels.h"
 #include "executor/device/accelerators.h"
 #include "executor/device/device_queues.h"
@@ -69,6 +70,13 @@ std::vector<Arena> make_arenas(const Plan& plan, const Accelerators& accelerator
   for (size_t d = 0; d < plan.devices.size(); ++d) {
     const PlanDevice& device = plan.devices[d];
     const DeviceId id(d);
+    if (is_host_memory(device) && !accelerators.is_empty() && device.arena_bytes > 0) {
+      std::byte* memory = accelerators.allocate_pinned(device.arena_bytes, arena_use_text(plan, id));
+      std::memset(memory, with_poison ? static_cast<int>(kPoison) : 0, static_cast<size_t>(device.arena_bytes));
+      arenas.emplace_back(memory, device.arena_bytes,
+                          [&accelerators](std::byte* old) { accelerators.release_pinned(old); });
+      continue;
+    }
     if (!accelerators.has(id) || device.arena_bytes == 0) {
       arenas.emplace_back(device.name, device.arena_bytes);
       if (with_poison) arenas.back().poison();
@@ -174,7 +182,8 @@ void Session::Impl::require_kernels() const {
   }
   if (missing_kernels.size() > kMostNamed) text += fmt::format("; and {} more", missing_kernels.size() - kMostNamed);
   throw Error(ErrorId::M046, fmt::format("{} nodes", missing_kernels.size()),
-              "their device has no kernel for them: " + text, "--devices cpu,cuda:0 --pin NAME=cpu:0 puts a node on the CPU");
+              "their device has no kernel for them: " + text,
+              "--devices cpu,cuda:0 --pin NAME=cpu:0 puts a node on the CPU");
 }
 
 std::unique_ptr<DeviceQueues> Session::Impl::make_queues() {

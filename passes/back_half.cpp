@@ -7,11 +7,14 @@
 
 #include "compiler/base/text.h"
 #include "compiler/ir/rewriter.h"
+#include "compiler/plan/host_memory.h"
 #include "compiler/plan/simulate.h"
 #include "passes/canonicalize.h"
 #include "passes/chunks.h"
+#include "passes/fit_memory.h"
 #include "passes/insert_transfers.h"
 #include "passes/lower.h"
+#include "passes/overlap_offload.h"
 #include "passes/plan_memory.h"
 #include "passes/recompute.h"
 #include "passes/synchronize.h"
@@ -83,42 +86,13 @@ class BackHalf {
       if (!best || attempt.excess_bytes < best->excess_bytes) best = std::move(attempt);
       if (is_done) break;
     }
-    if (best->excess_bytes > 0 && options_.train && options_.may_recompute) recompute_to_fit(*best);
+    if (best->excess_bytes > 0 && options_.train) fit_to_memory(*best);
     return std::move(*best);
   }
 
-  // Drops activations where they do not fit: the cheapest way that fits, or else the one that leaves least outside.
-  void recompute_to_fit(Attempt& best) const {
+  void fit_to_memory(Attempt& best) const {
     const Graph placed = apply_placement(graphs_.main, best.placement.device_of_node);
-    std::vector<int64_t> excess;
-    std::vector<bool> is_tight;
-    for (const PlanDevice& device : best.plan.devices) {
-      excess.push_back(device.arena_bytes - device.capacity_bytes);
-      is_tight.push_back(excess.back() > 0);
-    }
-    for (const Recomputation& way : recomputations(placed, cluster_, is_tight)) {
-      bool may_fit = true;
-      for (size_t d = 0; d < excess.size(); ++d) may_fit = may_fit && (!is_tight[d] || way.saved_bytes[d] * graphs_.microbatches >= excess[d]);
-      if (!may_fit) continue;
-      Attempt attempt;
-      attempt.placement = best.placement;
-      attempt.dropped = way.dropped;
-      lower_attempt(attempt, nullptr);
-      if (attempt.excess_bytes >= best.excess_bytes) continue;
-      add_recompute_note(placed, way, attempt);
-      best = std::move(attempt);
-      if (best.excess_bytes == 0) return;
-    }
-  }
-
-  void add_recompute_note(const Graph& placed, const Recomputation& way, Attempt& attempt) const {
-    std::string savings;
-    for (size_t d = 0; d < way.saved_bytes.size(); ++d) {
-      if (way.saved_bytes[d] > 0) savings += fmt::format("{}{} {}", savings.empty() ? "" : ", ", cluster_.devices[d].name, bytes_text(way.saved_bytes[d]));
-    }
-    const auto count = std::ranges::count_if(recompute(placed, way.dropped).nodes(), is_recomputed);
-    attempt.notes.push_back(fmt::format("memory: {} forward nodes are computed again in the backward pass ({} per step on all devices); every micro-batch keeps less: {}", count,
-                                        seconds_text(way.seconds * graphs_.microbatches), savings));
+    fit_memory(best, {placed, cluster_, graphs_.microbatches, options_}, [this](Attempt& attempt) { lower_attempt(attempt, nullptr); });
   }
 
   PlaceOptions place_options() const { return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false, false}; }
@@ -170,20 +144,44 @@ class BackHalf {
 
   // False, and no plan, where the step cannot be clearly shorter than that of `rival`.
   bool lower_attempt(Attempt& attempt, const Attempt* rival) const {
-    const Graph main = localize(graphs_.main, attempt);
+    Cluster cluster = cluster_;
+    Graph main = localize(graphs_.main, attempt);
     std::optional<Graph> tail;
-    if (graphs_.tail) {
-      tail = localize(*graphs_.tail, attempt);
-      MPC_CHECK(have_same_structure(main, *tail), "the last micro-batch has another graph than the others");
+    if (graphs_.tail) tail = localize(*graphs_.tail, attempt);
+    if (!attempt.offload_bytes.empty()) {
+      const Cluster with_host = with_host_memory(cluster_, options_.host_memory_bytes);
+      const std::vector<ValueId> values = choose_offloaded(main, with_host, attempt);
+      if (tail) tail = observed_.after("offload", offload(*tail, values, with_host));
+      main = observed_.after("offload", offload(main, values, with_host));
+      if (!values.empty()) cluster = with_host;
     }
     std::vector<const Graph*> variants = {&main};
-    if (tail) variants.push_back(&*tail);
+    if (tail) {
+      MPC_CHECK(have_same_structure(main, *tail), "the last micro-batch has another graph than the others");
+      variants.push_back(&*tail);
+    }
     observed_.stage("schedule", 0.6);
-    return lower_cuts(variants, make_cuts(variants, cluster_), attempt, rival);
+    return lower_cuts(variants, make_cuts(variants, cluster), cluster, attempt, rival);
+  }
+
+  // As many of the values as have the bytes that were asked for.
+  static std::vector<ValueId> choose_offloaded(const Graph& graph, const Cluster& cluster, Attempt& attempt) {
+    Offloaded& chosen = attempt.offloaded;
+    chosen = {0, std::vector<int64_t>(attempt.offload_bytes.size(), 0), 0};
+    std::vector<ValueId> values;
+    for (const Offloadable& candidate : offloadable_values(graph, cluster)) {
+      const size_t d = candidate.device.index();
+      if (chosen.bytes[d] >= attempt.offload_bytes[d]) continue;
+      chosen.bytes[d] += candidate.bytes;
+      chosen.seconds += candidate.seconds;
+      ++chosen.values;
+      values.push_back(candidate.value);
+    }
+    return values;
   }
 
   // Schedules and lowers. `auto` has to do with less memory, by as much as the plan that it made exceeds the capacities.
-  bool lower_cuts(const std::vector<const Graph*>& variants, const Cuts& cuts, Attempt& attempt, const Attempt* rival) const {
+  bool lower_cuts(const std::vector<const Graph*>& variants, const Cuts& cuts, const Cluster& cluster, Attempt& attempt, const Attempt* rival) const {
     constexpr int kMostSchedules = 4;
     std::vector<int64_t> most_kept;
     add_chunk_note(cuts.whole, attempt);
@@ -192,9 +190,9 @@ class BackHalf {
       // A plan takes at least what its schedule expects.
       if (rival != nullptr && rival->excess_bytes == 0 && !rival->is_clearly_beaten_by(chosen.schedule.step_seconds)) return false;
       observed_.stage("lower", 0.7);
-      Plan plan = lower(variants, cuts.of(chosen.cut), chosen.schedule, cluster_, graphs_.microbatches);
+      Plan plan = lower(variants, cuts.of(chosen.cut), chosen.schedule, cluster, graphs_.microbatches);
       observed_.stage("plan memory", 0.8);
-      plan_memory(plan);
+      plan = with_memory(std::move(plan));
       const int64_t excess = excess_bytes(plan);
       most_kept = chosen.schedule.kept_bytes;
       for (size_t d = 0; d < most_kept.size(); ++d) {
@@ -208,6 +206,30 @@ class BackHalf {
       if (attempt.excess_bytes == 0 || options_.schedule != ScheduleKind::automatic) break;
     }
     return true;
+  }
+
+  // Plans memory; copies to and from the host take what is left of it to run beside the work.
+  static Plan with_memory(Plan lowered) {
+    if (!is_host_memory(lowered.devices.back())) {
+      plan_memory(lowered);
+      return lowered;
+    }
+    Plan planned = lowered;
+    plan_memory(planned);
+    std::vector<int64_t> slack;
+    for (const PlanDevice& device : planned.devices) slack.push_back(device.capacity_bytes - device.arena_bytes);
+    // Bytes that are free in sum may lie in pieces: by as much as a try exceeds the capacity, the next one gets less.
+    constexpr int kTries = 4;
+    for (int i = 0; i < kTries && excess_bytes(planned) == 0; ++i) {
+      Plan overlapped = lowered;
+      overlap_offload(overlapped, slack);
+      plan_memory(overlapped);
+      if (excess_bytes(overlapped) == 0) return overlapped;
+      for (size_t d = 0; d < slack.size(); ++d) {
+        slack[d] -= std::max<int64_t>(0, overlapped.devices[d].arena_bytes - overlapped.devices[d].capacity_bytes);
+      }
+    }
+    return planned;
   }
 
   // A schedule for several runs of nodes per device does what 1F1B or ZB-H1 does where there is one.

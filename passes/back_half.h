@@ -8,12 +8,22 @@
 
 namespace mpc {
 
+/// What waits in host memory.
+struct Offloaded {
+  int64_t values = 0;
+  std::vector<int64_t> bytes;  // [device] per micro-batch
+  double seconds = 0;          // of copies there and back, per micro-batch, all devices together
+};
+
 /// One way to carry out the graphs on the cluster.
 struct Attempt {
   Plan plan;
   Placement placement;
   Schedule schedule;
   std::vector<ValueId> dropped;  // of the main graph: computed again in the backward pass
+  /// [device] As many bytes of a micro-batch wait in host memory, as far as there are as many that can. Empty: none.
+  std::vector<int64_t> offload_bytes;
+  Offloaded offloaded;  // what came of that
   std::vector<std::string> notes;
   int64_t excess_bytes = 0;  // above the devices' capacities; 0: it fits
   bool is_of_parts = false;  // placed on parts of devices

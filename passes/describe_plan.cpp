@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 
 #include <fmt/format.h>
 
 #include "compiler/base/text.h"
+#include "compiler/plan/host_memory.h"
 #include "compiler/plan/simulate.h"
 #include "passes/repetition.h"
 
@@ -95,16 +97,18 @@ void add_warnings(Plan& plan) {
     total += device.flops;
   }
   for (const PlanDevice& device : plan.devices) {
+    if (is_host_memory(device)) continue;
     const bool has_work = std::ranges::any_of(plan.nodes, [&](const PlanNode& node) { return plan.devices[node.device.index()].name == device.name; });
     if (!has_work) plan.warnings.push_back(fmt::format("{} is idle: the plan uses fewer devices than it was given", device.name));
   }
   constexpr double kUnbalanced = 1.5;
-  if (total > 0 && plan.devices.size() > 1 && largest * static_cast<double>(plan.devices.size()) > kUnbalanced * total) {
+  const size_t count = computing_device_count(plan);
+  if (total > 0 && count > 1 && largest * static_cast<double>(count) > kUnbalanced * total) {
     std::string shares;
-    for (const PlanDevice& device : plan.devices) shares += fmt::format("{}{:.1f} %", shares.empty() ? "" : " / ", 100 * device.flops / total);
+    for (const PlanDevice& device : std::span(plan.devices).first(count)) shares += fmt::format("{}{:.1f} %", shares.empty() ? "" : " / ", 100 * device.flops / total);
     plan.warnings.push_back("the devices have unequal shares of the FLOPs: " + shares);
   }
-  if (plan.devices.size() > 1 && plan.one_device_seconds > 0 && plan.step_seconds > plan.one_device_seconds) {
+  if (count > 1 && plan.one_device_seconds > 0 && plan.step_seconds > plan.one_device_seconds) {
     plan.warnings.push_back(fmt::format("one device alone would be faster ({} instead of {} predicted), if the model fits it", seconds_text(plan.one_device_seconds), seconds_text(plan.step_seconds)));
   }
 }

@@ -6,6 +6,7 @@
 #include "compiler/base/error.h"
 #include "compiler/cost/estimate.h"
 #include "compiler/ops/builder.h"
+#include "compiler/plan/host_memory.h"
 
 namespace mpc {
 namespace {
@@ -51,6 +52,7 @@ class Lowering {
       row.threads = device.threads;
       row.capacity_bytes = device.memory_bytes;
       plan_.devices.push_back(std::move(row));
+      if (is_host_memory(plan_.devices.back())) continue;  // the last one: queues of the others have their numbers
       plan_.queues.push_back({DeviceId(plan_.devices.size() - 1), QueueKind::compute, {}});
     }
     for (const Link& link : cluster_.links) {
@@ -91,6 +93,7 @@ class Lowering {
 
   void add_nodes_and_transfers() {
     transfers_after_.resize(static_cast<size_t>(graph_.node_count()));
+    fetch_of_.assign(static_cast<size_t>(graph_.value_count()), kNone);
     index_of_node_.assign(static_cast<size_t>(graph_.node_count()), kNone);
     for (int i = 0; i < graph_.node_count(); ++i) {
       if (graph_.node(NodeId(i)).op == OpKind::Transfer) {
@@ -154,11 +157,15 @@ class Lowering {
       row.seconds.push_back(transfer_seconds(bytes, cluster_.link(row.from, row.to)));
     }
     const auto index = static_cast<PlanIndex>(plan_.transfers.size());
-    if (last_source.is_valid()) {
+    index_of_node_[id.index()] = index;
+    if (is_host_memory(plan_.devices[row.from.index()])) {
+      for (const ValueId output : node.outputs) fetch_of_[output.index()] = index;
+    } else if (last_source.is_valid()) {
       transfers_after_[last_source.index()].push_back(index);
     } else {
       parameter_transfers_.push_back(index);
     }
+    node_of_transfer_.push_back(id);
     plan_.transfers.push_back(std::move(row));
   }
 
@@ -239,15 +246,32 @@ class Lowering {
   void emit_task(const Task& task) {
     microbatch_ = task.microbatch;
     const Segment& segment = segments_.segments[static_cast<size_t>(task.segment)];
+    double now_s = task.start_s;
     for (const NodeId id : segment.nodes) {
       feed_inputs(graph_.node(id), task.microbatch);
-      emit_run(id, task.microbatch);
+      fetch_from_host(graph_.node(id), task.microbatch);
+      Instruction& run = emit_run(id, task.microbatch);
+      run.start_s = now_s;
+      const size_t variant = task.microbatch == kPerStep ? 0 : static_cast<size_t>(plan_.variant_of(task.microbatch));
+      now_s += plan_.nodes[run.index].seconds[variant];
       for (const PlanIndex output : plan_.nodes[index_of_node_[id.index()]].outputs) {
         if (output != kNone) fetch_outputs(output, task.microbatch, segment.device);
       }
-      for (const PlanIndex transfer : transfers_after_[id.index()]) {
-        if (is_final(plan_.transfers[transfer].per_step, task.microbatch)) emit_transfer(transfer, task.microbatch);
-      }
+      emit_transfers_after(id, task.microbatch);
+    }
+  }
+
+  void emit_transfers_after(NodeId id, int32_t microbatch) {
+    for (const PlanIndex transfer : transfers_after_[id.index()]) {
+      if (is_final(plan_.transfers[transfer].per_step, microbatch)) emit_transfer(transfer, microbatch);
+    }
+  }
+
+  // What waits in host memory comes back right before its first reader (overlap_offload may find an earlier moment).
+  void fetch_from_host(const Node& node, int32_t microbatch) {
+    for (const ValueId input : node.inputs) {
+      if (!input.is_valid() || fetch_of_[input.index()] == kNone) continue;
+      if (!slices_.contains({input.index(), microbatch, node.device})) emit_transfer(fetch_of_[input.index()], microbatch);
     }
   }
 
@@ -266,7 +290,7 @@ class Lowering {
     emit(Action::feed, device.index(), static_cast<PlanIndex>(position), per_step ? kPerStep : microbatch).writes = {written};
   }
 
-  void emit_run(NodeId id, int32_t microbatch) {
+  Instruction& emit_run(NodeId id, int32_t microbatch) {
     const PlanIndex index = index_of_node_[id.index()];
     const PlanNode& node = plan_.nodes[index];
     std::vector<PlanIndex> reads;
@@ -286,6 +310,7 @@ class Lowering {
     const size_t variant = microbatch == kPerStep ? 0 : static_cast<size_t>(plan_.variant_of(microbatch));
     plan_.devices[node.device.index()].flops += node.flops[variant];
     plan_.devices[node.device.index()].seconds += node.seconds[variant];
+    return run;
   }
 
   // A per-step value that micro-batches update in place is final after the last one.
@@ -311,6 +336,8 @@ class Lowering {
     for (const PlanIndex value : transfer.destinations) writes.push_back(slice(value, microbatch, transfer.to));
     emit(Action::send, link_queue(transfer.from, QueueKind::send, transfer.to), index, instance).reads = std::move(reads);
     emit(Action::recv, link_queue(transfer.to, QueueKind::recv, transfer.from), index, instance).writes = std::move(writes);
+    // What arrived may go on at once, to host memory.
+    emit_transfers_after(node_of_transfer_[index], microbatch);
   }
 
   // Outputs that are an input, a parameter or a constant of the model itself.
@@ -337,8 +364,10 @@ class Lowering {
   const Cluster& cluster_;
   Plan plan_;
   int32_t microbatch_ = kPerStep;  // of the task being lowered
-  std::vector<PlanIndex> index_of_node_;
+  std::vector<PlanIndex> index_of_node_;  // in the plan's nodes or transfers
   std::vector<std::vector<PlanIndex>> transfers_after_;  // [node]
+  std::vector<NodeId> node_of_transfer_;
+  std::vector<PlanIndex> fetch_of_;  // [value] the transfer from host memory that brings it
   std::vector<PlanIndex> parameter_transfers_;
   std::vector<std::vector<PlanIndex>> outputs_of_value_;
   std::vector<DeviceId> reader_device_;

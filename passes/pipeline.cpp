@@ -1,11 +1,13 @@
 #include "passes/pipeline.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 
 #include <fmt/format.h>
 
 #include "compiler/base/text.h"
+#include "compiler/plan/host_memory.h"
 #include "passes/back_half.h"
 #include "passes/describe_plan.h"
 #include "passes/observed.h"
@@ -31,16 +33,38 @@ std::vector<std::string> largest_tensors(const Plan& plan, DeviceId device) {
   return texts;
 }
 
+/// What the request forbids and would make it fit, each alone: tried.
+void suggest_means(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed, Infeasible& result) {
+  if (!options.train) return;
+  const auto fitting = [&](const PlanOptions& other) -> std::optional<PlanDevice> {
+    const Attempt attempt = best_attempt(graphs, cluster, other, observed);
+    if (attempt.excess_bytes > 0) return std::nullopt;
+    return attempt.plan.devices.back();
+  };
+  PlanOptions other = options;
+  other.may_recompute = true;
+  if (!options.may_recompute && fitting(other)) result.suggestions.push_back("--recompute auto");
+  other = options;
+  other.may_offload = true;
+  constexpr int64_t kAmple = int64_t{1} << 50;  // more than activations fill
+  if (options.may_offload) other.host_memory_bytes = kAmple;
+  const std::optional<PlanDevice> host = fitting(other);
+  if (!host || !is_host_memory(*host)) return;
+  result.suggestions.push_back(options.may_offload ? fmt::format("--host-memory {}", host->arena_bytes)
+                                                   : fmt::format("--offload auto (takes {} of host memory)", bytes_text(host->arena_bytes)));
+}
+
 Infeasible explain(const Attempt& attempt, const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed) {
   Infeasible result;
   std::string memory;
   for (size_t d = 0; d < attempt.plan.devices.size(); ++d) {
     const PlanDevice& device = attempt.plan.devices[d];
-    memory += fmt::format("{}{}", d == 0 ? "" : ",", std::max(device.arena_bytes, device.capacity_bytes));
+    if (!is_host_memory(device)) memory += fmt::format("{}{}", d == 0 ? "" : ",", std::max(device.arena_bytes, device.capacity_bytes));
     if (device.arena_bytes <= device.capacity_bytes) continue;
     result.needs.push_back({static_cast<int>(d), device.arena_bytes, device.capacity_bytes, largest_tensors(attempt.plan, DeviceId(d))});
   }
   result.suggestions.push_back("--memory " + memory);
+  suggest_means(graphs, cluster, options, observed, result);
   // More devices like the last one: tried, up to twice as many.
   const int count = cluster.count();
   for (int more = count + 1; more <= 2 * count && options.assignment.empty(); ++more) {

@@ -15,6 +15,7 @@
 #include "passes/add_loss.h"
 #include "passes/add_optimizer.h"
 #include "passes/lower_precision.h"
+#include "passes/offload.h"
 #include "passes/place/place.h"
 #include "passes/schedule/schedule.h"
 
@@ -34,6 +35,9 @@ struct PlanOptions {
   int chunks = 2;  // interleaved: runs of nodes per device
   /// May activations be computed again where they do not fit?
   bool may_recompute = true;
+  /// May activations wait in host memory where they do not fit, and in how much of it?
+  bool may_offload = true;
+  int64_t host_memory_bytes = kAssumedHostBytes;
   Objective objective = Objective::throughput;
   std::vector<Pin> pins;
   /// When not empty: the device of every forward node by name, instead of a search (tests, edited plans).

@@ -235,8 +235,7 @@ void SplitFlags::add(CLI::App& app) {
       ->type_name("M")
       ->group("Split")
       ->check(CLI::Range(1, 1 << 20));
-  app.add_option("--schedule", schedule,
-                 "sequential | gpipe | 1f1b | interleaved | zb-h1 | zb-h2 | zb-v | list | auto")
+  app.add_option("--schedule", schedule, "sequential | gpipe | 1f1b | interleaved | zb-h1 | zb-h2 | zb-v | list | auto")
       ->group("Split");
   app.add_option("--chunks", chunks, "interleaved: runs of layers per device (default 2)")
       ->type_name("V")
@@ -246,6 +245,13 @@ void SplitFlags::add(CLI::App& app) {
                  "auto: compute activations again in the backward pass where they do not fit | never")
       ->group("Split")
       ->check(CLI::IsMember({"auto", "never"}));
+  app.add_option("--offload", offload,
+                 "auto: let activations wait in host memory for the backward pass where they do not fit | never")
+      ->group("Split")
+      ->check(CLI::IsMember({"auto", "never"}));
+  app.add_option("--host-memory", host_memory, "the host memory that activations may take (default 64GiB)")
+      ->type_name("SIZE")
+      ->group("Split");
   app.add_option("--objective", objective, "throughput | latency | devices | memory")->group("Split");
   app.add_option("--precision", precision, "f32 | tf32 | bf16: what is computed in; parameters stay f32")
       ->group("Split");
@@ -261,6 +267,12 @@ void SplitFlags::apply(const Cluster& cluster, CompileOptions& options) const {
   options.schedule = schedule;
   options.chunks = chunks;
   options.may_recompute = recompute == "auto";
+  options.may_offload = offload == "auto";
+  if (host_memory) {
+    options.host_memory_bytes = parse_bytes(*host_memory);
+    if (!options.host_memory_bytes)
+      throw Error(ErrorId::M003, "--host-memory " + *host_memory, "is not a size", "for example 16GiB");
+  }
   options.objective = objective;
   options.precision = precision;
   for (const std::string& pin : pins) {

@@ -61,18 +61,20 @@ struct ShapeFlags {
   Bindings bindings() const;
 };
 
-/// How a step is split: --microbatches, --schedule, --chunks, --recompute, --objective, --pin.
+/// How a step is split: --microbatches, --schedule, --chunks, --recompute, --offload, --objective, --pin.
 struct SplitFlags {
   int microbatches = 1;
   std::string schedule = "auto";
   int chunks = 2;
   std::string recompute = "auto";
+  std::string offload = "auto";
+  std::optional<std::string> host_memory;
   std::string objective = "throughput";
   std::string precision = "f32";
   std::vector<std::string> pins;
 
   void add(CLI::App& app);
-  /// @throws Error(M003) for a pin without a device.
+  /// @throws Error(M003) for a pin without a device or a host memory that is not a size.
   void apply(const Cluster& cluster, CompileOptions& options) const;
 };
 

@@ -140,6 +140,9 @@ void refuse_other_flags(const Flags& flags, const CLI::App& app) {
     }
     if (!is_alone && own.contains(name))
       throw Error(ErrorId::M001, "mpc partition", fmt::format("{} goes with --cost-graph only", name));
+    if (flags.parallel && (name == "--offload" || name == "--host-memory"))
+      throw Error(ErrorId::M001, "mpc partition --parallel",
+                  name + " does not go with it: its plans keep or compute again");
     const bool states_links = name == "--gpus-per-node" || name == "--node-bandwidth";
     if (states_links && !flags.devices.cluster.empty())
       throw Error(ErrorId::M001, "mpc partition", fmt::format("{} does not go with --cluster", name),

@@ -7,6 +7,7 @@
 
 #include "compiler/base/checked.h"
 #include "compiler/plan/check_parts.h"
+#include "compiler/plan/host_memory.h"
 
 namespace mpc::plan_check {
 namespace {
@@ -123,6 +124,9 @@ class Tables {
     }
     if (node.device.index() >= plan_.devices.size()) {
       refuse(where, fmt::format("is on device {}, the plan has {}", node.device.index(), plan_.devices.size()));
+    }
+    if (is_host_memory(plan_.devices[node.device.index()])) {
+      refuse(where, fmt::format("is on {}, which is memory and runs nothing", device_text(plan_, node.device)));
     }
     if (!is_per_variant(node.attributes.size(), node.per_step) || !is_per_variant(node.flops.size(), node.per_step) ||
         !is_per_variant(node.seconds.size(), node.per_step)) {

@@ -8,6 +8,7 @@
 
 #include "compiler/base/error.h"
 #include "compiler/base/text.h"
+#include "compiler/plan/host_memory.h"
 
 namespace mpc::executor {
 namespace {
@@ -160,7 +161,7 @@ std::string Accelerators::where(DeviceId device) const {
 void Accelerators::open_devices() {
   for (size_t d = 0; d < plan_.devices.size(); ++d) {
     const PlanDevice& device = plan_.devices[d];
-    if (device.backend == "cpu") continue;
+    if (device.backend == "cpu" || is_host_memory(device)) continue;
     const std::string place = where(DeviceId(d));
     if (device.backend != "cuda") {
       throw Error(ErrorId::M080, place, fmt::format("its backend \"{}\" is not available here", device.backend));
@@ -250,6 +251,19 @@ std::byte* Accelerators::allocate(DeviceId device, int64_t bytes, const std::str
 
 void Accelerators::release(DeviceId device, std::byte* memory) const noexcept {
   plugin_->release(devices_[device.index()], memory);
+}
+
+std::byte* Accelerators::allocate_pinned(int64_t bytes, const std::string& what) const {
+  void* memory = nullptr;
+  plugin_call(fmt::format("{} bytes ({}) of pinned host memory for {}", bytes, bytes_text(bytes), what),
+              [&](mpc_cuda_error* error) {
+                return plugin_->allocate_host(owned_streams_.front()->device, bytes, &memory, error);
+              });
+  return static_cast<std::byte*>(memory);
+}
+
+void Accelerators::release_pinned(std::byte* memory) const noexcept {
+  plugin_->release_host(owned_streams_.front()->device, memory);
 }
 
 KernelOrReason Accelerators::make_kernel(const NodeSpec& node) const {

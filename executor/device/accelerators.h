@@ -39,8 +39,8 @@ struct DeviceStream {
 
 class Accelerators {
  public:
-  /// Opens every device of the plan whose backend is not "cpu", and makes a stream for every queue and every link that
-  /// has one at an end. With no such device nothing is loaded.
+  /// Opens every device of the plan that is not the host's (a CPU or host memory), and makes a stream for every queue
+  /// and every link that has one at an end. With no such device nothing is loaded.
   /// @param plugin  null: that of the process (cuda_plugin()), looked for only when the plan needs it
   /// @throws Error(M080) when the plugin or a GPU is not there, naming what is.
   Accelerators(const Plan& plan, const mpc_cuda_plugin* plugin);
@@ -60,6 +60,10 @@ class Accelerators {
   /// Memory of a device, released with release(). @throws Error(M070) with bytes asked and free, and `what` it is for.
   std::byte* allocate(DeviceId device, int64_t bytes, const std::string& what) const;
   void release(DeviceId device, std::byte* memory) const noexcept;
+  /// Host memory that streams copy from and to beside their work, released with release_pinned(). @throws Error(M070).
+  /// @pre not is_empty().
+  std::byte* allocate_pinned(int64_t bytes, const std::string& what) const;
+  void release_pinned(std::byte* memory) const noexcept;
   /// The kernel of a node on its device and queue, or why there is none.
   KernelOrReason make_kernel(const NodeSpec& node) const;
   /// Gives every compute queue the workspace its kernels ask for. To be called when all kernels are made.

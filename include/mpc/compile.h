@@ -52,6 +52,10 @@ struct CompileOptions {
   int chunks = 2;
   /// May activations be computed again in the backward pass where a device cannot keep them?
   bool may_recompute = true;
+  /// May activations wait in host memory, from the forward to the backward pass, where a device cannot keep them?
+  bool may_offload = true;
+  /// The host memory they may take. Empty: 64 GiB.
+  std::optional<int64_t> host_memory_bytes = {};
   std::string objective = "throughput";  // "throughput", "latency", "devices", "memory"
   /// "f32"; "tf32": GPUs may round the operands of products; "bf16": products and what lies between them in bf16, with
   /// f32 parameters, sums and optimizer state.

@@ -41,7 +41,7 @@ struct TransferPlan {
   int from = 0;
   int to = 0;
   int64_t bytes = 0;
-  std::string phase;  // "forward", "backward", "update"
+  std::string phase;  // "forward", "backward", "update"; to and from host memory "offload", "fetch"
   double seconds = 0;
 };
 

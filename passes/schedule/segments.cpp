@@ -108,14 +108,15 @@ class SegmentBuilder {
 
   void add_edge(std::map<std::pair<int, int>, std::vector<double>>& edges, NodeId producer, ValueId value, int to) {
     std::vector<double> seconds(graphs_.size(), 0);
-    const Node& node = graph_.node(producer);
-    if (node.op == OpKind::Transfer) {
-      const ValueId source = node.inputs[static_cast<size_t>(graph_.value(value).output_index)];
-      if (graph_.value(source).kind != ValueKind::node) return;  // a parameter, sent before the step's first task
-      const NodeId made_by = graph_.value(source).producer;
+    // Through host memory a value takes several transfers.
+    while (graph_.node(producer).op == OpKind::Transfer) {
+      const Node& node = graph_.node(producer);
+      value = node.inputs[static_cast<size_t>(graph_.value(value).output_index)];
+      if (graph_.value(value).kind != ValueKind::node) return;  // a parameter, sent before the step's first task
+      const NodeId made_by = graph_.value(value).producer;
       const Link& link = cluster_.link(graph_.node(made_by).device, node.device);
       for (size_t v = 0; v < graphs_.size(); ++v)
-        seconds[v] = transfer_seconds(bytes_of(*graphs_[v], graphs_[v]->node(producer)), link);
+        seconds[v] += transfer_seconds(bytes_of(*graphs_[v], graphs_[v]->node(producer)), link);
       producer = made_by;
     }
     const int from = result_.segment_of_node[producer.index()];

@@ -83,9 +83,10 @@ TEST_CASE(
       INFO("training: ", train);
       PlanOptions options = train ? two_adams({}) : PlanOptions{};
       options.objective = Objective::latency;
-      // `auto` would find an order that needs less, and activations could be computed again: then one device does.
+      // `auto` would find an order that needs less, and activations could be computed again or wait: then one device does.
       options.schedule = ScheduleKind::one_f_one_b;
       options.may_recompute = false;
+      options.may_offload = false;
       const int64_t whole_bytes = plan_of(model, 1, options).devices[0].arena_bytes;
       const Plan plan = plan_of(model, cpu_devices(2, std::to_string(whole_bytes - 1)), options);
       INFO(whole_bytes, " bytes on one device; ", plan.devices[0].arena_bytes, " and ", plan.devices[1].arena_bytes,

@@ -275,6 +275,73 @@ TEST_CASE("streams: a link that loses what is sent is found before the first ste
   CHECK(contains(error, "peer"));
 }
 
+namespace {
+
+/// Six layers, trained, on CPU devices of which the first has `share` of what it would like for activations; what does
+/// not fit waits in host memory.
+Plan offloading_plan(int devices, double share) {
+  PlanOptions options;
+  options.batch = 16;
+  options.microbatches = devices == 1 ? 1 : 4;
+  options.train = true;
+  options.loss = LossKind::mse;
+  options.schedule = ScheduleKind::one_f_one_b;  // `auto` may find an order in which all fits
+  options.may_recompute = false;
+  const auto graph_of = [](int64_t rows) {
+    const std::string type = " f32[" + std::to_string(rows) + ",32] = ";
+    std::string text = "graph \"layers\" imported\ninput %x f32[" + std::to_string(rows) + ",32]\n";
+    std::string nodes;
+    std::string value = "%x";
+    for (int i = 0; i < 6; ++i) {
+      const std::string n = std::to_string(i);
+      text += "parameter %w" + n + " f32[32,32] from \"w" + n + "\"\n";
+      nodes += "%a" + n + type + "MatMul(" + value + ", %w" + n + ") @a" + n + "\n";
+      nodes += "%t" + n + type + "Tanh(%a" + n + ") @t" + n + "\n";
+      value = "%t" + n;
+    }
+    return parse_graph(text + nodes + "output y = " + value + "\n");
+  };
+  const FrontGraphs graphs = make_front_graphs(graph_of, options.batch, options, "layers");
+  Cluster cluster = uniform_cluster(*find_device_kind("cpu"), devices);
+  const Plan ample = std::get<Plan>(make_plan(graphs, cluster, options));
+  if (share == 1) return ample;
+  // The first device has least room for what it has in flight; the same nodes stay on it.
+  for (const PlanNode& node : ample.nodes) {
+    if (node.phase == PlanPhase::forward) options.assignment[node.name] = static_cast<int>(node.device.index());
+  }
+  const MemoryUse& memory = ample.devices[0].memory;
+  const int64_t stays = memory.parameter_bytes + memory.gradient_bytes;
+  const auto rest = static_cast<double>(ample.devices[0].arena_bytes - stays);
+  cluster.devices[0].memory_bytes = stays + static_cast<int64_t>(share * rest);
+  auto made = make_plan(graphs, cluster, options);
+  REQUIRE(std::holds_alternative<Plan>(made));
+  return std::get<Plan>(std::move(made));
+}
+
+}  // namespace
+
+TEST_CASE(
+    "streams: what waits in pinned host memory gives the bits of what stays, in any order that the events allow") {
+  for (const int devices : {1, 2}) {
+    CAPTURE(devices);
+    const std::vector<int> gpus(static_cast<size_t>(devices), 0);
+    const test::Outcome expected = run(on_gpus(offloading_plan(1, 1), {0}), 1, {});
+    Plan plan = offloading_plan(devices, devices == 1 ? 0.7 : 0.9);
+    REQUIRE(plan.devices.back().backend == "host");
+    std::vector<int> places(gpus);
+    places.push_back(-1);
+    plan = on_gpus(std::move(plan), places);
+    for (const uint64_t seed : {1, 2, 3, 4}) {
+      CAPTURE(seed);
+      const test::Outcome outcome = run(plan, 1, {.seed = seed});
+      CHECK(fake_counts().graphs == 1);  // the copies are in the graph that is replayed
+      if (devices == 1) CHECK(difference(expected, outcome) == "");
+      if (devices == 2) CHECK(difference(run(on_gpus(offloading_plan(2, 1), gpus), 1, {}), outcome) == "");
+    }
+  }
+  CHECK(fake_counts().live_objects == 0);
+}
+
 /// MaxPool over four spatial dimensions, which the CUDA backend has no kernel for, between two that it has.
 FrontGraphs deep_pool_graphs(const PlanOptions& options) {
   const auto graph_of = [](int64_t) {

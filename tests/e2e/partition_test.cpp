@@ -135,6 +135,70 @@ TEST_CASE("partition, --parallel: a model of a trillion parameters is planned ov
   CHECK(run_mpc({"partition", model, "--gpus", "64", "--parallel", "-o", folder / "plan.json"}).exit_code == 4);
 }
 
+TEST_CASE("partition, train: activations that do not fit wait in host memory, which is told and changes no number") {
+  const TemporaryFolder folder;
+  const std::string model =
+      zoo_model(folder, "unet", {"--size", "image=32", "--size", "levels=2", "--size", "width=8"});
+  const std::vector<std::string> request = {model,     "--devices", "cpu:1",      "--loss", "mse",
+                                            "--batch", "4",         "--schedule", "1f1b"};
+  const auto with = [&](std::vector<std::string> head, const std::vector<std::string>& more) {
+    head.insert(head.end(), request.begin(), request.end());
+    head.insert(head.end(), more.begin(), more.end());
+    return head;
+  };
+  const json ample = answer_of(with({"partition"}, {"--train"}));
+  REQUIRE(ample["devices"].size() == 1);
+  const int64_t peak = ample["devices"][0]["peak_bytes"];
+  const std::vector<std::string> tight = {"--memory", std::to_string(peak * 2 / 3), "--recompute", "never"};
+  std::vector<std::string> planned = tight;
+  planned.insert(planned.end(),
+                 {"--train", "--explain", "--report", folder / "report.html", "-o", folder / "plan.json"});
+  const json plan = answer_of(with({"partition"}, planned));
+  REQUIRE(plan["devices"].size() == 2);
+  CHECK(plan["devices"][1]["name"] == "host");
+  CHECK(plan["devices"][1]["nodes"] == 0);
+  int64_t there = 0;
+  int64_t back = 0;
+  for (const json& transfer : plan["transfers"]) {
+    there += transfer["phase"] == "offload" ? transfer["bytes"].get<int64_t>() : 0;
+    back += transfer["phase"] == "fetch" ? transfer["bytes"].get<int64_t>() : 0;
+  }
+  CHECK(there > 0);
+  CHECK(there == back);
+  CHECK(plan["explanation"]["cuts"].empty());
+  CHECK(plan["explanation"]["host_memory"]["bytes"] == there);
+  CHECK(plan["explanation"]["host_memory"]["peak_bytes"] == plan["devices"][1]["peak_bytes"]);
+  CHECK(plan["notes"].dump().find("wait in host memory") != std::string::npos);
+  CHECK(run_mpc({"check", folder / "plan.json"}).exit_code == 0);
+  CHECK(run_mpc({"simulate", folder / "plan.json"}).exit_code == 0);
+
+  const std::vector<std::string> steps = {"--data", "synthetic", "--samples", "8", "--steps", "3"};
+  std::vector<std::string> tight_steps = steps;
+  tight_steps.insert(tight_steps.end(), tight.begin(), tight.end());
+  const json expected = answer_of(with({"train"}, steps));
+  const json trained = answer_of(with({"train"}, tight_steps));
+  CHECK(trained["loss"] == expected["loss"]);
+  REQUIRE(trained["devices"].size() == 2);
+  CHECK(trained["measured"]["peak_bytes"] == trained["predicted"]["peak_bytes"]);
+}
+
+TEST_CASE("partition: host memory that nothing may or can wait in is refused") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "mlp");
+  const auto refusal = [&](std::vector<std::string> flags) {
+    std::vector<std::string> arguments = {"partition", model, "--devices", "cpu:1"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    const CommandResult result = run_mpc(arguments);
+    CHECK(result.exit_code == 2);
+    return result.err;
+  };
+  CHECK(refusal({"--train", "--host-memory", "1GiB", "--offload", "never"}).find("none may") != std::string::npos);
+  CHECK(refusal({"--host-memory", "1GiB"}).find("nothing is trained") != std::string::npos);
+  CHECK(refusal({"--train", "--host-memory", "much"}).find("is not a size") != std::string::npos);
+  CHECK(refusal({"--train", "--parallel", "--offload", "never"}).find("--offload does not go with it") !=
+        std::string::npos);
+}
+
 TEST_CASE("inspect: parameters, FLOPs and ops are those of the model") {
   const TemporaryFolder folder;
   const json report = answer_of({"inspect", zoo_model(folder, "two-linear")});

@@ -462,6 +462,12 @@ TEST_CASE("check_plan: running statistics go from micro-batch to micro-batch in 
   CHECK(verdict(plan).starts_with("M061"));
 }
 
+TEST_CASE("check_plan: host memory runs nothing") {
+  Plan plan = test::inference_plan();
+  plan.devices.back().backend = "host";
+  CHECK(verdict(plan).find("which is memory and runs nothing") != std::string::npos);
+}
+
 TEST_CASE("check_plan: an empty tensor needs no bytes") {
   Plan plan = test::inference_plan();
   for (const char* name : {"h", "h on cpu:1"}) plan.values[named(plan.values, name)].shapes[0] = {4, 0};
