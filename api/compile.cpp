@@ -117,6 +117,7 @@ PlanOptions api::plan_options(const v1::CompileOptions& public_options) {
   options.schedule = *schedule;
   if (public_options.chunks < 1) throw Error(ErrorId::M003, "chunks", "must be at least 1");
   options.chunks = public_options.chunks;
+  options.may_fuse = public_options.may_fuse;
   options.may_recompute = public_options.may_recompute;
   set_offload(public_options, options);
   const std::optional<Objective> objective = parse_objective(public_options.objective);

@@ -165,11 +165,17 @@ std::vector<v1::TransferPlan> transfer_plans(const Plan& plan) {
   return rows;
 }
 
+std::vector<std::string> origins_of(const PlanNode& node) {
+  if (node.op != OpKind::Elementwise || node.attributes.empty()) return {node.origin};
+  const std::vector<std::string>& origins = node.attributes.front().texts("origins");
+  return origins.empty() ? std::vector<std::string>{node.origin} : origins;
+}
+
 std::map<std::string, int> assignment_of(const Plan& plan) {
   std::map<std::string, int> devices;
   for (const PlanNode& node : plan.nodes) {
     if (node.phase != PlanPhase::forward || node.origin.empty()) continue;
-    devices.emplace(onnx_name(node.origin), static_cast<int>(node.device.index()));
+    for (const std::string& origin : origins_of(node)) devices.emplace(onnx_name(origin), static_cast<int>(node.device.index()));
   }
   return devices;
 }

@@ -31,6 +31,8 @@ double step_flops(const Plan& plan, const PlanNode& node);
 double step_seconds(const Plan& plan, const PlanNode& node);
 /// The ONNX node's name in an origin: "features/conv" of "features/conv (Conv)"; empty when there is none.
 std::string onnx_name(const std::string& origin);
+/// The ONNX nodes that a node carries out: several for a fused one.
+std::vector<std::string> origins_of(const PlanNode& node);
 /// The number below which the integers of an input must be: rows of the table that a Gather takes them from, classes of
 /// a loss. 2 when no node tells.
 int64_t value_bound(const Plan& plan, PlanIndex value);

@@ -9,6 +9,7 @@
 #include "compiler/ir/rewriter.h"
 #include "compiler/plan/host_memory.h"
 #include "compiler/plan/simulate.h"
+#include "passes/batch_updates.h"
 #include "passes/canonicalize.h"
 #include "passes/chunks.h"
 #include "passes/fit_memory.h"
@@ -251,8 +252,10 @@ class BackHalf {
     };
     const Graph placed = place_and_drop(graph);
     // The main graph says what is small, so that both sizes of micro-batch group their transfers alike.
-    if (&graph == &graphs_.main) return observed_.after("insert_transfers", insert_transfers(placed));
-    return observed_.after("insert_transfers", insert_transfers(placed, place_and_drop(graphs_.main)));
+    const bool is_main = &graph == &graphs_.main;
+    Graph local = observed_.after("insert_transfers", is_main ? insert_transfers(placed) : insert_transfers(placed, place_and_drop(graphs_.main)));
+    // Last: until here an update goes where its parameter is.
+    return options_.may_fuse ? observed_.after("batch_updates", batch_updates(local)) : local;
   }
 
   static int64_t excess_bytes(const Plan& plan) {

@@ -8,6 +8,7 @@
 #include "compiler/ir/rewriter.h"
 #include "passes/canonicalize.h"
 #include "passes/differentiate.h"
+#include "passes/fuse.h"
 #include "passes/observed.h"
 #include "passes/pipeline.h"
 
@@ -165,7 +166,9 @@ class FrontHalf {
         choices.is_replay = true;
         if (has_tail) graphs.tail = train(std::move(*graphs.tail), division, division.tail_rows(), choices);
       }
-      if (!has_tail || have_same_structure(graphs.main, *graphs.tail)) return graphs;
+      if (has_tail && !have_same_structure(graphs.main, *graphs.tail)) continue;
+      if (options_.may_fuse) fuse_elementwise(graphs);
+      return graphs;
     }
     throw Error(ErrorId::M045, where, fmt::format("the model is another graph for the last micro-batch of {} rows than for {}", division.tail_rows(), division.rows),
                 "choose a batch that the micro-batches divide evenly");
@@ -175,6 +178,15 @@ class FrontHalf {
   Graph import(int64_t rows, bool simplify) const {
     Graph graph = observed_.after("import", graph_of_(rows));
     return simplify ? observed_.after("canonicalize", canonicalize(graph)) : graph;
+  }
+
+  // On the whole step, so that gradients and updates are fused too; before placement, which does not cut a group.
+  void fuse_elementwise(FrontGraphs& graphs) const {
+    std::vector<const Graph*> both = {&graphs.main};
+    if (graphs.tail) both.push_back(&*graphs.tail);
+    const FusionGroups groups = fusion_groups(both, {options_.pins, options_.assignment});
+    graphs.main = observed_.after("fuse", fuse(graphs.main, groups));
+    if (graphs.tail) graphs.tail = observed_.after("fuse", fuse(*graphs.tail, groups));
   }
 
   Graph train(Graph graph, const Division& division, int64_t rows, ShapeChoices& choices) const {

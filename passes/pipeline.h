@@ -33,6 +33,8 @@ struct PlanOptions {
   // The split.
   ScheduleKind schedule = ScheduleKind::automatic;
   int chunks = 2;  // interleaved: runs of nodes per device
+  /// May elementwise operators in a row become one node, and the optimizer's nodes of a device? No bit depends on it.
+  bool may_fuse = true;
   /// May activations be computed again where they do not fit?
   bool may_recompute = true;
   /// May activations wait in host memory where they do not fit, and in how much of it?

@@ -241,6 +241,9 @@ void SplitFlags::add(CLI::App& app) {
       ->type_name("V")
       ->group("Split")
       ->check(CLI::Range(2, 64));
+  app.add_option("--fuse", fuse, "auto: elementwise operators in a row run as one kernel, with the same bits | never")
+      ->group("Split")
+      ->check(CLI::IsMember({"auto", "never"}));
   app.add_option("--recompute", recompute,
                  "auto: compute activations again in the backward pass where they do not fit | never")
       ->group("Split")
@@ -266,6 +269,7 @@ void SplitFlags::apply(const Cluster& cluster, CompileOptions& options) const {
   options.microbatches = microbatches;
   options.schedule = schedule;
   options.chunks = chunks;
+  options.may_fuse = fuse == "auto";
   options.may_recompute = recompute == "auto";
   options.may_offload = offload == "auto";
   if (host_memory) {

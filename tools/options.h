@@ -61,11 +61,12 @@ struct ShapeFlags {
   Bindings bindings() const;
 };
 
-/// How a step is split: --microbatches, --schedule, --chunks, --recompute, --offload, --objective, --pin.
+/// How a step is split: --microbatches, --schedule, --chunks, --fuse, --recompute, --offload, --objective, --pin.
 struct SplitFlags {
   int microbatches = 1;
   std::string schedule = "auto";
   int chunks = 2;
+  std::string fuse = "auto";
   std::string recompute = "auto";
   std::string offload = "auto";
   std::optional<std::string> host_memory;

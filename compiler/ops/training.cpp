@@ -6,6 +6,8 @@
 //   step        i64 scalar: 1 for the first update
 //   lr_scale    f32 scalar: multiplies the attribute lr (learning-rate schedules)
 //   grad_scale  f32 scalar, may be absent (1): multiplies the gradient (loss scaling, norm clipping)
+// One node may update any number of tensors of one dtype: the operands of each stand one after another, then the
+// scalars for all. Tensors do not touch each other, so the bits are those of a node for each.
 
 #include <cmath>
 
@@ -67,16 +69,34 @@ void infer_accumulate(InferContext& context) {
   context.set_output(0, context.input(0).dtype, context.input(0).shape);
 }
 
-// Operands p, g, `state_count` states, step, lr_scale, grad_scale?. Results p and the states.
+// Operands p, g, `state_count` states of each tensor, step, lr_scale, grad_scale?. Results p and the states of each.
 void infer_update(InferContext& context, int state_count) {
+  const int inputs = 2 + state_count;  // of a tensor
+  const int results = 1 + state_count;
+  const int tensors = context.output_count() / results;
+  const int scalars = context.input_count() - tensors * inputs;
+  if (tensors == 0 || context.output_count() % results != 0 || scalars < 2 || scalars > 3) {
+    context.fail(ErrorId::M022, "has " + std::to_string(context.input_count()) + " inputs and " +
+                                    std::to_string(context.output_count()) + " outputs; it takes " +
+                                    std::to_string(inputs) + " inputs and gives " + std::to_string(results) +
+                                    " outputs per tensor, and takes 2 or 3 scalars");
+  }
+  for (int i = 0; i < tensors * inputs + 2; ++i) {
+    if (!context.has_input(i)) context.fail(ErrorId::M022, "input " + std::to_string(i) + " is required");
+  }
   context.require_float(0);
-  for (int i = 1; i < 2 + state_count; ++i) require_type_of(context, i, 0);
-  require_scalar(context, 2 + state_count, DType::i64);
-  require_scalar(context, 3 + state_count, DType::f32);
-  if (context.has_input(4 + state_count)) require_scalar(context, 4 + state_count, DType::f32);
+  for (int t = 0; t < tensors; ++t) {
+    context.require_same_dtype(t * inputs, 0);
+    for (int i = 1; i < inputs; ++i) require_type_of(context, t * inputs + i, t * inputs);
+    for (int i = 0; i < results; ++i)
+      context.set_output(t * results + i, context.input(0).dtype, context.input(t * inputs).shape);
+  }
+  const int first = tensors * inputs;
+  require_scalar(context, first, DType::i64);
+  require_scalar(context, first + 1, DType::f32);
+  if (context.has_input(first + 2)) require_scalar(context, first + 2, DType::f32);
   require_finite(context, "lr");
   require_finite(context, "weight_decay");
-  for (int i = 0; i <= state_count; ++i) context.set_output(i, context.input(0).dtype, context.input(0).shape);
 }
 
 void infer_sgd(InferContext& context) {
@@ -98,9 +118,12 @@ void infer_adam(InferContext& context) {
 
 // Operations per element, with the scaling of the gradient and weight decay: SGD 1 + 2 + 2; momentum SGD + 3 + 2
 // (nesterov); Adam 1 + 2 + 1, m 3, v 4, p 5.
-template <int flops_per_element>
+template <int flops_per_element, int results>
 OpQuantities cost_update(const CostContext& context) {
-  return {.flops = flops_per_element * static_cast<double>(context.input(0).shape.elements())};
+  double elements = 0;
+  for (size_t i = 0; i < context.outputs.size(); i += results)
+    elements += static_cast<double>(context.output(static_cast<int>(i)).shape.elements());
+  return {.flops = flops_per_element * elements};
 }
 
 void infer_transfer(InferContext& context) {
@@ -157,35 +180,36 @@ MPC_DEFINE(GradAccumulate) = {
     .differentiable = Differentiable::no,
 };
 
-/// SgdUpdate(p, g, step, lr_scale, grad_scale?) -> p':
+/// SgdUpdate((p, g)..., step, lr_scale, grad_scale?) -> p'...:
 ///   g = g * grad_scale + weight_decay * p;  p' = p - lr * lr_scale * g. 5 FLOPs per element.
 MPC_DEFINE(SgdUpdate) = {
     .op = OpKind::SgdUpdate,
     .min_inputs = 4,
-    .max_inputs = 5,
+    .max_inputs = OpDef::kVariadic,
+    .max_outputs = OpDef::kVariadic,
     .attributes = {number("lr"), number("weight_decay", 0)},
     .infer = infer_sgd,
     .differentiable = Differentiable::no,
-    .cost = cost_update<5>,
+    .cost = cost_update<5, 1>,
 };
 
-/// MomentumUpdate(p, g, m, step, lr_scale, grad_scale?) -> p', m':
+/// MomentumUpdate((p, g, m)..., step, lr_scale, grad_scale?) -> (p', m')...:
 ///   g = g * grad_scale + weight_decay * p;  m' = step == 1 ? g : momentum * m + (1 - dampening) * g;
 ///   p' = p - lr * lr_scale * (nesterov ? g + momentum * m' : m'). 10 FLOPs per element.
 MPC_DEFINE(MomentumUpdate) = {
     .op = OpKind::MomentumUpdate,
     .min_inputs = 5,
-    .max_inputs = 6,
+    .max_inputs = OpDef::kVariadic,
     .min_outputs = 2,
-    .max_outputs = 2,
+    .max_outputs = OpDef::kVariadic,
     .attributes = {number("lr"), number("momentum"), number("dampening", 0), flag("nesterov"),
                    number("weight_decay", 0)},
     .infer = infer_momentum,
     .differentiable = Differentiable::no,
-    .cost = cost_update<10>,
+    .cost = cost_update<10, 2>,
 };
 
-/// AdamUpdate(p, g, m, v, step, lr_scale, grad_scale?) -> p', m', v' (Adam; AdamW with decoupled = 1):
+/// AdamUpdate((p, g, m, v)..., step, lr_scale, grad_scale?) -> (p', m', v')... (Adam; AdamW with decoupled = 1):
 ///   lr_t = lr * lr_scale;  g = g * grad_scale + (decoupled ? 0 : weight_decay * p);
 ///   p = p * (decoupled ? 1 - lr_t * weight_decay : 1);
 ///   m' = m + (g - m) * (1 - beta1);  v' = v * beta2 + (1 - beta2) * g^2;
@@ -193,14 +217,14 @@ MPC_DEFINE(MomentumUpdate) = {
 MPC_DEFINE(AdamUpdate) = {
     .op = OpKind::AdamUpdate,
     .min_inputs = 6,
-    .max_inputs = 7,
+    .max_inputs = OpDef::kVariadic,
     .min_outputs = 3,
-    .max_outputs = 3,
+    .max_outputs = OpDef::kVariadic,
     .attributes = {number("lr"), number("beta1", 0.9), number("beta2", 0.999), number("epsilon", 1e-8),
                    number("weight_decay", 0), flag("decoupled")},
     .infer = infer_adam,
     .differentiable = Differentiable::no,
-    .cost = cost_update<16>,
+    .cost = cost_update<16, 3>,
 };
 
 /// Copies n values to the device of the node: output i is input i. No arithmetic.

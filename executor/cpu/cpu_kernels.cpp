@@ -18,6 +18,7 @@ class Table {
   Table() {
     add_libraries();
     add_elementwise();
+    add({OpKind::Elementwise}, &fused_tiles);
     add({OpKind::Softmax, OpKind::LogSoftmax, OpKind::SoftmaxGrad, OpKind::LogSoftmaxGrad}, &softmax_rows);
     add({OpKind::SoftmaxCrossEntropyLoss, OpKind::SoftmaxCrossEntropyLossGrad}, &cross_entropy_rows);
     add({OpKind::LayerNormalization, OpKind::LayerNormalizationGrad, OpKind::LayerNormalizationWeightGrad,

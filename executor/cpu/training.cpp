@@ -10,6 +10,7 @@
 #include "executor/cpu/factories.h"
 #include "executor/cpu/support.h"
 #include "executor/functors/update.h"
+#include "executor/updated_tensors.h"
 
 namespace mpc::cpu {
 namespace {
@@ -42,7 +43,8 @@ void accumulate(const KernelCall& call, int threads) {
   const bool is_first = call.step.microbatch == 0;
   parallel_for(threads, call.outputs[0].shape.elements(), kGrain, [&](int64_t begin, int64_t end) {
     if (is_first) {
-      std::copy(g + begin, g + end, out + begin);
+      // The only micro-batch of a step makes its gradient where the sum is to be.
+      if (g != out) std::copy(g + begin, g + end, out + begin);
     } else {
       add_range(g, sum, out, begin, end);
     }
@@ -139,30 +141,43 @@ bool is_f32(const NodeSpec& node, std::initializer_list<size_t> inputs) {
   return true;
 }
 
+// The tensors of an optimizer's node one after another.
+template <size_t kStates, PlainRun run_one>
+void run_each(const KernelCall& call, int threads) {
+  for_each_updated<kStates>(call, [&](const KernelCall& one) { run_one(one, threads); });
+}
+
+template <size_t kStates, PlainRun run_one>
+KernelOrReason make_update(const NodeSpec& node) {
+  const size_t first_scalar = node.outputs.size() / (1 + kStates) * (2 + kStates);
+  const auto is_type = [&](size_t i, DType dtype) { return !has_input(node, i) || node.inputs[i].dtype == dtype; };
+  // All tensors have the dtype of the first, and so have the results.
+  if (!is_type(0, DType::f32)) return declined("optimizer loops: only f32");
+  if (!is_type(first_scalar, DType::i64) || !is_type(first_scalar + 1, DType::f32) ||
+      !is_type(first_scalar + 2, DType::f32)) {
+    return declined("optimizer loops: only with an i64 step and f32 scales");
+  }
+  return plain_kernel("cpu:functor", &run_each<kStates, run_one>, node.threads);
+}
+
 }  // namespace
 
 KernelOrReason training_loops(const NodeSpec& node) {
-  const auto make = [&](PlainRun run, std::initializer_list<size_t> tensors, size_t first_scalar) -> KernelOrReason {
-    if (!is_f32(node, tensors)) return declined("optimizer loops: only f32");
-    if (first_scalar != 0) {
-      const bool are_scalars_f32 =
-          node.inputs[first_scalar].dtype == DType::i64 && node.inputs[first_scalar + 1].dtype == DType::f32 &&
-          (!has_input(node, first_scalar + 2) || node.inputs[first_scalar + 2].dtype == DType::f32);
-      if (!are_scalars_f32) return declined("optimizer loops: only with an i64 step and f32 scales");
-    }
+  const auto make = [&](PlainRun run, std::initializer_list<size_t> tensors) -> KernelOrReason {
+    if (!is_f32(node, tensors)) return declined("training loops: only f32");
     return plain_kernel("cpu:functor", run, node.threads);
   };
   switch (node.op) {
     case OpKind::GradAccumulate:
-      return make(&accumulate, {0, 1}, 0);
+      return make(&accumulate, {0, 1});
     case OpKind::SgdUpdate:
-      return make(&sgd, {0, 1}, 2);
+      return make_update<0, &sgd>(node);
     case OpKind::MomentumUpdate:
-      return make(&momentum, {0, 1, 2}, 3);
+      return make_update<1, &momentum>(node);
     case OpKind::AdamUpdate:
-      return make(&adam, {0, 1, 2, 3}, 4);
+      return make_update<2, &adam>(node);
     case OpKind::Dropout:
-      return make(&dropout, {0}, 0);
+      return make(&dropout, {0});
     default:
       return declined("optimizer loops: not an optimizer");
   }

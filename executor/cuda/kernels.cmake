@@ -4,6 +4,7 @@ set(MPC_CUDA_KERNEL_SOURCES
   binary.cu
   convolution.cu
   elementwise.cu
+  fused.cu
   gru.cu
   gru_grad.cu
   index.cu

@@ -109,14 +109,16 @@ class Block {
 
 #ifdef __CUDACC__
 
+// __grid_constant__: bodies hold tables (of tensors, of steps), which stay in constant memory instead of being copied by
+// every thread.
 template <class Body>
-__global__ void __launch_bounds__(kThreads) for_each_kernel(Body body, int64_t count) {
+__global__ void __launch_bounds__(kThreads) for_each_kernel(const __grid_constant__ Body body, int64_t count) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count; i += step) body(i);
 }
 
 template <class Body>
-__global__ void __launch_bounds__(kThreads) for_each_block_kernel(Body body, int64_t blocks) {
+__global__ void __launch_bounds__(kThreads) for_each_block_kernel(const __grid_constant__ Body body, int64_t blocks) {
   for (int64_t b = blockIdx.x; b < blocks; b += gridDim.x) {
     Block block;
     body(block, b);

@@ -7,6 +7,7 @@
 #include "compiler/base/random.h"
 #include "executor/functors/update.h"
 #include "executor/reference/support.h"
+#include "executor/updated_tensors.h"
 
 namespace mpc::reference {
 namespace {
@@ -44,6 +45,37 @@ void update_elements(const KernelCall& call, const std::array<size_t, kOperands>
     f(values);
     for (size_t r = 0; r < kResults; ++r) set_number(call.outputs[r], i, static_cast<double>(values[results[r]]));
   }
+}
+
+void sgd(const KernelCall& call) {
+  const StepScalars scalars = step_scalars(OpKind::SgdUpdate, call, 2);
+  with_update_type(call.inputs[0].dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const auto step =
+        functors::sgd_step<T>(functors::SgdConstants(call.attributes), scalars.lr_scale, scalars.grad_scale);
+    update_elements<T, 2, 1>(call, {0, 1}, {0}, [&](std::array<T, 2>& v) { v[0] = step.next(v[0], v[1]); });
+  });
+}
+
+void momentum(const KernelCall& call) {
+  const StepScalars scalars = step_scalars(OpKind::MomentumUpdate, call, 3);
+  with_update_type(call.inputs[0].dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const auto step = functors::momentum_step<T>(functors::MomentumConstants(call.attributes), scalars.step,
+                                                 scalars.lr_scale, scalars.grad_scale);
+    update_elements<T, 3, 2>(call, {0, 1, 2}, {0, 2}, [&](std::array<T, 3>& v) { step.apply(v[0], v[1], v[2]); });
+  });
+}
+
+void adam(const KernelCall& call) {
+  const StepScalars scalars = step_scalars(OpKind::AdamUpdate, call, 4);
+  with_update_type(call.inputs[0].dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const auto step = functors::adam_step<T>(functors::AdamConstants(call.attributes), scalars.step, scalars.lr_scale,
+                                             scalars.grad_scale);
+    update_elements<T, 4, 3>(call, {0, 1, 2, 3}, {0, 2, 3},
+                             [&](std::array<T, 4>& v) { step.apply(v[0], v[1], v[2], v[3]); });
+  });
 }
 
 // What an addition of two f32 gives, also for operands that come from f16 or bf16.
@@ -87,34 +119,15 @@ void GradAccumulate(const KernelCall& call) {
 }
 
 void SgdUpdate(const KernelCall& call) {
-  const StepScalars scalars = step_scalars(OpKind::SgdUpdate, call, 2);
-  with_update_type(call.inputs[0].dtype, [&](auto tag) {
-    using T = decltype(tag);
-    const auto step =
-        functors::sgd_step<T>(functors::SgdConstants(call.attributes), scalars.lr_scale, scalars.grad_scale);
-    update_elements<T, 2, 1>(call, {0, 1}, {0}, [&](std::array<T, 2>& v) { v[0] = step.next(v[0], v[1]); });
-  });
+  for_each_updated<0>(call, sgd);
 }
 
 void MomentumUpdate(const KernelCall& call) {
-  const StepScalars scalars = step_scalars(OpKind::MomentumUpdate, call, 3);
-  with_update_type(call.inputs[0].dtype, [&](auto tag) {
-    using T = decltype(tag);
-    const auto step = functors::momentum_step<T>(functors::MomentumConstants(call.attributes), scalars.step,
-                                                 scalars.lr_scale, scalars.grad_scale);
-    update_elements<T, 3, 2>(call, {0, 1, 2}, {0, 2}, [&](std::array<T, 3>& v) { step.apply(v[0], v[1], v[2]); });
-  });
+  for_each_updated<1>(call, momentum);
 }
 
 void AdamUpdate(const KernelCall& call) {
-  const StepScalars scalars = step_scalars(OpKind::AdamUpdate, call, 4);
-  with_update_type(call.inputs[0].dtype, [&](auto tag) {
-    using T = decltype(tag);
-    const auto step = functors::adam_step<T>(functors::AdamConstants(call.attributes), scalars.step, scalars.lr_scale,
-                                             scalars.grad_scale);
-    update_elements<T, 4, 3>(call, {0, 1, 2, 3}, {0, 2, 3},
-                             [&](std::array<T, 4>& v) { step.apply(v[0], v[1], v[2], v[3]); });
-  });
+  for_each_updated<2>(call, adam);
 }
 
 void Transfer(const KernelCall& call) {

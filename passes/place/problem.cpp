@@ -1,7 +1,6 @@
 #include "passes/place/problem.h"
 
 #include <algorithm>
-#include <regex>
 #include <utility>
 
 #include <fmt/format.h>
@@ -202,12 +201,7 @@ void apply_pins(const Graph& graph, const std::vector<Pin>& pins, Problem& probl
       throw Error(ErrorId::M003, where, fmt::format("there is no device {}", pin.device),
                   fmt::format("devices are 0..{}", problem.device_count - 1));
     }
-    std::regex regex;
-    try {
-      regex = std::regex(pin.pattern);
-    } catch (const std::regex_error& error) {
-      throw Error(ErrorId::M003, where, std::string("is not a regular expression: ") + error.what());
-    }
+    const std::regex regex = regex_of(pin);
     bool matched = false;
     for (int b = 0; b < problem.block_count; ++b) {
       const Node& node = graph.node(problem.nodes[static_cast<size_t>(b)]);
@@ -269,6 +263,14 @@ void attach_weights(const Graph& graph, Problem& problem) {
 }
 
 }  // namespace
+
+std::regex regex_of(const Pin& pin) {
+  try {
+    return std::regex(pin.pattern);
+  } catch (const std::regex_error& error) {
+    throw Error(ErrorId::M003, fmt::format("--pin {}={}", pin.pattern, pin.device), std::string("is not a regular expression: ") + error.what());
+  }
+}
 
 std::vector<int> with_followers(const Problem& problem, std::vector<int> device_of_block) {
   for (size_t b = 0; b < device_of_block.size(); ++b) {

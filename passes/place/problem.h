@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,9 @@ struct Pin {
   std::string pattern;  // ECMAScript regex, searched in the node's name
   int device = 0;
 };
+
+/// The pattern of a pin. @throws Error(M003).
+std::regex regex_of(const Pin& pin);
 
 /// @throws Error(M002) for a pin that matches no node (with a near name), Error(M003) for a bad pattern or device.
 Problem make_problem(const Graph& graph, const Cluster& cluster, const std::vector<Pin>& pins, int microbatches);

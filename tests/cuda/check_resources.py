@@ -13,7 +13,8 @@ MOST_REGISTERS = 64
 # File -> names of bodies, each of which must be found in it.
 LISTED = {
     "softmax.cu": ["SoftmaxLine", "SoftmaxGradLine", "CrossEntropyItem", "CrossEntropyGradItem"],
-    "training.cu": ["Accumulate", "SgdRun", "MomentumRun", "AdamRun", "DropoutQuad"],
+    "fused.cu": ["RunProgram"],
+    "training.cu": ["Accumulate", "SgdRule", "MomentumRule", "AdamRule", "DropoutQuad"],
     "layer_norm.cu": ["NormalizeRow", "NormalizeRowGrad", "WeightGradParts"],
     "batch_norm.cu": ["BatchInference", "BatchTraining", "BatchGrad"],
     "reduction.cu": ["ByBlock", "ByThread"],

@@ -210,6 +210,8 @@ TEST_CASE("conformance: results do not depend on absent optional results") {
     const size_t required = static_cast<size_t>(op_def(sample.op).min_outputs);
     const Case c = case_of(sample);
     if (c.outputs.size() <= required) return;
+    // Results of any number are all there, when each replaces an operand.
+    if (op_def(sample.op).max_outputs == OpDef::kVariadic && aliased_input(sample.op, 0)) return;
     const Tensors all = run(sample, c, std::byte{0xFF});
     for (size_t i = 0; i < c.outputs.size(); ++i) {
       Case only = c;

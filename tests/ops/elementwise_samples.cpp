@@ -284,6 +284,60 @@ void add_where(Builder& list) {
   }
 }
 
+Attributes program(std::vector<std::string> steps) {
+  return {{"steps", std::move(steps)}};
+}
+
+void add_programs(Builder& list) {
+  const auto add = [&](std::string name, std::vector<std::optional<Operand>> inputs, std::vector<std::string> steps) {
+    list.add(OpKind::Elementwise, std::move(name), std::move(inputs), program(std::move(steps)));
+  };
+  // More than a tile of every backend, with a last one that is not whole.
+  add("sum of three", {of({3, 1500}), of({3, 1500}), of({3, 1500})}, {"f32 Add 0 1", "f32 Add 3 2"});
+  add("row, column and scalar", {of({2, 70, 50}), of({50}), of({70, 1}), of({})},
+      {"f32 Mul 0 1", "f32 Sub 4 2", "f32 Max 3 5", "f32 Min 6 5"});
+  add("result larger than every input", {of({40, 1}), of({1, 60})}, {"f32 Add 0 1", "f32 Mul 2 0", "f32 Sub 1 3"});
+  add("one step", {range({5, 7}, 0.1, 2)}, {"f32 Log 0"});
+  add("result read twice", {range({64, 33}, -3, 3)}, {"f32 Sigmoid 0", "f32 Mul 0 1", "f32 Add 1 2"});
+  add("rounds to bf16 between steps", {of({9, 300}), of({300}, DType::bf16)},
+      {"bf16 Cast 0 to=bf16", "bf16 Mul 2 1", "bf16 Add 3 2", "f32 Cast 4 to=f32", "f32 Exp 5"});
+  add("rounds to f16 between steps", {of({9, 30}, DType::f16), of({9, 30}, DType::f16)},
+      {"f16 Mul 0 1", "f16 Mul 2 2", "f16 Sub 3 0"});
+  add("masks", {of({4, 9, 31}), of({31}), of({})},
+      {"bool Less 0 1", "bool GreaterOrEqual 0 2", "bool And 3 4", "bool Not 5", "bool Or 6 3", "bool Xor 7 4",
+       "f32 Where 8 0 2"});
+  add("bool result", {of({4, 70}), bools({70})}, {"bool Greater 0 0", "bool Equal 2 1"});
+  add("bool as number", {bools({4, 70}), of({4, 70})}, {"f32 Cast 0 to=f32", "f32 PRelu 1 2"});
+  add("attributes", {range({6, 50}, -3, 3)},
+      {"f32 Clip 0 max=1.5 min=-2.0", "f32 LeakyRelu 1 alpha=0.25", "f32 Gelu 2 approximate=tanh",
+       "f32 HardSigmoid 3 alpha=0.25 beta=0.5"});
+  add("gradients", {of({6, 50}), range({6, 50}, -3, 3), range({6, 50}, 0.1, 0.9)},
+      {"f32 UnaryGrad 0 1 function=Gelu", "f32 UnaryGrad 3 - 2 function=Sigmoid",
+       "f32 UnaryGrad 4 1 alpha=0.5 function=Celu"});
+  add("as many as may be", {of({3, 9}), of({9}), of({3, 9}), of({9}), of({3, 9}), of({9}), of({3, 9}), of({})},
+      {"f32 Add 0 1", "f32 Mul 8 2", "f32 Sub 9 3", "f32 Mul 10 4", "f32 Add 11 5", "f32 Mul 12 6", "f32 Add 13 7",
+       "f32 Tanh 14", "f32 Neg 15", "f32 Abs 16", "f32 Add 17 8", "f32 Sub 18 9", "f32 Relu 19", "f32 Erf 20",
+       "f32 Pow 21 7", "f32 Add 22 12"});
+  add("no elements", {of({0, 4}), of({4})}, {"f32 Add 0 1", "f32 Neg 2"});
+  add("scalars", {of({}), of({1})}, {"f32 Add 0 1", "f32 Neg 2"});
+  // Every function, in a program of its own with one step more.
+  for (const OpKind op :
+       {OpKind::Abs,      OpKind::Asinh,    OpKind::Atan,        OpKind::Ceil,      OpKind::Celu,
+        OpKind::Cos,      OpKind::Cosh,     OpKind::Elu,         OpKind::Erf,       OpKind::Exp,
+        OpKind::Floor,    OpKind::Gelu,     OpKind::HardSigmoid, OpKind::HardSwish, OpKind::LeakyRelu,
+        OpKind::Mish,     OpKind::Neg,      OpKind::Relu,        OpKind::Round,     OpKind::Selu,
+        OpKind::Shrink,   OpKind::Sigmoid,  OpKind::Sign,        OpKind::Sin,       OpKind::Sinh,
+        OpKind::Softplus, OpKind::Softsign, OpKind::Tan,         OpKind::Tanh,      OpKind::ThresholdedRelu}) {
+    add(std::string(op_name(op)), {range({3, 17}, -1.4, 1.4), of({17})},
+        {"f32 " + std::string(op_name(op)) + " 0", "f32 Add 2 1"});
+  }
+  for (const OpKind op : {OpKind::Acos, OpKind::Asin, OpKind::Atanh, OpKind::Log, OpKind::Reciprocal, OpKind::Sqrt}) {
+    add(std::string(op_name(op)), {range({3, 17}, 0.1, 0.9), of({17})},
+        {"f32 " + std::string(op_name(op)) + " 0", "f32 Div 2 0", "f32 Mul 3 1"});
+  }
+  add("Acosh", {range({3, 17}, 1.5, 3)}, {"f32 Acosh 0", "bool LessOrEqual 1 0", "f32 Where 2 1 0"});
+}
+
 }  // namespace
 
 SampleList elementwise_samples() {
@@ -297,6 +351,7 @@ SampleList elementwise_samples() {
   add_arithmetic(list);
   add_comparisons(list);
   add_where(list);
+  add_programs(list);
   return list.take();
 }
 

@@ -102,6 +102,41 @@ void add_adam(SampleList& list) {
     add(std::string(dtype_name(dtype)), dtype, 2, std::nullopt, {{"lr", 0.01}});
 }
 
+// One node for several tensors, which do not end where a GPU's runs of 4096 elements do.
+void add_updates_of_several(SampleList& list) {
+  const auto tensors = [](size_t inputs, std::vector<Shape> shapes) {
+    std::vector<std::optional<Operand>> operands;
+    for (const Shape& shape : shapes) {
+      for (size_t i = 0; i < inputs; ++i) operands.push_back(i == 3 ? positive(shape, DType::f32) : of(shape));
+    }
+    operands.push_back(step(2));
+    operands.push_back(scale(0.5));
+    return operands;
+  };
+  const std::vector<Shape> shapes = {{3, 5}, {4097}, {0}, {7}, {2, 4096}};
+  list.push_back({.name = "five tensors",
+                  .op = OpKind::SgdUpdate,
+                  .inputs = tensors(2, shapes),
+                  .attributes = {{"lr", 0.1}},
+                  .outputs = std::vector<bool>(5, true)});
+  list.push_back({.name = "five tensors",
+                  .op = OpKind::MomentumUpdate,
+                  .inputs = tensors(3, shapes),
+                  .attributes = {{"lr", 0.1}, {"momentum", 0.9}},
+                  .outputs = std::vector<bool>(10, true)});
+  list.push_back({.name = "five tensors",
+                  .op = OpKind::AdamUpdate,
+                  .inputs = tensors(4, shapes),
+                  .attributes = {{"lr", 0.01}},
+                  .outputs = std::vector<bool>(15, true)});
+  // More than one launch takes.
+  list.push_back({.name = "500 tensors",
+                  .op = OpKind::AdamUpdate,
+                  .inputs = tensors(4, std::vector<Shape>(500, Shape{3})),
+                  .attributes = {{"lr", 0.01}},
+                  .outputs = std::vector<bool>(1500, true)});
+}
+
 }  // namespace
 
 SampleList training_samples() {
@@ -111,6 +146,7 @@ SampleList training_samples() {
   add_sgd(list);
   add_momentum(list);
   add_adam(list);
+  add_updates_of_several(list);
   list.push_back({.name = "two values",
                   .op = OpKind::Transfer,
                   .inputs = {of({3, 5}), of({0, 2}, DType::f16)},

@@ -85,7 +85,7 @@ TEST_CASE("place: on small random graphs the plan's largest load equals brute fo
   int compared = 0;
   int proved = 0;
   int capped = 0;
-  for (uint64_t seed = 1; seed <= 150; ++seed) {
+  for (uint64_t seed = 1; seed <= 200; ++seed) {
     CAPTURE(seed);
     const Case c = case_of(seed);
     const Graph graph = graph_of(c);

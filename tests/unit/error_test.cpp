@@ -91,7 +91,9 @@ TEST_CASE("op_kind: names are read back, and in-place outputs name their operand
   CHECK(aliased_input(OpKind::GradAccumulate, 0) == 1);
   CHECK(aliased_input(OpKind::AdamUpdate, 0) == 0);
   CHECK(aliased_input(OpKind::AdamUpdate, 2) == 3);
-  CHECK(!aliased_input(OpKind::AdamUpdate, 3));
+  CHECK(aliased_input(OpKind::AdamUpdate, 3) == 4);  // of the second tensor
+  CHECK(aliased_input(OpKind::AdamUpdate, 8) == 11);
+  CHECK(aliased_input(OpKind::SgdUpdate, 2) == 4);
   CHECK(!aliased_input(OpKind::BatchNormalizationTraining, 0));
   CHECK(aliased_input(OpKind::BatchNormalizationTraining, 2) == 4);
 }

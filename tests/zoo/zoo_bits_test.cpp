@@ -149,6 +149,10 @@ void check_sample(const Sample& sample, int first_schedule) {
     alone.emplace(microbatches, model.run(test::plan_on_cpus(graphs.at(microbatches), 1, options)));
     CHECK(test::is_finite(alone.at(microbatches)));
     CHECK(alone.at(microbatches).losses.size() == 2);
+    PlanOptions plain = options;
+    plain.may_fuse = false;
+    const auto difference = test::find_difference(model.run(test::plan_on_cpus(model.graphs(plain), 1, plain)), alone.at(microbatches));
+    CHECK_MESSAGE(!difference, "fusion changes bits: " << difference.value_or(""));
   }
   int next = first_schedule;
   for (const Split& split : kSplits) {

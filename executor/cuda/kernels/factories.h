@@ -26,6 +26,7 @@ KernelOrReason cross_entropy_grad(const executor::NodeSpec& node, const MakeOpti
 KernelOrReason cumulative_sum(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason dropout(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason expand(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason fused(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason gather(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason gather_elements(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason gather_grad(const executor::NodeSpec& node, const MakeOptions& options);

@@ -1,6 +1,8 @@
 // Dropout, accumulation of gradients and the optimizers. The arithmetic and its order are those of executor/functors.
 // What changes from step to step is read from device memory, so that a captured step stays right.
 
+#include <vector>
+
 #include "compiler/base/random.h"
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
@@ -33,70 +35,83 @@ MPC_DEVICE inline int64_t run_length(int64_t run, int64_t count) {
   return (run + 1) * kRun <= count ? kRun : count - run * kRun;
 }
 
+/// What tells the optimizers apart: the constants of a node, the scalars of a step, and the update of one element.
 template <class T>
-struct SgdRun {
-  functors::SgdConstants constants;
-  Scalars scalars;
-  In<T> p, g;
-  Out<T> new_p;
-  int64_t count;
+struct SgdRule {
+  static constexpr int kStates = 0;
+  using Constants = functors::SgdConstants;
+  using Step = functors::SgdStep<T>;
+  MPC_DEVICE static Step step(const Constants& constants, int64_t, double lr_scale, double grad_scale) {
+    return functors::sgd_step<T>(constants, lr_scale, grad_scale);
+  }
+  MPC_DEVICE static void apply(const Step& step, T& p, T g, T*) { p = step.next(p, g); }
+};
+
+template <class T>
+struct MomentumRule {
+  static constexpr int kStates = 1;
+  using Constants = functors::MomentumConstants;
+  using Step = functors::MomentumStep<T>;
+  MPC_DEVICE static Step step(const Constants& constants, int64_t number, double lr_scale, double grad_scale) {
+    return functors::momentum_step<T>(constants, number, lr_scale, grad_scale);
+  }
+  MPC_DEVICE static void apply(const Step& step, T& p, T g, T* states) { step.apply(p, g, states[0]); }
+};
+
+template <class T>
+struct AdamRule {
+  static constexpr int kStates = 2;
+  using Constants = functors::AdamConstants;
+  using Step = functors::AdamStep<T>;
+  MPC_DEVICE static Step step(const Constants& constants, int64_t number, double lr_scale, double grad_scale) {
+    return functors::adam_step<T>(constants, number, lr_scale, grad_scale);
+  }
+  MPC_DEVICE static void apply(const Step& step, T& p, T g, T* states) { step.apply(p, g, states[0], states[1]); }
+};
+
+/// Many tensors by one launch: the table of their addresses is its parameter, of which there may be 32,764 bytes.
+constexpr int kMostTensors = 400;
+
+template <class Rule, class T>
+struct UpdateRuns {
+  static constexpr int kStates = Rule::kStates;
+  struct Tensor {
+    const void* g;
+    const void* from[1 + kStates];  // p and the states
+    void* to[1 + kStates];
+    int64_t count;
+    int64_t first_run;  // the runs of all tensors are numbered through
+  };
+  typename Rule::Constants constants;
+  Scalars scalars = {};
+  DType dtype = DType::f32;
+  int tensor_count = 0;
+  Tensor tensors[kMostTensors] = {};
+
   MPC_DEVICE void operator()(Block& block, int64_t run) const {
-    using Step = functors::SgdStep<T>;
+    using Step = typename Rule::Step;
     const Step step = block.once<Step>(
-        [&] { return functors::sgd_step<T>(constants, static_cast<double>(*scalars.lr_scale), scalars.scale()); });
-    block.for_each(run_length(run, count), [&](int64_t k) {
-      const int64_t i = run * kRun + k;
-      new_p.set(i, step.next(p[i], g[i]));
+        [&] { return Rule::step(constants, *scalars.step, static_cast<double>(*scalars.lr_scale), scalars.scale()); });
+    const Tensor& tensor = tensors[tensor_of(run)];
+    const int64_t begin = (run - tensor.first_run) * kRun;
+    block.for_each(run_length(run - tensor.first_run, tensor.count), [&](int64_t k) {
+      const int64_t i = begin + k;
+      T values[1 + kStates];
+      for (int s = 0; s <= kStates; ++s) values[s] = In<T>{tensor.from[s], dtype}[i];
+      Rule::apply(step, values[0], In<T>{tensor.g, dtype}[i], values + 1);
+      for (int s = 0; s <= kStates; ++s) Out<T>{tensor.to[s], dtype}.set(i, values[s]);
     });
   }
-};
 
-template <class T>
-struct MomentumRun {
-  functors::MomentumConstants constants;
-  Scalars scalars;
-  In<T> p, g, m;
-  Out<T> new_p, new_m;
-  int64_t count;
-  MPC_DEVICE void operator()(Block& block, int64_t run) const {
-    using Step = functors::MomentumStep<T>;
-    const Step step = block.once<Step>([&] {
-      return functors::momentum_step<T>(constants, *scalars.step, static_cast<double>(*scalars.lr_scale),
-                                        scalars.scale());
-    });
-    block.for_each(run_length(run, count), [&](int64_t k) {
-      const int64_t i = run * kRun + k;
-      T p_i = p[i];
-      T m_i = m[i];
-      step.apply(p_i, g[i], m_i);
-      new_p.set(i, p_i);
-      new_m.set(i, m_i);
-    });
-  }
-};
-
-template <class T>
-struct AdamRun {
-  functors::AdamConstants constants;
-  Scalars scalars;
-  In<T> p, g, m, v;
-  Out<T> new_p, new_m, new_v;
-  int64_t count;
-  MPC_DEVICE void operator()(Block& block, int64_t run) const {
-    using Step = functors::AdamStep<T>;
-    const Step step = block.once<Step>([&] {
-      return functors::adam_step<T>(constants, *scalars.step, static_cast<double>(*scalars.lr_scale), scalars.scale());
-    });
-    block.for_each(run_length(run, count), [&](int64_t k) {
-      const int64_t i = run * kRun + k;
-      T p_i = p[i];
-      T m_i = m[i];
-      T v_i = v[i];
-      step.apply(p_i, g[i], m_i, v_i);
-      new_p.set(i, p_i);
-      new_m.set(i, m_i);
-      new_v.set(i, v_i);
-    });
+  // The last tensor that begins at the run or before it.
+  MPC_DEVICE int tensor_of(int64_t run) const {
+    int low = 0;
+    int high = tensor_count;
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      (tensors[middle].first_run <= run ? low : high) = middle;
+    }
+    return low;
   }
 };
 
@@ -121,22 +136,52 @@ struct DropoutQuad {
   }
 };
 
-/// Why the optimizer kernels do not take the node: tensors are the first `tensors` operands.
-std::string refusal(const executor::NodeSpec& node, size_t tensors) {
-  for (size_t i = 0; i < tensors; ++i) {
-    if (!is_float(input_dtype(node, i))) return "optimizer: only floats";
-  }
-  const bool fits = input_dtype(node, tensors) == DType::i64 && input_dtype(node, tensors + 1) == DType::f32 &&
-                    input_dtype(node, tensors + 2) == DType::f32;
-  return fits ? "" : "optimizer: only with an i64 step and f32 scales";
-}
-
-Scalars scalars_of(const Launch& launch, size_t first) {
-  return {launch.in<int64_t>(first), launch.in<float>(first + 1), launch.in<float>(first + 2)};
-}
-
 int64_t runs_of(int64_t count) {
   return (count + kRun - 1) / kRun;
+}
+
+/// The kernel of an optimizer: operands p, g and states of each tensor, then the scalars.
+template <template <class> class Rule>
+KernelOrReason update(const executor::NodeSpec& node) {
+  constexpr size_t kResults = 1 + Rule<float>::kStates;
+  constexpr size_t kInputs = 1 + kResults;
+  const size_t tensors = node.outputs.size() / kResults;
+  const size_t first_scalar = tensors * kInputs;
+  const DType dtype = input_dtype(node, 0);  // of all tensors
+  if (!is_float(dtype)) return declined("optimizer: only floats");
+  if (input_dtype(node, first_scalar) != DType::i64 || input_dtype(node, first_scalar + 1) != DType::f32 ||
+      input_dtype(node, first_scalar + 2) != DType::f32) {
+    return declined("optimizer: only with an i64 step and f32 scales");
+  }
+  std::vector<int64_t> counts;
+  for (size_t t = 0; t < tensors; ++t) counts.push_back(node.outputs[t * kResults].shape.elements());
+  return with_float_type(node, [&](auto tag) {
+    using T = decltype(tag);
+    using Body = UpdateRuns<Rule<T>, T>;
+    static_assert(sizeof(Body) <= 32000, "the parameters of a launch are 32,764 bytes at most");
+    return function_kernel("cuda:functor",
+                           [=, constants = typename Rule<T>::Constants(*node.attributes)](const Launch& launch) {
+                             for (size_t first = 0; first < counts.size(); first += kMostTensors) {
+                               Body body{constants};
+                               body.scalars = {launch.in<int64_t>(first_scalar), launch.in<float>(first_scalar + 1),
+                                               launch.in<float>(first_scalar + 2)};
+                               body.dtype = dtype;
+                               int64_t runs = 0;
+                               for (size_t t = first; t < counts.size() && t < first + kMostTensors; ++t) {
+                                 typename Body::Tensor& tensor = body.tensors[body.tensor_count++];
+                                 tensor.g = launch.inputs[t * kInputs + 1];
+                                 for (size_t s = 0; s < kResults; ++s) {
+                                   tensor.from[s] = launch.inputs[t * kInputs + (s == 0 ? 0 : s + 1)];
+                                   tensor.to[s] = launch.outputs[t * kResults + s];
+                                 }
+                                 tensor.count = counts[t];
+                                 tensor.first_run = runs;
+                                 runs += runs_of(counts[t]);
+                               }
+                               for_each_block(launch.stream, runs, body, "optimizer");
+                             }
+                           });
+  });
 }
 
 }  // namespace
@@ -150,6 +195,8 @@ KernelOrReason accumulate(const executor::NodeSpec& node, const MakeOptions&) {
   return with_float_type(node, [&](auto tag) {
     using T = decltype(tag);
     return function_kernel("cuda:functor", [=](const Launch& launch) {
+      // The only micro-batch of a step makes its gradient where the sum is to be.
+      if (launch.microbatch == 0 && launch.inputs[0] == launch.outputs[0]) return;
       for_each(launch.stream, count,
                Accumulate<T>{
                    {launch.inputs[0], g}, {launch.inputs[1], sum}, {launch.outputs[0], out}, launch.microbatch == 0},
@@ -159,70 +206,15 @@ KernelOrReason accumulate(const executor::NodeSpec& node, const MakeOptions&) {
 }
 
 KernelOrReason sgd(const executor::NodeSpec& node, const MakeOptions&) {
-  if (std::string reason = refusal(node, 2); !reason.empty()) return declined(reason);
-  return with_float_type(node, [&](auto tag) {
-    using T = decltype(tag);
-    const SgdRun<T> body{functors::SgdConstants(*node.attributes), {},
-                         {nullptr, input_dtype(node, 0)},          {nullptr, input_dtype(node, 1)},
-                         {nullptr, output_dtype(node, 0)},         node.outputs[0].shape.elements()};
-    return function_kernel("cuda:functor", [=](const Launch& launch) {
-      SgdRun<T> bound = body;
-      bound.scalars = scalars_of(launch, 2);
-      bound.p.data = launch.inputs[0];
-      bound.g.data = launch.inputs[1];
-      bound.new_p.data = launch.outputs[0];
-      for_each_block(launch.stream, runs_of(bound.count), bound, "SgdUpdate");
-    });
-  });
+  return update<SgdRule>(node);
 }
 
 KernelOrReason momentum(const executor::NodeSpec& node, const MakeOptions&) {
-  if (std::string reason = refusal(node, 3); !reason.empty()) return declined(reason);
-  return with_float_type(node, [&](auto tag) {
-    using T = decltype(tag);
-    const MomentumRun<T> body{functors::MomentumConstants(*node.attributes),
-                              {},
-                              {nullptr, input_dtype(node, 0)},
-                              {nullptr, input_dtype(node, 1)},
-                              {nullptr, input_dtype(node, 2)},
-                              {nullptr, output_dtype(node, 0)},
-                              {nullptr, output_dtype(node, 1)},
-                              node.outputs[0].shape.elements()};
-    return function_kernel("cuda:functor", [=](const Launch& launch) {
-      MomentumRun<T> bound = body;
-      bound.scalars = scalars_of(launch, 3);
-      bound.p.data = launch.inputs[0];
-      bound.g.data = launch.inputs[1];
-      bound.m.data = launch.inputs[2];
-      bound.new_p.data = launch.outputs[0];
-      bound.new_m.data = launch.outputs[1];
-      for_each_block(launch.stream, runs_of(bound.count), bound, "MomentumUpdate");
-    });
-  });
+  return update<MomentumRule>(node);
 }
 
 KernelOrReason adam(const executor::NodeSpec& node, const MakeOptions&) {
-  if (std::string reason = refusal(node, 4); !reason.empty()) return declined(reason);
-  return with_float_type(node, [&](auto tag) {
-    using T = decltype(tag);
-    const AdamRun<T> body{functors::AdamConstants(*node.attributes), {},
-                          {nullptr, input_dtype(node, 0)},           {nullptr, input_dtype(node, 1)},
-                          {nullptr, input_dtype(node, 2)},           {nullptr, input_dtype(node, 3)},
-                          {nullptr, output_dtype(node, 0)},          {nullptr, output_dtype(node, 1)},
-                          {nullptr, output_dtype(node, 2)},          node.outputs[0].shape.elements()};
-    return function_kernel("cuda:functor", [=](const Launch& launch) {
-      AdamRun<T> bound = body;
-      bound.scalars = scalars_of(launch, 4);
-      bound.p.data = launch.inputs[0];
-      bound.g.data = launch.inputs[1];
-      bound.m.data = launch.inputs[2];
-      bound.v.data = launch.inputs[3];
-      bound.new_p.data = launch.outputs[0];
-      bound.new_m.data = launch.outputs[1];
-      bound.new_v.data = launch.outputs[2];
-      for_each_block(launch.stream, runs_of(bound.count), bound, "AdamUpdate");
-    });
-  });
+  return update<AdamRule>(node);
 }
 
 KernelOrReason dropout(const executor::NodeSpec& node, const MakeOptions&) {
