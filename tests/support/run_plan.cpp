@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <variant>
 
+#include "compiler/base/checked.h"
 #include "compiler/base/random.h"
 #include "compiler/plan/check.h"
 #include "executor/session.h"
@@ -67,7 +68,8 @@ void require_planned_arenas(const executor::Session& session, const Plan& plan) 
       throw std::runtime_error(device + " has an arena of " + std::to_string(uses[i].arena_bytes) +
                                " bytes, planned are " + std::to_string(plan.devices[i].arena_bytes));
     }
-    if (uses[i].used_bytes > uses[i].arena_bytes) {
+    // All of it, up to the alignment of the last slice.
+    if (align_up(uses[i].used_bytes, kSliceAlignment) != uses[i].arena_bytes) {
       throw std::runtime_error(device + " used " + std::to_string(uses[i].used_bytes) + " of " +
                                std::to_string(uses[i].arena_bytes) + " bytes");
     }
