@@ -30,6 +30,7 @@ class Stretching {
   }
 
   void run() {
+    if (compute_ == kNone) return;  // memory of the host: no work there could wait
     for (Block& block : blocks_) {
       const int64_t begin = earliest_begin(block);
       const int64_t end = latest_end(block);
