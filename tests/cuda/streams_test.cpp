@@ -281,7 +281,7 @@ namespace {
 /// not fit waits in host memory.
 Plan offloading_plan(int devices, double share) {
   PlanOptions options;
-  options.batch = 16;
+  options.batch = 256;  // activations are larger than what is made of weights
   options.microbatches = devices == 1 ? 1 : 4;
   options.train = true;
   options.loss = LossKind::mse;
@@ -326,7 +326,7 @@ TEST_CASE(
     CAPTURE(devices);
     const std::vector<int> gpus(static_cast<size_t>(devices), 0);
     const test::Outcome expected = run(on_gpus(offloading_plan(1, 1), {0}), 1, {});
-    Plan plan = offloading_plan(devices, devices == 1 ? 0.7 : 0.9);
+    Plan plan = offloading_plan(devices, devices == 1 ? 0.7 : 0.8);
     REQUIRE(plan.devices.back().backend == "host");
     std::vector<int> places(gpus);
     places.push_back(-1);
