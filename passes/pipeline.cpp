@@ -34,7 +34,8 @@ std::vector<std::string> largest_tensors(const Plan& plan, DeviceId device) {
 }
 
 /// What the request forbids and would make it fit, each alone: tried.
-void suggest_means(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed, Infeasible& result) {
+void suggest_means(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
+                   const Observed& observed, Infeasible& result) {
   if (!options.train) return;
   const auto fitting = [&](const PlanOptions& other) -> std::optional<PlanDevice> {
     const Attempt attempt = best_attempt(graphs, cluster, other, observed);
@@ -50,29 +51,48 @@ void suggest_means(const FrontGraphs& graphs, const Cluster& cluster, const Plan
   if (options.may_offload) other.host_memory_bytes = kAmple;
   const std::optional<PlanDevice> host = fitting(other);
   if (!host || !is_host_memory(*host)) return;
-  result.suggestions.push_back(options.may_offload ? fmt::format("--host-memory {}", host->arena_bytes)
-                                                   : fmt::format("--offload auto (takes {} of host memory)", bytes_text(host->arena_bytes)));
+  result.suggestions.push_back(
+      options.may_offload ? fmt::format("--host-memory {}", host->arena_bytes)
+                          : fmt::format("--offload auto (takes {} of host memory)", bytes_text(host->arena_bytes)));
 }
 
-Infeasible explain(const Attempt& attempt, const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed) {
+/// As many devices, the new ones like the last one, and linked as that one is.
+Cluster with_more_devices(const Cluster& cluster, int count) {
+  const auto last = static_cast<uint32_t>(cluster.count() - 1);
+  Cluster larger = cluster;
+  larger.devices.resize(static_cast<size_t>(count), cluster.devices.back());
+  link_all(larger);
+  for (Link& link : larger.links) {
+    const uint32_t from = std::min<uint32_t>(link.from.index(), last);
+    const uint32_t to = std::min<uint32_t>(link.to.index(), last);
+    if (from == to) continue;  // between devices like the last one the table says
+    const Link& given = cluster.link(DeviceId(from), DeviceId(to));
+    link.bytes_per_second = given.bytes_per_second;
+    link.latency_s = given.latency_s;
+  }
+  return larger;
+}
+
+Infeasible explain(const Attempt& attempt, const FrontGraphs& graphs, const Cluster& cluster,
+                   const PlanOptions& options, const Observed& observed) {
   Infeasible result;
   std::string memory;
   for (size_t d = 0; d < attempt.plan.devices.size(); ++d) {
     const PlanDevice& device = attempt.plan.devices[d];
-    if (!is_host_memory(device)) memory += fmt::format("{}{}", d == 0 ? "" : ",", std::max(device.arena_bytes, device.capacity_bytes));
+    if (!is_host_memory(device))
+      memory += fmt::format("{}{}", d == 0 ? "" : ",", std::max(device.arena_bytes, device.capacity_bytes));
     if (device.arena_bytes <= device.capacity_bytes) continue;
-    result.needs.push_back({static_cast<int>(d), device.arena_bytes, device.capacity_bytes, largest_tensors(attempt.plan, DeviceId(d))});
+    result.needs.push_back(
+        {static_cast<int>(d), device.arena_bytes, device.capacity_bytes, largest_tensors(attempt.plan, DeviceId(d))});
   }
   result.suggestions.push_back("--memory " + memory);
   suggest_means(graphs, cluster, options, observed, result);
   // More devices like the last one: tried, up to twice as many.
   const int count = cluster.count();
   for (int more = count + 1; more <= 2 * count && options.assignment.empty(); ++more) {
-    Cluster larger = cluster;
-    larger.devices.resize(static_cast<size_t>(more), cluster.devices.back());
-    link_all(larger);
-    if (best_attempt(graphs, larger, options, observed).excess_bytes > 0) continue;
-    result.suggestions.push_back(fmt::format("{} devices of {}", more, bytes_text(cluster.devices.back().memory_bytes)));
+    if (best_attempt(graphs, with_more_devices(cluster, more), options, observed).excess_bytes > 0) continue;
+    result.suggestions.push_back(
+        fmt::format("{} devices of {}", more, bytes_text(cluster.devices.back().memory_bytes)));
     break;
   }
   return result;
@@ -80,10 +100,14 @@ Infeasible explain(const Attempt& attempt, const FrontGraphs& graphs, const Clus
 
 }  // namespace
 
-std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const PipelineHooks& hooks) {
-  const bool has_gpu = std::ranges::any_of(cluster.devices, [](const Device& device) { return device.backend == "cuda"; });
+std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
+                                         const PipelineHooks& hooks) {
+  const bool has_gpu =
+      std::ranges::any_of(cluster.devices, [](const Device& device) { return device.backend == "cuda"; });
   if (options.precision == Precision::tf32 && !has_gpu) {
-    throw Error(ErrorId::M046, "--precision tf32", "only CUDA devices round the operands of products, and there is none", "use f32 or bf16, or a cuda device");
+    throw Error(ErrorId::M046, "--precision tf32",
+                "only CUDA devices round the operands of products, and there is none",
+                "use f32 or bf16, or a cuda device");
   }
   const Observed observed(hooks);
   Attempt attempt = best_attempt(graphs, cluster, options, observed);
@@ -94,7 +118,9 @@ std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluste
   return std::move(plan);
 }
 
-std::variant<Plan, Infeasible> make_plan(const onnx_io::Model& model, const Cluster& cluster, const PlanOptions& options, const Evaluator& evaluator, const PipelineHooks& hooks) {
+std::variant<Plan, Infeasible> make_plan(const onnx_io::Model& model, const Cluster& cluster,
+                                         const PlanOptions& options, const Evaluator& evaluator,
+                                         const PipelineHooks& hooks) {
   auto result = make_plan(make_front_graphs(model, options, evaluator, hooks), cluster, options, hooks);
   if (Plan* plan = std::get_if<Plan>(&result)) {
     plan->model.path = model.info().path;
