@@ -233,9 +233,10 @@ class MemoryPlanner {
       const int64_t most = bound + (persistent_bytes + bound) / kApartShare;
       std::vector<Block> apart = blocks;
       stretch_lives(plan_, *order_, device, most, apart);
-      const int64_t bytes = pack(apart, most);
+      const int64_t enough = most + most / kApartShare;
+      const int64_t bytes = pack(apart, enough);
       const int64_t capacity = plan_.devices[device.index()].capacity_bytes;
-      if (bytes <= most + most / kApartShare && persistent_bytes + bytes <= capacity) {
+      if (bytes <= enough && persistent_bytes + bytes <= capacity) {
         for (size_t b = 0; b < blocks.size(); ++b) blocks[b].offset = apart[b].offset;
         return bytes;
       }
