@@ -81,13 +81,22 @@ Json execution_json(const Plan& plan, const Session& session, const Measured& me
                    {"predicted_seconds", time.predicted_seconds},
                    {"error", relative_error(time.predicted_seconds, time.seconds)}});
   }
+  Json kernels = Json::array();
+  for (const KernelInfo& kernel : session.kernels()) {
+    kernels.push_back({{"node", kernel.node},
+                       {"op", kernel.op},
+                       {"device", kernel.device},
+                       {"kernel", kernel.kernel},
+                       {"declined", kernel.declined}});
+  }
   return {{"devices", devices},
           {"transfers", transfers},
           {"predicted", {{"step_seconds", plan.step_seconds()}, {"peak_bytes", predicted_peaks}}},
           {"measured", {{"step_seconds", measured.step_seconds}, {"peak_bytes", used}}},
           {"error",
            {{"step_seconds", relative_error(plan.step_seconds(), measured.step_seconds)}, {"peak_bytes", peak_errors}}},
-          {"ops", ops}};
+          {"ops", ops},
+          {"kernels", kernels}};
 }
 
 std::string execution_text(const Plan& plan, const Session& session, const Measured& measured) {

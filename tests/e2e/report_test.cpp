@@ -104,6 +104,11 @@ TEST_CASE("run, train and bench: predictions stand beside measurements, per oper
       CHECK(answer["error"]["peak_bytes"][d] ==
             answer["predicted"]["peak_bytes"][d].get<int64_t>() - answer["measured"]["peak_bytes"][d].get<int64_t>());
     }
+    REQUIRE(!answer["kernels"].empty());
+    for (const json& kernel : answer["kernels"]) {
+      CHECK_FALSE(kernel["node"].get<std::string>().empty());
+      CHECK_FALSE(kernel["kernel"].get<std::string>().empty());
+    }
     REQUIRE(!answer["ops"].empty());
     double all = 0;
     for (const json& op : answer["ops"]) all += op["predicted_seconds"].get<double>();
