@@ -6,6 +6,7 @@
 
 #include "compiler/base/checked.h"
 #include "compiler/plan/host_memory.h"
+#include "compiler/plan/slices.h"
 
 namespace mpc {
 namespace {
@@ -52,17 +53,6 @@ class Overlap {
 
  private:
   static constexpr size_t kUntouched = static_cast<size_t>(-1);
-
-  template <class F>
-  static void for_each_slice(const Instruction& instruction, F&& f) {
-    for (const PlanIndex s : instruction.reads) {
-      if (s != kNone) f(s);
-    }
-    for (const PlanIndex s : instruction.writes) {
-      if (s != kNone) f(s);
-    }
-    if (instruction.workspace != kNone) f(instruction.workspace);
-  }
 
   void find_lives() {
     for (size_t i = 0; i < plan_.instructions.size(); ++i) {

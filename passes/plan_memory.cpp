@@ -7,6 +7,7 @@
 
 #include "compiler/base/checked.h"
 #include "compiler/base/error.h"
+#include "compiler/plan/slices.h"
 #include "compiler/plan/views.h"
 #include "passes/order_queues.h"
 #include "passes/pack.h"
@@ -37,17 +38,6 @@ class MemoryPlanner {
   }
 
  private:
-  template <class F>
-  static void for_each_slice(const Instruction& instruction, F&& f) {
-    for (const PlanIndex s : instruction.reads) {
-      if (s != kNone) f(s);
-    }
-    for (const PlanIndex s : instruction.writes) {
-      if (s != kNone) f(s);
-    }
-    if (instruction.workspace != kNone) f(instruction.workspace);
-  }
-
   void find_lifetimes() {
     for (size_t i = 0; i < plan_.instructions.size(); ++i) {
       for_each_slice(plan_.instructions[i], [&](PlanIndex s) {

@@ -8,6 +8,7 @@
 
 #include "compiler/base/checked.h"
 #include "compiler/plan/check_parts.h"
+#include "compiler/plan/slices.h"
 #include "compiler/plan/views.h"
 
 namespace mpc::plan_check {
@@ -67,21 +68,6 @@ void check_unique(const Plan& plan) {
          fmt::format("has two slices on {}", device_text(plan, DeviceId(device))));
 }
 
-bool is_protected(const Plan& plan, PlanIndex index) {
-  const PlanValue& value = plan.values[index];
-  switch (value.kind) {
-    case PlanValueKind::parameter:
-    case PlanValueKind::state:
-    case PlanValueKind::constant:
-      return true;
-    case PlanValueKind::input:
-      return value.per_step;
-    case PlanValueKind::temporary:
-      return value.is_gradient;
-  }
-  return true;
-}
-
 struct Range {
   uint32_t device = 0;
   int64_t offset = 0;
@@ -117,7 +103,7 @@ std::map<PlanIndex, PlanIndex> stored_gradients(const Plan& plan, const Facts& f
 // it, and that must be the same range.
 void check_protected(const Plan& plan, const Facts& facts) {
   std::vector<char> is_owner(plan.values.size(), 0);
-  for (PlanIndex v = 0; v < plan.values.size(); ++v) is_owner[facts.first_of[v]] |= is_protected(plan, v) ? 1 : 0;
+  for (PlanIndex v = 0; v < plan.values.size(); ++v) is_owner[facts.first_of[v]] |= is_kept(plan.values[v]) ? 1 : 0;
   const std::map<PlanIndex, PlanIndex> stored = stored_gradients(plan, facts);
   const auto is_stored_in = [&](const Range& gradient, const Range& sum) {
     const auto found = stored.find(static_cast<PlanIndex>(gradient.slice));

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "compiler/base/checked.h"
+#include "compiler/plan/slices.h"
 
 namespace mpc {
 namespace {
@@ -13,22 +14,6 @@ struct Life {
   PlanIndex first = kNone;
   PlanIndex last = kNone;
 };
-
-bool stays(const Plan& plan, const PlanSlice& slice) {
-  if (slice.value == kNone) return false;
-  const PlanValue& value = plan.values[slice.value];
-  switch (value.kind) {
-    case PlanValueKind::parameter:
-    case PlanValueKind::state:
-    case PlanValueKind::constant:
-      return true;
-    case PlanValueKind::input:
-      return value.per_step;
-    case PlanValueKind::temporary:
-      return value.is_gradient;
-  }
-  return true;
-}
 
 std::vector<Life> lives_of(const Plan& plan) {
   std::vector<Life> lives(plan.slices.size());
@@ -46,7 +31,8 @@ std::vector<Life> lives_of(const Plan& plan) {
     touch(instruction.workspace, i, i);
   }
   for (PlanIndex s = 0; s < plan.slices.size(); ++s) {
-    if (stays(plan, plan.slices[s])) lives[s] = {0, static_cast<PlanIndex>(plan.instructions.size())};
+    const PlanIndex value = plan.slices[s].value;
+    if (value != kNone && is_kept(plan.values[value])) lives[s] = {0, static_cast<PlanIndex>(plan.instructions.size())};
   }
   return lives;
 }

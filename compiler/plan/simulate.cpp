@@ -1,4 +1,5 @@
 #include "compiler/plan/simulate.h"
+#include "compiler/plan/slices.h"
 
 #include <algorithm>
 #include <optional>
@@ -59,21 +60,14 @@ class Lives {
   std::vector<std::optional<Life>> lives_;
 };
 
-// Does the slice keep its bytes from step to step?
-bool is_persistent(const Plan& plan, const PlanSlice& slice) {
-  if (slice.value == kNone) return false;
-  const PlanValue& value = plan.values[slice.value];
-  return value.kind == PlanValueKind::parameter || value.kind == PlanValueKind::state ||
-         value.kind == PlanValueKind::constant || value.is_gradient;
-}
-
 using Ranges = std::set<std::pair<int64_t, int64_t>>;  // (offset, bytes)
 
 // Values that replace a persistent one have its range, which counts once.
 std::vector<Ranges> persistent_ranges(const Plan& plan) {
   std::vector<Ranges> ranges(plan.devices.size());
   for (const PlanSlice& slice : plan.slices) {
-    if (is_persistent(plan, slice)) ranges[slice.device.index()].emplace(slice.offset, slice.bytes);
+    if (slice.value != kNone && is_kept(plan.values[slice.value]))
+      ranges[slice.device.index()].emplace(slice.offset, slice.bytes);
   }
   return ranges;
 }

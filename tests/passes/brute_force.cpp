@@ -4,7 +4,9 @@
 #include <numeric>
 #include <set>
 
+#include "passes/pipeline.h"
 #include "passes/place/evaluate.h"
+#include "tests/support/random_graph.h"
 
 namespace mpc::test {
 
@@ -56,6 +58,20 @@ std::optional<double> least_largest_load(const Problem& problem, bool in_any_ord
     });
   } while (in_any_order && std::ranges::next_permutation(order).found);
   return best;
+}
+
+Graph small_graph(uint64_t seed, bool is_training, int microbatches) {
+  constexpr int64_t kBatch = 8;
+  PlanOptions options;
+  options.batch = kBatch;
+  options.microbatches = microbatches;
+  options.train = is_training;
+  options.loss = LossKind::mse;
+  options.optimizer.optimizer = parse_optimizer("adam,lr=0.01");
+  RandomGraphOptions size;
+  size.steps = 5 + static_cast<int>(seed % 4);
+  const auto of_rows = [&](int64_t rows) { return random_graph(seed, rows, size); };
+  return make_front_graphs(of_rows, kBatch, options, "random graph").main;
 }
 
 }  // namespace mpc::test

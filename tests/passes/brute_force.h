@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <vector>
@@ -7,6 +8,9 @@
 #include "passes/place/problem.h"
 
 namespace mpc::test {
+
+/// A random graph of few blocks: batch 8, in training with Adam when asked.
+Graph small_graph(uint64_t seed, bool is_training, int microbatches);
 
 /// Calls `visit` with every split into stages on `used` devices: stage i on order[i], no tensor back to an earlier one.
 void for_each_split(const place::Problem& problem, const std::vector<int>& order, int used,

@@ -27,21 +27,7 @@ using place::Problem;
 constexpr double kRounding = 1e-9;
 // What the search may be above the best split where it does not claim to have it.
 constexpr double kWithin = 1.02;
-constexpr int64_t kBatch = 8;
 constexpr int kMicrobatches = 4;
-
-Graph graph_of(uint64_t seed, bool is_training) {
-  PlanOptions options;
-  options.batch = kBatch;
-  options.microbatches = kMicrobatches;
-  options.train = is_training;
-  options.loss = LossKind::mse;
-  options.optimizer.optimizer = parse_optimizer("adam,lr=0.01");
-  test::RandomGraphOptions size;
-  size.steps = 5 + static_cast<int>(seed % 4);
-  const auto of_rows = [&](int64_t rows) { return test::random_graph(seed, rows, size); };
-  return make_front_graphs(of_rows, kBatch, options, "random graph").main;
-}
 
 /// Links of which each is up to 100 times slower than the best, drawn from the seed; both ways are drawn.
 Cluster cluster_of(uint64_t seed, int devices) {
@@ -79,7 +65,7 @@ TEST_CASE("place: with links of which no two are alike the plan is within 2 % of
   for (uint64_t seed = 1; seed <= 200; ++seed) {
     CAPTURE(seed);
     const int devices = 2 + static_cast<int>(seed % 3);
-    const Graph graph = graph_of(seed, seed / 3 % 2 == 0);
+    const Graph graph = test::small_graph(seed, seed / 3 % 2 == 0, kMicrobatches);
     const Cluster cluster = cluster_of(seed, devices);
     const Problem problem = problem_of(graph, cluster);
     const auto free_blocks = std::ranges::count(problem.follows, -1);

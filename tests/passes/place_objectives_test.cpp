@@ -21,21 +21,7 @@ using place::Problem;
 constexpr double kRounding = 1e-9;
 // What the search may be above the best placement where it does not claim to have it.
 constexpr double kWithin = 1.02;
-constexpr int64_t kBatch = 8;
 constexpr int kMicrobatches = 4;
-
-Graph graph_of(uint64_t seed, bool is_training, int microbatches) {
-  PlanOptions options;
-  options.batch = kBatch;
-  options.microbatches = microbatches;
-  options.train = is_training;
-  options.loss = LossKind::mse;
-  options.optimizer.optimizer = parse_optimizer("adam,lr=0.01");
-  test::RandomGraphOptions size;
-  size.steps = 5 + static_cast<int>(seed % 4);
-  const auto of_rows = [&](int64_t rows) { return test::random_graph(seed, rows, size); };
-  return make_front_graphs(of_rows, kBatch, options, "random graph").main;
-}
 
 /// GPUs whose links are fast enough, each in its way, that branches are worth running side by side; the last one is
 /// slower in every third case.
@@ -91,7 +77,7 @@ TEST_CASE("place: the critical path is within 2 % of the best of all placements,
   for (uint64_t seed = 1; seed <= 120; ++seed) {
     CAPTURE(seed);
     const int devices = 2 + static_cast<int>(seed % 2);
-    const Graph graph = graph_of(seed, seed % 4 == 0, 1);
+    const Graph graph = test::small_graph(seed, seed % 4 == 0, 1);
     const Cluster cluster = quick_cluster(seed, devices);
     Problem problem = place::make_problem(graph, cluster, {}, 1);
     place::attach_followers(graph, problem);
@@ -144,7 +130,7 @@ TEST_CASE("place: the least memory is within 2 % of the best of all stages, and 
   for (uint64_t seed = 1; seed <= 120; ++seed) {
     CAPTURE(seed);
     const int devices = 2 + static_cast<int>(seed % 3);
-    const Graph graph = graph_of(seed, seed / 3 % 2 == 0, kMicrobatches);
+    const Graph graph = test::small_graph(seed, seed / 3 % 2 == 0, kMicrobatches);
     Cluster cluster = uniform_cluster(*find_device_kind("h100-80g"), devices);
     if (seed % 5 == 0) cluster.devices[0].memory_bytes /= 3;
     Problem problem = place::make_problem(graph, cluster, {}, kMicrobatches);

@@ -80,11 +80,11 @@ TEST_CASE("memory_over_time: values updated in place count once, and it ends wit
   const Plan plan = test::training_plan(3, false);
   const auto memory = memory_over_time(plan, simulate(plan));
   // w0 and its accumulated gradient (4 x 5 floats each) on device 0; w1 and its (5 x 3) and the constant (4 x 3) on
-  // device 1.
-  CHECK(memory[0].front().bytes == 160);
-  CHECK(memory[0].back().bytes == 160);
-  CHECK(memory[1].front().bytes == 168);
-  CHECK(memory[1].back().bytes == 168);
+  // device 1; on both the step's inputs, the step number (8 bytes) and the scale of the learning rate (4).
+  CHECK(memory[0].front().bytes == 172);
+  CHECK(memory[0].back().bytes == 172);
+  CHECK(memory[1].front().bytes == 180);
+  CHECK(memory[1].back().bytes == 180);
   for (size_t d = 0; d < 2; ++d) {
     for (const MemoryPoint& point : memory[d]) CHECK(point.bytes <= plan.devices[d].arena_bytes);
   }
