@@ -4,6 +4,8 @@
 #include <limits>
 #include <set>
 
+#include "compiler/plan/slices.h"
+
 namespace mpc::api {
 namespace {
 
@@ -14,27 +16,18 @@ struct Life {
   double to_s = -kNever;
 };
 
-bool keeps_bytes(const Plan& plan, const PlanSlice& slice) {
-  if (slice.value == kNone) return false;
-  const PlanValue& value = plan.values[slice.value];
-  return value.kind != PlanValueKind::temporary && value.kind != PlanValueKind::input ? true : value.is_gradient;
-}
-
 /// When each slice holds something: from the start of what writes it to the end of what touches it last.
 std::vector<Life> lives_of(const Plan& plan, const Timeline& timeline) {
   std::vector<Life> lives(plan.slices.size());
   for_each_timed(plan, timeline, [&](const Instruction& instruction, double start_s, double end_s) {
-    const auto touch = [&](PlanIndex slice) {
-      if (slice == kNone) return;
+    for_each_slice(instruction, [&](PlanIndex slice) {
       lives[slice].from_s = std::min(lives[slice].from_s, start_s);
       lives[slice].to_s = std::max(lives[slice].to_s, end_s);
-    };
-    for (const PlanIndex slice : instruction.reads) touch(slice);
-    for (const PlanIndex slice : instruction.writes) touch(slice);
-    touch(instruction.workspace);
+    });
   });
   for (size_t s = 0; s < lives.size(); ++s) {
-    if (keeps_bytes(plan, plan.slices[s])) lives[s] = {-kNever, kNever};
+    const PlanIndex value = plan.slices[s].value;
+    if (value != kNone && is_kept(plan.values[value])) lives[s] = {-kNever, kNever};
   }
   return lives;
 }

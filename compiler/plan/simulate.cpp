@@ -1,5 +1,4 @@
 #include "compiler/plan/simulate.h"
-#include "compiler/plan/slices.h"
 
 #include <algorithm>
 #include <optional>
@@ -7,6 +6,8 @@
 #include <tuple>
 #include <utility>
 #include <vector>
+
+#include "compiler/plan/slices.h"
 
 // A discrete-event replay. Executing in the total order never blocks (plan.h), so one walk over the instructions
 // with a ready time per queue and per event gives the times of every instruction.
