@@ -46,6 +46,8 @@ class BackHalf {
       if (!best || attempt->is_clearly_better(*best)) best = std::move(attempt);
     }
     if (best->is_of_parts) judge_placement(graphs_.main, cluster_, place_options(), best->placement);
+    // The way of one micro-batch through the devices is the step, which is now known better than by an estimate.
+    if (options_.objective == Objective::latency && graphs_.microbatches == 1) best->placement.objective_value = best->step_seconds;
     return std::move(*best);
   }
 
@@ -162,7 +164,7 @@ class BackHalf {
       variants.push_back(&*tail);
     }
     observed_.stage("schedule", 0.6);
-    return lower_cuts(variants, make_cuts(variants, cluster), cluster, attempt, rival);
+    return lower_cuts(variants, make_cuts(variants, cluster, graphs_.microbatches), cluster, attempt, rival);
   }
 
   // As many of the values as have the bytes that were asked for.

@@ -10,8 +10,8 @@ namespace mpc {
 namespace {
 
 /// The tensors among a node's operands; its scalars stand after them.
-size_t tensor_inputs(const Node& node) {
-  switch (node.op) {
+size_t tensor_inputs(OpKind op) {
+  switch (op) {
     case OpKind::SgdUpdate:
       return 2;
     case OpKind::MomentumUpdate:
@@ -25,7 +25,7 @@ size_t tensor_inputs(const Node& node) {
 
 /// Do two optimizer nodes differ in nothing but their tensors?
 bool are_alike(const Graph& graph, const Node& a, const Node& b) {
-  const size_t tensors = tensor_inputs(a);
+  const size_t tensors = tensor_inputs(a.op);
   return a.op == b.op && a.device == b.device && a.rate == b.rate && a.phase == b.phase &&
          a.attributes == b.attributes && graph.value(a.inputs[0]).dtype == graph.value(b.inputs[0]).dtype &&
          a.inputs.size() == b.inputs.size() &&
@@ -40,7 +40,7 @@ std::vector<Batch> find_batches(const Graph& graph) {
   std::vector<Batch> batches;
   for (int i = 0; i < graph.node_count(); ++i) {
     const Node& node = graph.node(NodeId(i));
-    if (tensor_inputs(node) == 0) continue;
+    if (tensor_inputs(node.op) == 0) continue;
     const bool is_read =
         std::ranges::any_of(node.outputs, [&](ValueId output) { return !users[output.index()].empty(); });
     if (is_read) continue;
@@ -58,7 +58,7 @@ std::vector<Batch> find_batches(const Graph& graph) {
 void write_batch(Rewriter& rewriter, const Batch& batch) {
   const Graph& source = rewriter.source();
   const Node& first = source.node(batch.front());
-  const size_t tensors = tensor_inputs(first);
+  const size_t tensors = tensor_inputs(first.op);
   std::vector<ValueId> inputs;
   NodeInfo info;
   for (const NodeId id : batch) {
@@ -87,6 +87,10 @@ void write_batch(Rewriter& rewriter, const Batch& batch) {
 }
 
 }  // namespace
+
+bool is_batched(OpKind op) {
+  return tensor_inputs(op) > 0;
+}
 
 Graph batch_updates(const Graph& graph) {
   std::map<NodeId, Batch> batch_at;  // by its last node

@@ -10,4 +10,7 @@ namespace mpc {
 /// @pre stage local. Graphs of the same structure stay so. O(N + E).
 Graph batch_updates(const Graph& graph);
 
+/// Is it an operator that batch_updates joins?
+bool is_batched(OpKind op);
+
 }  // namespace mpc

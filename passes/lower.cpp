@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "compiler/base/error.h"
 #include "compiler/cost/estimate.h"
@@ -141,11 +142,11 @@ class Lowering {
     row.per_step = node.rate == Rate::per_step;
     row.sources = indices(node.inputs);
     row.destinations = indices(node.outputs);
-    NodeId last_source;
+    std::set<NodeId> makers;
     for (const ValueId input : node.inputs) {
       const Value& value = graph_.value(input);
       if (value.kind == ValueKind::node) {
-        last_source = last_source.is_valid() ? std::max(last_source, value.producer) : value.producer;
+        makers.insert(value.producer);
         row.from = graph_.node(value.producer).device;
       } else {
         row.from = parameter_device(input);
@@ -160,11 +161,12 @@ class Lowering {
     index_of_node_[id.index()] = index;
     if (is_host_memory(plan_.devices[row.from.index()])) {
       for (const ValueId output : node.outputs) fetch_of_[output.index()] = index;
-    } else if (last_source.is_valid()) {
-      transfers_after_[last_source.index()].push_back(index);
-    } else {
+      makers.clear();
+    } else if (makers.empty()) {
       parameter_transfers_.push_back(index);
     }
+    for (const NodeId maker : makers) transfers_after_[maker.index()].push_back(index);
+    unmade_.emplace_back(static_cast<size_t>(plan_.microbatches), static_cast<int>(makers.size()));
     node_of_transfer_.push_back(id);
     plan_.transfers.push_back(std::move(row));
   }
@@ -263,7 +265,10 @@ class Lowering {
 
   void emit_transfers_after(NodeId id, int32_t microbatch) {
     for (const PlanIndex transfer : transfers_after_[id.index()]) {
-      if (is_final(plan_.transfers[transfer].per_step, microbatch)) emit_transfer(transfer, microbatch);
+      const bool per_step = plan_.transfers[transfer].per_step;
+      if (!is_final(per_step, microbatch)) continue;
+      const auto instance = static_cast<size_t>(per_step ? 0 : microbatch);
+      if (--unmade_[transfer][instance] == 0) emit_transfer(transfer, microbatch);
     }
   }
 
@@ -365,7 +370,8 @@ class Lowering {
   Plan plan_;
   int32_t microbatch_ = kPerStep;  // of the task being lowered
   std::vector<PlanIndex> index_of_node_;  // in the plan's nodes or transfers
-  std::vector<std::vector<PlanIndex>> transfers_after_;  // [node]
+  std::vector<std::vector<PlanIndex>> transfers_after_;  // [node]: that wait for it
+  std::vector<std::vector<int>> unmade_;                 // [transfer][micro-batch]: nodes that it still waits for
   std::vector<NodeId> node_of_transfer_;
   std::vector<PlanIndex> fetch_of_;  // [value] the transfer from host memory that brings it
   std::vector<PlanIndex> parameter_transfers_;

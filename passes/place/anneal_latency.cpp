@@ -10,7 +10,7 @@ namespace mpc::place {
 namespace {
 
 constexpr uint64_t kSeed = 20;
-constexpr int64_t kWork = 10'000'000;  // blocks and tensors that evaluations look at
+constexpr int64_t kWork = 15'000'000;  // nodes and values that evaluations look at
 constexpr int64_t kMostEvaluations = 60'000;
 constexpr int kRounds = 3;                 // from the start, from the best, from the best
 constexpr double kFirstTemperature = 0.3;  // shares of the critical path
@@ -34,7 +34,7 @@ class LatencyAnnealer {
 
   std::vector<int> run() {
     if (free_.empty() || problem_.device_count < 2) return best_;
-    const auto once = static_cast<int64_t>(problem_.pinned.size() + problem_.tensors.size());
+    const auto once = static_cast<int64_t>(problem_.path.block.size() + problem_.path.values.size());
     const auto evaluations = static_cast<int>(std::min(kMostEvaluations, kWork / once) / kRounds);
     for (int round = 0; round < kRounds; ++round) {
       device_ = best_;

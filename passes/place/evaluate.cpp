@@ -126,40 +126,7 @@ double largest_share(const Problem& problem, const std::vector<int>& device_of_b
 }
 
 double critical_path_s(const Problem& problem, const std::vector<int>& device_of_block) {
-  const auto k = static_cast<size_t>(problem.device_count);
-  std::vector<double> device_free(k, 0);
-  std::vector<double> link_free(k * k, 0);                     // [from * k + to]
-  std::vector<double> arrival(problem.tensors.size() * k);     // [tensor * k + device]: when it is there
-  std::vector<size_t> last_tensor(k, problem.tensors.size());  // [device]: that was sent there
-  double last = 0;
-  for (size_t b = 0; b < device_of_block.size(); ++b) {
-    const auto device = static_cast<size_t>(device_of_block[b]);
-    double start = device_free[device];
-    for (const int t : problem.tensors_of[b]) {
-      const Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
-      if (static_cast<size_t>(tensor.producer) < b)
-        start = std::max(start, arrival[static_cast<size_t>(t) * k + device]);
-    }
-    const double done = start + problem.seconds[device][b];
-    device_free[device] = done;
-    last = std::max(last, done);
-    for (const int t : problem.tensors_of[b]) {
-      const Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
-      if (static_cast<size_t>(tensor.producer) != b) continue;
-      const double made = tensor.is_parameter ? 0 : done;  // a weight is there from the start
-      arrival[static_cast<size_t>(t) * k + device] = made;
-      for (const int consumer : tensor.consumers) {
-        const auto to = static_cast<size_t>(device_of_block[static_cast<size_t>(consumer)]);
-        if (to == device || last_tensor[to] == static_cast<size_t>(t)) continue;
-        last_tensor[to] = static_cast<size_t>(t);
-        double& link = link_free[device * k + to];
-        const double seconds = problem.move_seconds(tensor, static_cast<int>(device), static_cast<int>(to));
-        if (seconds > 0) link = std::max(link, made) + seconds;
-        arrival[static_cast<size_t>(t) * k + to] = seconds > 0 ? link : made;
-      }
-    }
-  }
-  return last;
+  return critical_path_s(problem.path, *problem.cluster, device_of_block);
 }
 
 }  // namespace mpc::place

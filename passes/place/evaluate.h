@@ -23,9 +23,7 @@ Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_bl
 /// The largest share of its capacity that a device holds. O(blocks + tensors).
 double largest_share(const Problem& problem, const std::vector<int>& device_of_block);
 
-/// Time of one micro-batch from its inputs to its last result with devices working in parallel: list scheduling in
-/// block order. A block starts when its operands have arrived and its device is free; a tensor goes once to each device
-/// that reads it; a link carries one at a time, in the order in which they are made. O(blocks + tensors * devices).
+/// The time of problem.path (critical_path.h).
 double critical_path_s(const Problem& problem, const std::vector<int>& device_of_block);
 
 }  // namespace mpc::place

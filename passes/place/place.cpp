@@ -254,8 +254,8 @@ double total_seconds(const Problem& problem, int device) {
   return total;
 }
 
-// No device can start a second block before its first is done, and all devices together have a bounded rate. Holds for
-// throughput and latency alike; transfers are left out.
+// No device can start a second block before its first is done, and all devices together have a bounded rate. A way
+// through the graph takes what its nodes take. Transfers are left out.
 double lower_bound(const Problem& problem, Objective objective) {
   if (objective == Objective::memory) return place::least_share_bound(problem);
   double largest_block = 0;
@@ -270,7 +270,8 @@ double lower_bound(const Problem& problem, Objective objective) {
       least = std::min(least, problem.seconds[static_cast<size_t>(d)][static_cast<size_t>(b)]);
     largest_block = std::max(largest_block, least);
   }
-  return std::max(largest_block, rate > 0 ? 1 / rate : 0);
+  const double path_s = objective == Objective::throughput ? 0 : problem.path.longest_s;
+  return std::max({largest_block, rate > 0 ? 1 / rate : 0, path_s});
 }
 
 }  // namespace

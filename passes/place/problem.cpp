@@ -9,6 +9,7 @@
 #include "compiler/base/text.h"
 #include "compiler/cost/estimate.h"
 #include "passes/add_loss.h"
+#include "passes/batch_updates.h"
 #include "passes/weights.h"
 
 namespace mpc::place {
@@ -67,19 +68,26 @@ class ProblemBuilder {
   }
 
   void add_compute() {
+    std::vector<std::vector<double>> seconds_of_node;
     for (size_t d = 0; d < cluster_.devices.size(); ++d) {
       size_t alike = 0;
       while (alike < d && !have_equal_rates(cluster_.devices[alike], cluster_.devices[d])) ++alike;
-      problem_.seconds.push_back(alike < d ? problem_.seconds[alike] : seconds_on(cluster_.devices[d]));
+      seconds_of_node.push_back(alike < d ? seconds_of_node[alike] : seconds_on(cluster_.devices[d]));
+      std::vector<double>& of_block = problem_.seconds.emplace_back(problem_.nodes.size(), 0);
+      for (size_t i = 0; i < block_of_node_.size(); ++i)
+        of_block[static_cast<size_t>(block_of_node_[i])] += seconds_of_node[d][i];
     }
+    problem_.path = make_critical_path(graph_, block_of_node_, seconds_of_node, is_fixed_, microbatches_);
   }
 
+  // [node]: seconds per micro-batch.
   std::vector<double> seconds_on(const Device& device) const {
-    std::vector<double> seconds(problem_.nodes.size(), 0);
+    std::vector<double> seconds;
     for (int i = 0; i < graph_.node_count(); ++i) {
-      const double once = node_seconds(graph_, NodeId(i), device);
-      const bool per_step = graph_.node(NodeId(i)).rate == Rate::per_step;
-      seconds[static_cast<size_t>(block_of_node_[static_cast<size_t>(i)])] += per_step ? once / microbatches_ : once;
+      const Node& node = graph_.node(NodeId(i));
+      double once = node_seconds(graph_, NodeId(i), device);
+      if (is_batched(node.op)) once -= device.rates.launch_s;  // a device's updates are launched together
+      seconds.push_back(node.rate == Rate::per_step ? once / microbatches_ : once);
     }
     return seconds;
   }

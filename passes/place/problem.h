@@ -8,6 +8,7 @@
 
 #include "compiler/cost/cluster.h"
 #include "compiler/ir/graph.h"
+#include "passes/place/critical_path.h"
 
 namespace mpc::place {
 
@@ -53,6 +54,7 @@ struct Problem {
   const Cluster* cluster = nullptr;
   std::vector<NodeId> nodes;  // [block]: its forward node
   bool is_training = false;
+  CriticalPath path;
 
   /// Seconds that moving `tensor` once from one device to another takes, and its gradient back.
   double move_seconds(const Tensor& tensor, int from, int to) const;

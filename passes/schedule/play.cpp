@@ -25,6 +25,7 @@ class Game {
     const auto devices = static_cast<size_t>(segments.device_count);
     tasks_.resize(count * static_cast<size_t>(microbatches));
     outgoing_.resize(count);
+    arrival_of_edge_.assign(segments.edges.size(), 0);
     opens_.resize(count);
     closes_.resize(count);
     ready_.resize(devices);
@@ -82,8 +83,7 @@ class Game {
     busy_s_[d] += seconds;
     changed_[d] = true;
     count_bytes(id, instance, d);
-    for (const int e : outgoing_[static_cast<size_t>(id)])
-      send(segments_.edges[static_cast<size_t>(e)], instance, v, end);
+    for (const int e : outgoing_[static_cast<size_t>(id)]) send(static_cast<size_t>(e), instance, v, end);
     if (instance + 1 < instances(id)) arrive(id, instance + 1, end);
     return end;
   }
@@ -133,10 +133,14 @@ class Game {
     }
   }
 
-  void send(const SegmentEdge& edge, int instance, int v, double end) {
+  void send(size_t e, int instance, int v, double end) {
+    const SegmentEdge& edge = segments_.edges[e];
     const double seconds = edge.seconds[static_cast<size_t>(v)];
-    double arrival = end;
-    if (seconds > 0) {
+    double& arrival = arrival_of_edge_[e];
+    arrival = end;
+    if (edge.brought_by >= 0) {
+      arrival = arrival_of_edge_[static_cast<size_t>(edge.brought_by)];
+    } else if (seconds > 0) {
       double& link_free_s = link_free_s_[{segment(edge.from).device, segment(edge.to).device}];
       arrival = link_free_s = std::max(end, link_free_s) + seconds;
     }
@@ -176,6 +180,7 @@ class Game {
   std::vector<double> device_free_s_;
   std::vector<double> busy_s_;
   std::map<std::pair<DeviceId, DeviceId>, double> link_free_s_;
+  std::vector<double> arrival_of_edge_;     // the last time
   std::vector<std::vector<size_t>> opens_;  // [segment] into Segments::kept
   std::vector<std::vector<size_t>> closes_;
   std::vector<std::vector<int>> readers_left_;  // [kept][micro-batch]

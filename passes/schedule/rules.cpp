@@ -130,19 +130,19 @@ Rule list(const Segments& segments, const Pipeline&) {
 
 struct Row {
   ScheduleKind kind;
-  BackwardCut cut;
+  SegmentCut cut;
   Rule (*make)(const Segments&, const Pipeline&);
 };
 
 constexpr Row kRows[] = {
-    {ScheduleKind::sequential, BackwardCut::whole, sequential},
-    {ScheduleKind::gpipe, BackwardCut::whole, gpipe},
-    {ScheduleKind::one_f_one_b, BackwardCut::whole, one_f_one_b},
-    {ScheduleKind::interleaved, BackwardCut::whole, interleaved},
-    {ScheduleKind::zb_h1, BackwardCut::split, zb_h1},
-    {ScheduleKind::zb_h2, BackwardCut::split, zb_h2},
-    {ScheduleKind::zb_v, BackwardCut::split, zb_v},
-    {ScheduleKind::list, BackwardCut::split, list},
+    {ScheduleKind::sequential, SegmentCut::whole, sequential},
+    {ScheduleKind::gpipe, SegmentCut::whole, gpipe},
+    {ScheduleKind::one_f_one_b, SegmentCut::whole, one_f_one_b},
+    {ScheduleKind::interleaved, SegmentCut::whole, interleaved},
+    {ScheduleKind::zb_h1, SegmentCut::split, zb_h1},
+    {ScheduleKind::zb_h2, SegmentCut::split, zb_h2},
+    {ScheduleKind::zb_v, SegmentCut::split, zb_v},
+    {ScheduleKind::list, SegmentCut::split, list},
 };
 
 const Row& row_of(ScheduleKind kind) {
@@ -153,7 +153,7 @@ const Row& row_of(ScheduleKind kind) {
 
 }  // namespace
 
-BackwardCut backward_cut(ScheduleKind kind) {
+SegmentCut segment_cut(ScheduleKind kind) {
   return row_of(kind).cut;
 }
 

@@ -22,7 +22,7 @@ enum class ScheduleKind : uint8_t { sequential, gpipe, one_f_one_b, interleaved,
 // list scheduling.
 
 /// The cut of the backward pass that a schedule orders. @pre kind is not automatic.
-BackwardCut backward_cut(ScheduleKind kind);
+SegmentCut segment_cut(ScheduleKind kind);
 
 /// The rule of a named schedule for these segments. Segments of any shape have one: a stage is a device, its position
 /// the number of levels before its first segment. @pre kind is not automatic.

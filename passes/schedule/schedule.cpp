@@ -16,6 +16,8 @@ constexpr ScheduleKind kNamed[] = {ScheduleKind::one_f_one_b, ScheduleKind::gpip
                                    ScheduleKind::list,        ScheduleKind::sequential};
 // So many of the best named schedules are improved.
 constexpr size_t kStarts = 3;
+// Ordering single nodes takes time with the square of their number.
+constexpr int kMostSingles = 10'000;
 
 using Score = std::tuple<int64_t, double, int64_t>;
 
@@ -30,14 +32,23 @@ Score score(const Schedule& schedule, const std::vector<int64_t>& most_kept_byte
   return {excess, schedule.step_seconds, kept};
 }
 
+// Has a device several runs of forward nodes, which other devices work between?
+bool has_runs_to_order(const Segments& segments) {
+  std::vector<int> runs(static_cast<size_t>(segments.device_count), 0);
+  for (const Segment& segment : segments.segments) {
+    if (segment.phase == SegmentPhase::forward && !segment.per_step) ++runs[segment.device.index()];
+  }
+  return std::ranges::any_of(runs, [](int count) { return count > 1; });
+}
+
 CutSchedule best_schedule(const Cuts& cuts, int microbatches, bool has_tail, const std::vector<int64_t>& most_kept) {
   std::vector<std::pair<Score, CutSchedule>> candidates;
-  const auto add = [&](BackwardCut cut, Schedule schedule) {
+  const auto add = [&](SegmentCut cut, Schedule schedule) {
     Score value = score(schedule, most_kept);
     candidates.push_back({value, {cut, std::move(schedule)}});
   };
   for (const ScheduleKind kind : kNamed) {
-    const BackwardCut cut = backward_cut(kind);
+    const SegmentCut cut = segment_cut(kind);
     add(cut, make_schedule(cuts.of(cut), microbatches, has_tail, kind));
     if (most_kept.empty() || std::get<0>(candidates.back().first) == 0) continue;
     // The same preferences, held back where memory would not do.
@@ -60,6 +71,14 @@ CutSchedule best_schedule(const Cuts& cuts, int microbatches, bool has_tail, con
     best = {cut, std::move(*found)};
     best_score = value;
   }
+  if (cuts.single.segments.empty()) return best;
+  Schedule single = make_schedule(cuts.single, microbatches, has_tail, ScheduleKind::list);
+  std::optional<Schedule> found = improve(cuts.single, microbatches, has_tail, single, most_kept);
+  if (found && score(*found, most_kept) < score(single, most_kept)) {
+    single = std::move(*found);
+    single.name = schedule_name(ScheduleKind::automatic);
+  }
+  if (score(single, most_kept) < best_score) best = {SegmentCut::single, std::move(single)};
   return best;
 }
 
@@ -80,8 +99,25 @@ std::string_view schedule_name(ScheduleKind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
-Cuts make_cuts(const std::vector<const Graph*>& graphs, const Cluster& cluster) {
-  return {make_segments(graphs, cluster, BackwardCut::whole), make_segments(graphs, cluster, BackwardCut::split)};
+const Segments& Cuts::of(SegmentCut cut) const {
+  switch (cut) {
+    case SegmentCut::whole:
+      return whole;
+    case SegmentCut::split:
+      return split;
+    case SegmentCut::single:
+      break;
+  }
+  return single;
+}
+
+Cuts make_cuts(const std::vector<const Graph*>& graphs, const Cluster& cluster, int microbatches) {
+  Cuts cuts = {
+      make_segments(graphs, cluster, SegmentCut::whole), make_segments(graphs, cluster, SegmentCut::split), {}};
+  const bool is_small = graphs.front()->node_count() <= kMostSingles;
+  if (microbatches == 1 && is_small && has_runs_to_order(cuts.whole))
+    cuts.single = make_segments(graphs, cluster, SegmentCut::single);
+  return cuts;
 }
 
 Schedule make_schedule(const Segments& segments, int microbatches, bool has_tail, ScheduleKind kind) {
@@ -93,7 +129,7 @@ Schedule make_schedule(const Segments& segments, int microbatches, bool has_tail
 CutSchedule make_schedule(const Cuts& cuts, int microbatches, bool has_tail, ScheduleKind kind,
                           const std::vector<int64_t>& most_kept_bytes) {
   if (kind == ScheduleKind::automatic) return best_schedule(cuts, microbatches, has_tail, most_kept_bytes);
-  const BackwardCut cut = backward_cut(kind);
+  const SegmentCut cut = segment_cut(kind);
   return {cut, make_schedule(cuts.of(cut), microbatches, has_tail, kind)};
 }
 

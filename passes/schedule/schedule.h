@@ -17,17 +17,20 @@ std::vector<std::string> schedule_names();
 std::optional<ScheduleKind> parse_schedule(std::string_view name);
 std::string_view schedule_name(ScheduleKind kind);
 
-/// A step cut both ways.
+/// A step cut in all ways.
 struct Cuts {
   Segments whole;
   Segments split;
-  const Segments& of(BackwardCut cut) const { return cut == BackwardCut::whole ? whole : split; }
+  Segments single;  // empty where it would bring nothing
+  const Segments& of(SegmentCut cut) const;
 };
-Cuts make_cuts(const std::vector<const Graph*>& graphs, const Cluster& cluster);
+
+/// With one micro-batch, devices that have more than one run of nodes may order them node by node.
+Cuts make_cuts(const std::vector<const Graph*>& graphs, const Cluster& cluster, int microbatches);
 
 /// A schedule and the cut whose segments it orders.
 struct CutSchedule {
-  BackwardCut cut = BackwardCut::whole;
+  SegmentCut cut = SegmentCut::whole;
   Schedule schedule;
 };
 
@@ -35,8 +38,8 @@ struct CutSchedule {
 Schedule make_schedule(const Segments& segments, int microbatches, bool has_tail, ScheduleKind kind);
 
 /// The schedule of a step. `automatic` takes the shortest within `most_kept_bytes` per device (empty: no limit) of all
-/// named ones and of the orders that a search from the best of them finds; among equals the one that keeps fewest
-/// bytes. Where none is within, the one that exceeds the limit least.
+/// named ones, of `list` node by node, and of the orders that a search from the best of the named ones finds; among
+/// equals the one that keeps fewest bytes. Where none is within, the one that exceeds the limit least.
 CutSchedule make_schedule(const Cuts& cuts, int microbatches, bool has_tail, ScheduleKind kind,
                           const std::vector<int64_t>& most_kept_bytes);
 

@@ -14,9 +14,10 @@ namespace mpc {
 
 enum class SegmentPhase : uint8_t { forward, backward, weight, update };
 
-/// Whether the gradients of weights have segments of their own, which a schedule may put off: nothing of the same
-/// micro-batch waits for them. Whole segments need less memory, because what both gradients read dies sooner.
-enum class BackwardCut : uint8_t { whole, split };
+/// Whole segments need least memory, because what the gradients of a layer read dies soon. `split`: the gradients of
+/// weights have segments of their own, which a schedule may put off, since nothing of the same micro-batch waits for
+/// them. `single`: every node is a segment, so that a device can go to and fro between branches.
+enum class SegmentCut : uint8_t { whole, split, single };
 
 struct Segment {
   DeviceId device;
@@ -33,6 +34,8 @@ struct SegmentEdge {
   int from = 0;
   int to = 0;
   std::vector<double> seconds;
+  /// An earlier edge from the same segment whose transfers bring all that `to` needs: nothing is sent again. Or -1.
+  int brought_by = -1;
 };
 
 /// What a micro-batch keeps on a device from the segment that makes it (of received values and inputs: the first that
@@ -53,6 +56,6 @@ struct Segments {
 
 /// Cuts a local graph into segments. `graphs` holds the graph once per variant (same structure, other shapes).
 /// @pre stage local. O(N + E).
-Segments make_segments(const std::vector<const Graph*>& graphs, const Cluster& cluster, BackwardCut cut);
+Segments make_segments(const std::vector<const Graph*>& graphs, const Cluster& cluster, SegmentCut cut);
 
 }  // namespace mpc

@@ -51,34 +51,63 @@ TEST_CASE("S-O: two branches on two devices run at the same time, forward and ba
   }
 }
 
-TEST_CASE("S-O: without pins a search for latency puts the branches on two devices, and they run at the same time") {
+/// Seconds in which some device works on each of the branches, and in which some do on both.
+struct BranchTimes {
+  double a_s = 0;
+  double b_s = 0;
+  double both_s = 0;
+};
+BranchTimes branch_times(const Plan& plan, const std::vector<TimelineEntry>& entries) {
+  std::map<double, std::pair<int, int>> changes;  // by moment: how many more entries of each branch run from then on
+  for (const TimelineEntry& entry : entries) {
+    const std::string& origin = plan.nodes[plan.instructions[entry.instruction].index].origin;
+    if (!origin.starts_with("branch_")) continue;
+    const bool is_a = origin.starts_with("branch_a/");
+    for (const auto& [moment, more] : {std::pair(entry.start_s, 1), std::pair(entry.end_s, -1)}) {
+      changes[moment].first += is_a ? more : 0;
+      changes[moment].second += is_a ? 0 : more;
+    }
+  }
+  BranchTimes times;
+  int of_a = 0, of_b = 0;
+  for (auto it = changes.begin(); it != changes.end() && std::next(it) != changes.end(); ++it) {
+    of_a += it->second.first;
+    of_b += it->second.second;
+    const double seconds = std::next(it)->first - it->first;
+    times.a_s += of_a > 0 ? seconds : 0;
+    times.b_s += of_b > 0 ? seconds : 0;
+    times.both_s += of_a > 0 && of_b > 0 ? seconds : 0;
+  }
+  return times;
+}
+
+TEST_CASE("S-O: without pins a search for latency lets the branches run at the same time") {
   const ZooModel model("branches");
+  const double pinned_s =
+      simulate(check_same_as_one_device(model, 3, training(kBranches, LossKind::cross_entropy, "sgd,lr=0.01"), 2))
+          .step_seconds;
   for (const int devices : {2, 3}) {
     INFO(devices, " devices");
     PlanOptions options = training({}, LossKind::cross_entropy, "sgd,lr=0.01");
     options.objective = Objective::latency;
     const Plan plan = check_same_as_one_device(model, devices, options, 2);
+    const Timeline timeline = simulate(plan);
+    if (devices == 3) CHECK(timeline.step_seconds <= pinned_s);
+    for (const bool is_forward : {true, false}) {
+      INFO("forward: ", is_forward);
+      const BranchTimes times = branch_times(plan, phase_of(plan, timeline, is_forward));
+      CHECK(std::min(times.a_s, times.b_s) > 0);
+      CHECK(times.both_s >= 0.9 * std::min(times.a_s, times.b_s));
+    }
+    if (devices > 2) continue;  // with more of them it pays to cut the branches, too
     std::map<std::string, std::set<int>> devices_of_branch;
     for (const PlanNode& node : plan.nodes) {
       if (node.origin.starts_with("branch_")) devices_of_branch[node.origin.substr(0, 8)].insert(node.device.index());
     }
     REQUIRE(devices_of_branch.size() == 2);
-    const std::set<int>& a = devices_of_branch["branch_a"];
-    const std::set<int>& b = devices_of_branch["branch_b"];
-    CHECK(a.size() == 1);
-    CHECK(b.size() == 1);
-    CHECK(a != b);
-    const Timeline timeline = simulate(plan);
-    for (const bool is_forward : {true, false}) {
-      INFO("forward: ", is_forward);
-      std::vector<TimelineEntry> entries = phase_of(plan, timeline, is_forward);
-      std::erase_if(entries, [&](const TimelineEntry& entry) {
-        return !plan.nodes[plan.instructions[entry.instruction].index].origin.starts_with("branch_");
-      });
-      const double shorter = std::min(busy_s(plan, entries, *a.begin()), busy_s(plan, entries, *b.begin()));
-      CHECK(shorter > 0);
-      CHECK(overlap_s(plan, entries, *a.begin(), *b.begin()) >= 0.9 * shorter);
-    }
+    CHECK(devices_of_branch["branch_a"].size() == 1);
+    CHECK(devices_of_branch["branch_b"].size() == 1);
+    CHECK(devices_of_branch["branch_a"] != devices_of_branch["branch_b"]);
   }
 }
 

@@ -102,24 +102,21 @@ TEST_CASE("place: the critical path is within 2 % of the best of all placements,
 
 TEST_CASE("place: the critical path counts a link that carries one tensor at a time") {
   // Two blocks on device 0 feed one on device 1: the second tensor waits for the first.
-  Problem problem;
-  problem.block_count = 3;
-  problem.device_count = 2;
-  problem.seconds = {{1, 1, 1}, {1, 1, 1}};
-  problem.pinned = {-1, -1, -1};
-  problem.follows = {-1, -1, -1};
+  place::CriticalPath path;
+  path.block = {0, 1, 2};
+  path.seconds = {{1, 1, 1}, {1, 1, 1}};
+  path.read_count = {0, 0, 2};
+  path.makes = {{0}, {1}, {}};
+  path.values = {{0, 0, {2}, 10}, {1, 1, {2}, 10}};
   Cluster cluster = uniform_cluster(*find_device_kind("h100-80g"), 2);
   for (Link& link : cluster.links) {
     link.bytes_per_second = 1;
     link.latency_s = 0;
   }
-  problem.cluster = &cluster;
-  problem.tensors = {{0, {2}, 10, 0, 0, false}, {1, {2}, 10, 0, 0, false}};
-  problem.tensors_of = {{0}, {1}, {0, 1}};
   // 1 s for block 0, 10 s for its tensor until 11 s, 10 s for the other one until 21 s, 1 s for block 2.
-  CHECK(place::critical_path_s(problem, {0, 0, 1}) == doctest::Approx(22));
+  CHECK(place::critical_path_s(path, cluster, {0, 0, 1}) == doctest::Approx(22));
   // Block 1 on device 1 sends nothing: 1 s, 10 s, 1 s.
-  CHECK(place::critical_path_s(problem, {0, 1, 1}) == doctest::Approx(12));
+  CHECK(place::critical_path_s(path, cluster, {0, 1, 1}) == doctest::Approx(12));
 }
 
 TEST_CASE("place: the least memory is within 2 % of the best of all stages, and its bound holds") {

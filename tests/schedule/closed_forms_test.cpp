@@ -25,7 +25,7 @@ struct Played {
 
 Played play_named(const Pipeline& pipeline, int microbatches, ScheduleKind kind) {
   const Cuts cuts = pipeline.cuts();
-  const Segments& segments = cuts.of(backward_cut(kind));
+  const Segments& segments = cuts.of(segment_cut(kind));
   Played played;
   played.schedule = make_schedule(segments, microbatches, false, kind);
   played.timeline = simulate(plan_of(segments, microbatches, played.schedule));

@@ -10,9 +10,9 @@ class Cutter {
  public:
   explicit Cutter(const Pipeline& pipeline) : pipeline_(pipeline) {}
 
-  Segments run(BackwardCut cut) {
+  Segments run(SegmentCut cut) {
     const int n = static_cast<int>(pipeline_.stages.size());
-    const bool is_split = cut == BackwardCut::split;
+    const bool is_split = cut == SegmentCut::split;
     result_.device_count = pipeline_.device_count();
     std::vector<int> forward;
     std::vector<int> backward(pipeline_.stages.size());
@@ -158,7 +158,7 @@ int Pipeline::device_count() const {
 }
 
 Cuts Pipeline::cuts() const {
-  return {Cutter(*this).run(BackwardCut::whole), Cutter(*this).run(BackwardCut::split)};
+  return {Cutter(*this).run(SegmentCut::whole), Cutter(*this).run(SegmentCut::split), {}};
 }
 
 Pipeline uniform_pipeline(int devices, StageSeconds seconds) {

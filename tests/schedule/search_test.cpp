@@ -64,7 +64,7 @@ TEST_CASE("auto: on 500 random pipelines no named schedule within the same memor
     const CutSchedule found = make_schedule(cuts, c.microbatches, false, ScheduleKind::automatic, limits(c));
     CHECK(is_within(found.schedule, c.most_kept));
     for (const ScheduleKind kind : kNamed) {
-      const Schedule named = make_schedule(cuts.of(backward_cut(kind)), c.microbatches, false, kind);
+      const Schedule named = make_schedule(cuts.of(segment_cut(kind)), c.microbatches, false, kind);
       if (!is_within(named, c.most_kept)) continue;
       ++within;
       CHECK(found.schedule.step_seconds <= named.step_seconds * (1 + kRounding));
