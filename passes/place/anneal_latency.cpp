@@ -34,7 +34,7 @@ class LatencyAnnealer {
 
   std::vector<int> run() {
     if (free_.empty() || problem_.device_count < 2) return best_;
-    const auto once = static_cast<int64_t>(problem_.path.block.size() + problem_.path.values.size());
+    const auto once = static_cast<int64_t>(problem_.path().block.size() + problem_.path().values.size());
     const auto evaluations = static_cast<int>(std::min(kMostEvaluations, kWork / once) / kRounds);
     for (int round = 0; round < kRounds; ++round) {
       device_ = best_;

@@ -126,7 +126,7 @@ double largest_share(const Problem& problem, const std::vector<int>& device_of_b
 }
 
 double critical_path_s(const Problem& problem, const std::vector<int>& device_of_block) {
-  return critical_path_s(problem.path, *problem.cluster, device_of_block);
+  return critical_path_s(problem.path(), *problem.cluster, device_of_block);
 }
 
 }  // namespace mpc::place

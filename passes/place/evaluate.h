@@ -23,7 +23,7 @@ Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_bl
 /// The largest share of its capacity that a device holds. O(blocks + tensors).
 double largest_share(const Problem& problem, const std::vector<int>& device_of_block);
 
-/// The time of problem.path (critical_path.h).
+/// Seconds of the problem's critical path (critical_path.h).
 double critical_path_s(const Problem& problem, const std::vector<int>& device_of_block);
 
 }  // namespace mpc::place

@@ -270,7 +270,7 @@ double lower_bound(const Problem& problem, Objective objective) {
       least = std::min(least, problem.seconds[static_cast<size_t>(d)][static_cast<size_t>(b)]);
     largest_block = std::max(largest_block, least);
   }
-  const double path_s = objective == Objective::throughput ? 0 : problem.path.longest_s;
+  const double path_s = objective == Objective::throughput ? 0 : problem.path().longest_s;
   return std::max({largest_block, rate > 0 ? 1 / rate : 0, path_s});
 }
 

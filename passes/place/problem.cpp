@@ -77,7 +77,10 @@ class ProblemBuilder {
       for (size_t i = 0; i < block_of_node_.size(); ++i)
         of_block[static_cast<size_t>(block_of_node_[i])] += seconds_of_node[d][i];
     }
-    problem_.path = make_critical_path(graph_, block_of_node_, seconds_of_node, is_fixed_, microbatches_);
+    problem_.make_path = [&graph = graph_, block_of_node = block_of_node_, seconds = std::move(seconds_of_node),
+                          is_fixed = is_fixed_, microbatches = microbatches_] {
+      return make_critical_path(graph, block_of_node, seconds, is_fixed, microbatches);
+    };
   }
 
   // [node]: seconds per micro-batch.
@@ -292,6 +295,11 @@ double move_seconds(const Tensor& tensor, const Link& there, const Link& back) {
   if (tensor.forward_bytes > 0) seconds += transfer_seconds(tensor.forward_bytes, there);
   if (tensor.backward_bytes > 0) seconds += transfer_seconds(tensor.backward_bytes, back);
   return seconds;
+}
+
+const CriticalPath& Problem::path() const {
+  if (!made_path) made_path = make_path();
+  return *made_path;
 }
 
 double Problem::move_seconds(const Tensor& tensor, int from, int to) const {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <regex>
 #include <string>
@@ -54,7 +55,11 @@ struct Problem {
   const Cluster* cluster = nullptr;
   std::vector<NodeId> nodes;  // [block]: its forward node
   bool is_training = false;
-  CriticalPath path;
+  /// Made when it is first asked for: not every objective needs it. @pre the graph and the cluster are still there.
+  const CriticalPath& path() const;
+
+  std::function<CriticalPath()> make_path;
+  mutable std::optional<CriticalPath> made_path;
 
   /// Seconds that moving `tensor` once from one device to another takes, and its gradient back.
   double move_seconds(const Tensor& tensor, int from, int to) const;
