@@ -16,16 +16,21 @@
 #include "compiler/plan/text.h"
 
 namespace mpc {
-namespace {
+namespace api {
 
-/// @throws Error(M002) with the nearest of `known`.
-[[noreturn]] void unknown(const std::string& what, const std::string& name, const std::vector<std::string>& known) {
+void unknown_name(const std::string& what, const std::string& name, const std::vector<std::string>& known) {
   std::string all;
   for (const std::string& candidate : known) all += (all.empty() ? "" : ", ") + candidate;
   const std::optional<std::string> near = nearest(name, known);
   throw Error(ErrorId::M002, what, fmt::format("'{}' is not known", name),
               near ? fmt::format("did you mean {}? (one of {})", *near, all) : "use one of " + all);
 }
+
+}  // namespace api
+
+namespace {
+
+using api::unknown_name;
 
 /// The regular expression that finds `name` and nothing else.
 std::string exact_pattern(const std::string& name) {
@@ -40,7 +45,7 @@ std::string exact_pattern(const std::string& name) {
 void set_training(const v1::TrainingOptions& training, PlanOptions& options) {
   options.train = true;
   const std::optional<LossKind> loss = parse_loss(training.loss);
-  if (!loss) unknown("loss", training.loss, loss_names());
+  if (!loss) unknown_name("loss", training.loss, loss_names());
   options.loss = *loss;
   options.loss_output = training.loss_output;
   options.optimizer.optimizer = parse_optimizer(training.optimizer);
@@ -113,7 +118,7 @@ PlanOptions api::plan_options(const v1::CompileOptions& public_options) {
   options.microbatches = public_options.microbatches;
   options.microbatch_rows = public_options.microbatch_rows;
   const std::optional<ScheduleKind> schedule = parse_schedule(public_options.schedule);
-  if (!schedule) unknown("schedule", public_options.schedule, schedule_names());
+  if (!schedule) unknown_name("schedule", public_options.schedule, schedule_names());
   options.schedule = *schedule;
   if (public_options.chunks < 1) throw Error(ErrorId::M003, "chunks", "must be at least 1");
   options.chunks = public_options.chunks;
@@ -121,10 +126,10 @@ PlanOptions api::plan_options(const v1::CompileOptions& public_options) {
   options.may_recompute = public_options.may_recompute;
   set_offload(public_options, options);
   const std::optional<Objective> objective = parse_objective(public_options.objective);
-  if (!objective) unknown("objective", public_options.objective, {"throughput", "latency", "devices", "memory"});
+  if (!objective) unknown_name("objective", public_options.objective, {"throughput", "latency", "devices", "memory"});
   options.objective = *objective;
   const std::optional<Precision> precision = parse_precision(public_options.precision);
-  if (!precision) unknown("precision", public_options.precision, {"f32", "tf32", "bf16"});
+  if (!precision) unknown_name("precision", public_options.precision, precision_names());
   options.precision = *precision;
   for (const v1::DevicePin& pin : public_options.pins) options.pins.push_back({pin.pattern, pin.device});
   for (const auto& [node, device] : public_options.kept) options.pins.push_back({exact_pattern(node), device});

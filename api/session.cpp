@@ -25,6 +25,9 @@ executor::SessionOptions internal_options(const v1::SessionOptions& options) {
   result.check_finite = options.check_finite;
   result.watchdog_seconds = options.watchdog_seconds;
   result.pins_threads = options.pin_threads;
+  const std::optional<executor::Transport> transport = executor::parse_transport(options.transport);
+  if (!transport) api::unknown_name("transport", options.transport, executor::transport_names());
+  result.transport = *transport;
   return result;
 }
 

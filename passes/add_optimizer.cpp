@@ -1,6 +1,7 @@
 #include "passes/add_optimizer.h"
 
 #include <functional>
+#include <limits>
 #include <regex>
 
 #include <fmt/format.h>
@@ -15,7 +16,7 @@ namespace {
 
 struct Setting {
   std::string_view name;
-  double OptimizerSpec::* field;
+  double OptimizerSpec::*field;
   double low;
   double high;
 };
@@ -45,7 +46,8 @@ void apply_setting(OptimizerSpec& spec, std::string_view text, const std::string
   const size_t equals = item.find('=');
   const std::string name = item.substr(0, equals);
   constexpr double kNoNumber = -1;  // below every setting's range
-  const double number = equals == std::string::npos ? kNoNumber : parse_number(item.substr(equals + 1)).value_or(kNoNumber);
+  const double number =
+      equals == std::string::npos ? kNoNumber : parse_number(item.substr(equals + 1)).value_or(kNoNumber);
   if (name == "nesterov") {
     spec.nesterov = equals == std::string::npos || number > 0;
     return;
@@ -53,12 +55,14 @@ void apply_setting(OptimizerSpec& spec, std::string_view text, const std::string
   for (const Setting& setting : kSettings) {
     if (setting.name != name) continue;
     if (!(number >= setting.low && number <= setting.high)) {
-      throw Error(ErrorId::M003, where, fmt::format("'{}' needs a number from {} to {}", item, setting.low, setting.high));
+      throw Error(ErrorId::M003, where,
+                  fmt::format("'{}' needs a number from {} to {}", item, setting.low, setting.high));
     }
     spec.*setting.field = number;
     return;
   }
-  throw Error(ErrorId::M002, where, fmt::format("'{}' is not a setting", name), "use lr, momentum, dampening, nesterov, beta1, beta2, eps or weight_decay");
+  throw Error(ErrorId::M002, where, fmt::format("'{}' is not a setting", name),
+              "use lr, momentum, dampening, nesterov, beta1, beta2, eps or weight_decay");
 }
 
 class OptimizerBuilder {
@@ -77,8 +81,8 @@ class OptimizerBuilder {
   Graph run() {
     step_ = graph_.add_input(std::string(kStepInput), DType::i64, Shape{}, Rate::per_step);
     scale_ = graph_.add_input(std::string(kLearningRateScaleInput), DType::f32, Shape{}, Rate::per_step);
-    const ValueId clip = options_.clip_norm > 0 ? clip_factor() : ValueId{};
-    for (size_t i = 0; i < graph_.gradients.size(); ++i) add_update(graph_.gradients[i], clip);
+    const ValueId factor = options_.loss_scale ? unscale() : options_.clip_norm > 0 ? clip_factor(norm()) : ValueId{};
+    for (size_t i = 0; i < graph_.gradients.size(); ++i) add_update(graph_.gradients[i], factor);
     return std::move(graph_);
   }
 
@@ -95,23 +99,90 @@ class OptimizerBuilder {
     return graph_.node(append(graph_, op, std::move(inputs), std::move(attributes), std::move(info))).outputs[0];
   }
 
-  // min(1, clip_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ does.
-  ValueId clip_factor() {
+  // Of all gradients together; where the last parameter with one lives.
+  ValueId norm() {
     ValueId sum;
-    NodeId anchor;
     for (const ParameterGradient& g : graph_.gradients) {
-      anchor = home_of(g.parameter);
-      ValueId squares = emit(OpKind::ReduceSumSquare, {g.gradient}, {{"keepdims", int64_t{0}}}, "clip/" + graph_.value(g.parameter).name, anchor);
-      if (graph_.value(squares).dtype != DType::f32) squares = emit(OpKind::Cast, {squares}, {{"to", std::string("f32")}}, "clip/cast", anchor);
-      sum = sum.is_valid() ? emit(OpKind::Add, {sum, squares}, {}, "clip/sum", anchor) : squares;
+      last_home_ = home_of(g.parameter);
+      ValueId squares = emit(OpKind::ReduceSumSquare, {g.gradient}, {{"keepdims", int64_t{0}}},
+                             "clip/" + graph_.value(g.parameter).name, last_home_);
+      if (graph_.value(squares).dtype != DType::f32)
+        squares = emit(OpKind::Cast, {squares}, {{"to", std::string("f32")}}, "clip/cast", last_home_);
+      sum = sum.is_valid() ? emit(OpKind::Add, {sum, squares}, {}, "clip/sum", last_home_) : squares;
     }
-    const ValueId norm = emit(OpKind::Sqrt, {sum}, {}, "clip/norm", anchor);
+    return emit(OpKind::Sqrt, {sum}, {}, "clip/norm", last_home_);
+  }
+
+  // min(1, clip_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ does.
+  ValueId clip_factor(ValueId norm) {
     graph_.outputs.push_back({"gradient_norm", norm});
-    const ValueId guard = graph_.add_constant("clip/guard", Literal::scalar(DType::f32, 1e-6));
-    const ValueId most = graph_.add_constant("clip/most", Literal::scalar(DType::f32, options_.clip_norm));
-    const ValueId one = graph_.add_constant("clip/one", Literal::scalar(DType::f32, 1));
-    const ValueId ratio = emit(OpKind::Div, {most, emit(OpKind::Add, {norm, guard}, {}, "clip/guarded", anchor)}, {}, "clip/ratio", anchor);
-    return emit(OpKind::Min, {ratio, one}, {}, "clip/factor", anchor);
+    const ValueId guarded =
+        emit(OpKind::Add, {norm, number("clip/guard", DType::f32, 1e-6)}, {}, "clip/guarded", last_home_);
+    const ValueId most = number("clip/most", DType::f32, options_.clip_norm);
+    const ValueId one = number("clip/one", DType::f32, 1);
+    const ValueId ratio = emit(OpKind::Div, {most, guarded}, {}, "clip/ratio", last_home_);
+    return emit(OpKind::Min, {ratio, one}, {}, "clip/factor", last_home_);
+  }
+
+  // What the gradients are multiplied by: 1 / scale (and what clipping wants of them), or NaN for a step to be skipped.
+  // The norm of all of them tells: it is no number when one of them is none. Updates scale and counters, and numbers
+  // the updates by the steps that were taken.
+  ValueId unscale() {
+    const LossScale& state = *options_.loss_scale;
+    // Where the seed of the backward pass is read: a state lives on one device.
+    const NodeId loss_home = graph_.value(graph_.loss).producer;
+    const auto scope = [&](OpKind op, std::vector<ValueId> inputs, std::string_view what) {
+      return emit(op, std::move(inputs), {}, fmt::format("loss_scale/{}", what), loss_home);
+    };
+    const ValueId scaled_norm = norm();
+    const ValueId is_good = scope(
+        OpKind::Less, {scaled_norm, number("loss_scale/infinity", DType::f32, std::numeric_limits<double>::infinity())},
+        "is_good");
+    ValueId factor = scope(OpKind::Reciprocal, {state.scale}, "inverse");
+    if (options_.clip_norm > 0)
+      factor = scope(OpKind::Mul, {factor, clip_factor(scope(OpKind::Mul, {scaled_norm, factor}, "norm"))}, "factor");
+    factor = scope(OpKind::Where,
+                   {is_good, factor, number("loss_scale/skip", DType::f32, std::numeric_limits<double>::quiet_NaN())},
+                   "gradient_factor");
+
+    const ValueId none = number("loss_scale/none", DType::f32, 0);
+    const ValueId one = number("loss_scale/one", DType::f32, 1);
+    const ValueId longer = scope(OpKind::Add, {state.good, one}, "longer");
+    const ValueId interval =
+        number("loss_scale/interval", DType::f32, static_cast<double>(state.options.growth_interval));
+    const ValueId grows = scope(OpKind::GreaterOrEqual, {longer, interval}, "grows");
+    const ValueId larger = scope(OpKind::Mul, {state.scale, number("loss_scale/growth", DType::f32, 2)}, "larger");
+    // A scale that overflows itself would never come back.
+    const ValueId grown = scope(OpKind::Min, {larger, number("loss_scale/most", DType::f32, 0x1p60)}, "grown");
+    const ValueId smaller = scope(OpKind::Mul, {state.scale, number("loss_scale/backoff", DType::f32, 0.5)}, "smaller");
+    const ValueId kept = scope(OpKind::Where, {grows, grown, state.scale}, "kept");
+    const ValueId next = scope(OpKind::Where, {is_good, kept, smaller}, "next");
+    const ValueId again = scope(OpKind::Where, {grows, none, longer}, "again");
+    const ValueId next_good = scope(OpKind::Where, {is_good, again, none}, "good/next");
+    const ValueId next_skipped =
+        scope(OpKind::Add, {state.skipped, scope(OpKind::Where, {is_good, none, one}, "is_skipped")}, "skipped/next");
+    const ValueId skipped =
+        emit(OpKind::Cast, {state.skipped}, {{"to", std::string("i64")}}, "loss_scale/skipped/whole", loss_home);
+    step_ = scope(OpKind::Sub, {step_, skipped}, "step");
+    replace(state.scale, next, one, loss_home);
+    replace(state.good, next_good, one, loss_home);
+    replace(state.skipped, next_skipped, one, loss_home);
+    return factor;
+  }
+
+  // A state is replaced by what is written over it: `state - 1 (state - next)`. These are powers of two and small whole
+  // numbers, of which nothing is rounded.
+  void replace(ValueId state, ValueId next, ValueId one, NodeId home) {
+    const std::string name = graph_.value(state).name;
+    const ValueId change = emit(OpKind::Sub, {state, next}, {}, name + "/change", home);
+    const ValueId first = number(name + "/step", DType::i64, 1);
+    const Attributes attributes = {{"lr", 1.0}, {"weight_decay", 0.0}};
+    graph_.updates.push_back(
+        {state, emit(OpKind::SgdUpdate, {state, change, first, one}, attributes, "update/" + name, home)});
+  }
+
+  ValueId number(std::string_view name, DType dtype, double value) {
+    return graph_.add_constant(std::string(name), Literal::scalar(dtype, value));
   }
 
   const OptimizerSpec& spec_of(const std::string& parameter) {
@@ -120,7 +191,8 @@ class OptimizerBuilder {
         try {
           group_patterns_.emplace_back(group.pattern);
         } catch (const std::regex_error& error) {
-          throw Error(ErrorId::M003, "parameter group " + group.pattern, std::string("is not a regular expression: ") + error.what());
+          throw Error(ErrorId::M003, "parameter group " + group.pattern,
+                      std::string("is not a regular expression: ") + error.what());
         }
       }
     }
@@ -131,7 +203,8 @@ class OptimizerBuilder {
   }
 
   ValueId add_state(std::string_view what, const Value& parameter) {
-    return graph_.add_state(fmt::format("{}/{}", what, parameter.name), Literal::splat_number(parameter.dtype, parameter.shape, 0));
+    return graph_.add_state(fmt::format("{}/{}", what, parameter.name),
+                            Literal::splat_number(parameter.dtype, parameter.shape, 0));
   }
 
   void add_update(const ParameterGradient& g, ValueId clip) {
@@ -166,7 +239,8 @@ class OptimizerBuilder {
     info.origin = graph_.node(anchor).origin;
     for (const ValueId id : persistent) info.output_names.push_back(graph_.value(id).name + "/next");
     const NodeId node = append(graph_, op, std::move(inputs), std::move(attributes), std::move(info));
-    for (size_t i = 0; i < persistent.size(); ++i) graph_.updates.push_back({persistent[i], graph_.node(node).outputs[i]});
+    for (size_t i = 0; i < persistent.size(); ++i)
+      graph_.updates.push_back({persistent[i], graph_.node(node).outputs[i]});
   }
 
   Graph graph_;
@@ -174,12 +248,15 @@ class OptimizerBuilder {
   IdMap<ValueId, NodeId> first_reader_;
   ValueId step_;
   ValueId scale_;
+  NodeId last_home_;
   std::vector<std::regex> group_patterns_;
 };
 
 }  // namespace
 
-std::string_view optimizer_name(OptimizerKind kind) { return kKinds[static_cast<size_t>(kind)].name; }
+std::string_view optimizer_name(OptimizerKind kind) {
+  return kKinds[static_cast<size_t>(kind)].name;
+}
 
 OptimizerSpec parse_optimizer(std::string_view text) {
   const std::vector<std::string> items = split(text, ',');
@@ -195,9 +272,12 @@ OptimizerSpec parse_optimizer(std::string_view text) {
     return spec;
   }
   const auto near = nearest(items[0], names);
-  throw Error(ErrorId::M002, fmt::format("--optimizer {}", text), fmt::format("'{}' is not an optimizer", items[0]), near ? "did you mean '" + *near + "'?" : "use sgd, momentum, adam or adamw");
+  throw Error(ErrorId::M002, fmt::format("--optimizer {}", text), fmt::format("'{}' is not an optimizer", items[0]),
+              near ? "did you mean '" + *near + "'?" : "use sgd, momentum, adam or adamw");
 }
 
-Graph add_optimizer(const Graph& graph, const OptimizerOptions& options) { return OptimizerBuilder(graph, options).run(); }
+Graph add_optimizer(const Graph& graph, const OptimizerOptions& options) {
+  return OptimizerBuilder(graph, options).run();
+}
 
 }  // namespace mpc

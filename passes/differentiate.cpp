@@ -16,7 +16,8 @@ constexpr size_t kMostAccumulators = 4;
 
 class Differentiator {
  public:
-  Differentiator(Graph graph, ShapeChoices* choices) : graph_(std::move(graph)), choices_(choices), forward_count_(graph_.node_count()) {}
+  Differentiator(Graph graph, ValueId seed, ShapeChoices* choices)
+      : graph_(std::move(graph)), seed_(seed), choices_(choices), forward_count_(graph_.node_count()) {}
 
   Graph run() {
     find_first_readers();
@@ -24,8 +25,9 @@ class Differentiator {
     refuse_nodes_without_gradient();
     contributions_.resize(static_cast<size_t>(graph_.value_count()));
     const Value loss = graph_.value(graph_.loss);
-    contributions_[graph_.loss.index()].push_back(
-        {graph_.add_constant("loss/seed", Literal::splat_number(loss.dtype, loss.shape, 1)), {}, false});
+    const ValueId seed =
+        seed_.is_valid() ? seed_ : graph_.add_constant("loss/seed", Literal::splat_number(loss.dtype, loss.shape, 1));
+    contributions_[graph_.loss.index()].push_back({seed, {}, false});
     for (int i = forward_count_ - 1; i >= 0; --i) differentiate_node(NodeId(i));
     accumulate_parameter_gradients();
     set_phases();
@@ -55,7 +57,8 @@ class Differentiator {
     needs_.assign(static_cast<size_t>(graph_.value_count()), false);
     for (int i = 0; i < graph_.value_count(); ++i) {
       const Value& value = graph_.value(ValueId(i));
-      if (value.kind == ValueKind::parameter && value.trainable && is_float(value.dtype)) needs_[static_cast<size_t>(i)] = true;
+      if (value.kind == ValueKind::parameter && value.trainable && is_float(value.dtype))
+        needs_[static_cast<size_t>(i)] = true;
     }
     for (const Node& node : graph_.nodes()) {
       if (op_def(node.op).differentiable == Differentiable::constant) continue;
@@ -67,7 +70,8 @@ class Differentiator {
       }
     }
     if (!needs_[graph_.loss.index()]) {
-      throw Error(ErrorId::M046, graph_.name, "the loss depends on no trainable parameter", "check --freeze and --loss-input");
+      throw Error(ErrorId::M046, graph_.name, "the loss depends on no trainable parameter",
+                  "check --freeze and --loss-input");
     }
   }
 
@@ -101,12 +105,13 @@ class Differentiator {
       names += (names.empty() ? "" : ", ") + describe(node);
     }
     if (count > 0) {
-      throw Error(ErrorId::M044, first, fmt::format("{} node(s) cannot be differentiated: {}", count, names), "freeze the parameters before them with --freeze");
+      throw Error(ErrorId::M044, first, fmt::format("{} node(s) cannot be differentiated: {}", count, names),
+                  "freeze the parameters before them with --freeze");
     }
   }
 
-  // Does each micro-batch have a gradient of its own of the value? (One that is the same in every step, and what is made of such
-  // alone, is reached by the sum over the micro-batches.)
+  // Does each micro-batch have a gradient of its own of the value? (One that is the same in every step, and what is
+  // made of such alone, is reached by the sum over the micro-batches.)
   bool is_per_step(ValueId id) const {
     return graph_.value(id).rate == Rate::per_step && graph_.value(graph_.loss).rate == Rate::per_microbatch;
   }
@@ -137,8 +142,8 @@ class Differentiator {
     }
   }
 
-  // Few readers accumulate each for itself, so that of a weight read on two devices one gradient travels per step, not one per
-  // micro-batch. Many (a recurrent weight, unrolled) share one accumulator: each costs the bytes of the weight.
+  // Few readers accumulate each for itself, so that of a weight read on two devices one gradient travels per step, not
+  // one per micro-batch. Many (a recurrent weight, unrolled) share one accumulator: each costs the bytes of the weight.
   void sum_over_microbatches(ValueId id, std::vector<Contribution>& parts) {
     std::vector<Contribution> summed;
     std::vector<Contribution> each;
@@ -168,7 +173,8 @@ class Differentiator {
   ValueId accumulate(ValueId id, const Contribution& part) {
     const Value value = graph_.value(id);
     const ValueId gradient = in_f32(id, part);
-    const ValueId accumulator = graph_.add_state("gradient/" + value.name, Literal::splat_number(graph_.value(gradient).dtype, value.shape, 0));
+    const ValueId accumulator =
+        graph_.add_state("gradient/" + value.name, Literal::splat_number(graph_.value(gradient).dtype, value.shape, 0));
     NodeInfo info;
     info.name = value.name + "/grad/accumulate";
     info.anchor = part.reader;
@@ -203,10 +209,12 @@ class Differentiator {
     if (!any) return;
     GradientContext context(graph_, id, std::move(output_grads), needs, choices_);
     op_def(graph_.node(id).op).gradient(context);
-    const bool is_summed = graph_.node(id).rate == Rate::per_step && graph_.value(graph_.loss).rate == Rate::per_microbatch;
+    const bool is_summed =
+        graph_.node(id).rate == Rate::per_step && graph_.value(graph_.loss).rate == Rate::per_microbatch;
     for (size_t k = 0; k < inputs.size(); ++k) {
       if (!needs[k]) continue;
-      MPC_CHECK(context.input_grads()[k].is_valid(), "the gradient rule of " + describe(graph_.node(id)) + " gave none for input " + std::to_string(k));
+      MPC_CHECK(context.input_grads()[k].is_valid(),
+                "the gradient rule of " + describe(graph_.node(id)) + " gave none for input " + std::to_string(k));
       contributions_[inputs[k].index()].push_back({context.input_grads()[k], id, is_summed});
     }
   }
@@ -222,8 +230,8 @@ class Differentiator {
     }
   }
 
-  // weight_grad: what sums a parameter's gradient, and what the node that reads the parameter makes for such sums alone.
-  // The rest of the backward nodes are input_grad: the gradient of another node waits for them.
+  // weight_grad: what sums a parameter's gradient, and what the node that reads the parameter makes for such sums
+  // alone. The rest of the backward nodes are input_grad: the gradient of another node waits for them.
   void set_phases() {
     const auto users = users_of(graph_);
     for (int i = graph_.node_count() - 1; i >= forward_count_; --i) {
@@ -234,7 +242,8 @@ class Differentiator {
       };
       bool only_weight_grad = true;
       for (const ValueId output : node.outputs) {
-        only_weight_grad = only_weight_grad && (!output.is_valid() || std::ranges::all_of(users[output.index()], serves_weight));
+        only_weight_grad =
+            only_weight_grad && (!output.is_valid() || std::ranges::all_of(users[output.index()], serves_weight));
       }
       node.phase = sums_weight_grads(NodeId(i)) || only_weight_grad ? Phase::weight_grad : Phase::input_grad;
     }
@@ -246,6 +255,7 @@ class Differentiator {
   }
 
   Graph graph_;
+  ValueId seed_;  // invalid: 1
   ShapeChoices* choices_;
   int forward_count_;
   std::vector<bool> needs_;
@@ -272,7 +282,7 @@ Graph freeze(Graph graph, const std::string& pattern) {
 
 Graph differentiate(const Graph& graph, const DifferentiateOptions& options, ShapeChoices* choices) {
   MPC_CHECK(graph.loss.is_valid(), "differentiate needs a loss");
-  return Differentiator(freeze(graph, options.frozen), choices).run();
+  return Differentiator(freeze(graph, options.frozen), options.seed, choices).run();
 }
 
 }  // namespace mpc

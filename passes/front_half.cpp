@@ -6,6 +6,7 @@
 
 #include "compiler/base/text.h"
 #include "compiler/ir/rewriter.h"
+#include "passes/attention.h"
 #include "passes/canonicalize.h"
 #include "passes/differentiate.h"
 #include "passes/fuse.h"
@@ -33,7 +34,8 @@ onnx_io::DeclaredDim batch_dim(const onnx_io::ModelInfo& info) {
   return {};
 }
 
-/// Nodes of parameters and constants only are executed once per step, unless their results depend on the number of rows.
+/// Nodes of parameters and constants only are executed once per step, unless their results depend on the number of
+/// rows.
 void align_rates(Graph& main, Graph& tail) {
   for (int i = 0; i < main.node_count(); ++i) {
     Node& node = main.node(NodeId(i));
@@ -89,7 +91,8 @@ int64_t divided_up(int64_t count, int64_t size) {
 
 Division divide(std::optional<int64_t> batch, const PlanOptions& options, const std::string& where) {
   Division division;
-  if (options.microbatches < 1) throw Error(ErrorId::M003, "--microbatches", fmt::format("is {}, must be at least 1", options.microbatches));
+  if (options.microbatches < 1)
+    throw Error(ErrorId::M003, "--microbatches", fmt::format("is {}, must be at least 1", options.microbatches));
   if (!batch) {
     if (options.microbatches > 1 || options.microbatch_rows) {
       throw Error(ErrorId::M045, where, "has no batch dimension to divide", "use one micro-batch");
@@ -100,15 +103,19 @@ Division divide(std::optional<int64_t> batch, const PlanOptions& options, const 
   const bool by_rows = options.microbatch_rows.has_value();
   division.rows = by_rows ? *options.microbatch_rows : divided_up(*batch, options.microbatches);
   if (division.rows < 1 || division.rows > std::max<int64_t>(*batch, 1)) {
-    throw Error(ErrorId::M045, where, fmt::format("a batch of {} cannot be divided into micro-batches of {} rows", *batch, division.rows));
+    throw Error(ErrorId::M045, where,
+                fmt::format("a batch of {} cannot be divided into micro-batches of {} rows", *batch, division.rows));
   }
   const int64_t microbatches = divided_up(*batch, division.rows);
   if (microbatches > std::numeric_limits<int>::max()) {
-    throw Error(ErrorId::M045, where, fmt::format("a batch of {} in micro-batches of {} rows is too many of them", *batch, division.rows));
+    throw Error(ErrorId::M045, where,
+                fmt::format("a batch of {} in micro-batches of {} rows is too many of them", *batch, division.rows));
   }
   division.microbatches = static_cast<int>(microbatches);
   if (!by_rows && division.microbatches != options.microbatches) {
-    throw Error(ErrorId::M045, where, fmt::format("a batch of {} gives {} micro-batches of {} rows, not {}", *batch, division.microbatches, division.rows, options.microbatches),
+    throw Error(ErrorId::M045, where,
+                fmt::format("a batch of {} gives {} micro-batches of {} rows, not {}", *batch, division.microbatches,
+                            division.rows, options.microbatches),
                 fmt::format("use --microbatches {}", division.microbatches));
   }
   return division;
@@ -154,9 +161,9 @@ class FrontHalf {
         if (!have_same_structure(graphs.main, *graphs.tail)) continue;
         align_rates(graphs.main, *graphs.tail);
       }
-      if (!options_.train && options_.precision == Precision::bf16) {
-        graphs.main = observed_.after("lower_precision", lower_precision(graphs.main));
-        if (has_tail) graphs.tail = observed_.after("lower_precision", lower_precision(*graphs.tail));
+      if (!options_.train) {
+        graphs.main = lower(std::move(graphs.main));
+        if (has_tail) graphs.tail = lower(std::move(*graphs.tail));
       }
       if (options_.train) {
         ShapeChoices choices;
@@ -170,7 +177,9 @@ class FrontHalf {
       if (options_.may_fuse) fuse_elementwise(graphs);
       return graphs;
     }
-    throw Error(ErrorId::M045, where, fmt::format("the model is another graph for the last micro-batch of {} rows than for {}", division.tail_rows(), division.rows),
+    throw Error(ErrorId::M045, where,
+                fmt::format("the model is another graph for the last micro-batch of {} rows than for {}",
+                            division.tail_rows(), division.rows),
                 "choose a batch that the micro-batches divide evenly");
   }
 
@@ -189,16 +198,24 @@ class FrontHalf {
     if (graphs.tail) graphs.tail = observed_.after("fuse", fuse(*graphs.tail, groups));
   }
 
+  Graph lower(Graph graph) const {
+    const std::optional<DType> low = low_dtype(options_.precision);
+    if (!low) return graph;
+    graph = observed_.after("raise_attention", raise_attention(graph));
+    return observed_.after("lower_precision", lower_precision(graph, *low));
+  }
+
   Graph train(Graph graph, const Division& division, int64_t rows, ShapeChoices& choices) const {
     const double weight = division.batch > 0 ? static_cast<double>(rows) / static_cast<double>(division.batch) : 1;
     graph = add_loss(graph, {options_.loss, options_.loss_output, weight, options_.keep_outputs});
     graph = remove_dead_nodes(observed_.after("add_loss", std::move(graph)));
     // Before differentiate: gradients have the types of what they are gradients of.
-    if (options_.precision == Precision::bf16) {
-      graph = observed_.after("lower_precision", lower_precision(graph));
-    }
-    graph = observed_.after("differentiate", differentiate(graph, {options_.frozen}, &choices));
-    return observed_.after("add_optimizer", add_optimizer(graph, options_.optimizer));
+    graph = lower(std::move(graph));
+    OptimizerOptions optimizer = options_.optimizer;
+    if (options_.precision == Precision::f16) optimizer.loss_scale = add_loss_scale(graph, options_.loss_scale);
+    const ValueId seed = optimizer.loss_scale ? optimizer.loss_scale->scale : ValueId{};
+    graph = observed_.after("differentiate", differentiate(graph, {options_.frozen, seed}, &choices));
+    return observed_.after("add_optimizer", add_optimizer(graph, optimizer));
   }
 
   const std::function<Graph(int64_t)>& graph_of_;
@@ -206,7 +223,8 @@ class FrontHalf {
   const Observed& observed_;
 };
 
-Graph import_at(const onnx_io::Model& model, const PlanOptions& options, const Evaluator& evaluator, const Division& division, int64_t rows) {
+Graph import_at(const onnx_io::Model& model, const PlanOptions& options, const Evaluator& evaluator,
+                const Division& division, int64_t rows) {
   onnx_io::ImportOptions import;
   import.dims = bound_dims(model.info(), options);
   import.input_shapes = options.input_shapes;
@@ -219,20 +237,23 @@ Graph import_at(const onnx_io::Model& model, const PlanOptions& options, const E
     const int64_t fixed = batch_dim(model.info()).value;
     const bool is_other = import.batch && fixed >= 0 && fixed != rows;
     if (!is_other || error.id() != ErrorId::M032 || !error.hint().empty()) throw;
-    throw Error(error.id(), error.where(), error.what_happened(),
-                fmt::format("the file is for {} rows and may not work for {}: export it with a dynamic batch", fixed, rows));
+    throw Error(
+        error.id(), error.where(), error.what_happened(),
+        fmt::format("the file is for {} rows and may not work for {}: export it with a dynamic batch", fixed, rows));
   }
 }
 
 }  // namespace
 
-FrontGraphs make_front_graphs(const std::function<Graph(int64_t)>& graph_of, std::optional<int64_t> batch, const PlanOptions& options, const std::string& where, const PipelineHooks& hooks) {
+FrontGraphs make_front_graphs(const std::function<Graph(int64_t)>& graph_of, std::optional<int64_t> batch,
+                              const PlanOptions& options, const std::string& where, const PipelineHooks& hooks) {
   const Observed observed(hooks);
   observed.stage("import", 0);
   return FrontHalf(graph_of, options, observed).run(divide(batch, options, where), where);
 }
 
-FrontGraphs make_front_graphs(const onnx_io::Model& model, const PlanOptions& options, const Evaluator& evaluator, const PipelineHooks& hooks) {
+FrontGraphs make_front_graphs(const onnx_io::Model& model, const PlanOptions& options, const Evaluator& evaluator,
+                              const PipelineHooks& hooks) {
   const std::string& path = model.info().path;
   const std::optional<int64_t> batch = batch_of(model.info(), options);
   const Division division = divide(batch, options, path);

@@ -13,10 +13,10 @@
 namespace mpc {
 namespace {
 
-constexpr std::array<std::string_view, 3> kPrecisions = {"f32", "tf32", "bf16"};
+constexpr std::array<std::string_view, 4> kPrecisions = {"f32", "tf32", "bf16", "f16"};
 
 // Everything that is not here computes in f32. LSTM and GRU too: their recurrence would round its state at every step.
-constexpr OpKind kInBf16[] = {OpKind::Conv, OpKind::Gemm, OpKind::MatMul};
+constexpr OpKind kLow[] = {OpKind::Conv, OpKind::Gemm, OpKind::MatMul, OpKind::ScaledDotProductAttention};
 
 // What moves elements, picks one of its operands, or maps elements one by one without the range of an exponential.
 constexpr OpKind kAsOperands[] = {
@@ -33,7 +33,7 @@ constexpr OpKind kAsOperands[] = {
 
 class PrecisionLowerer {
  public:
-  explicit PrecisionLowerer(const Graph& graph) : source_(graph), rewriter_(graph) {}
+  PrecisionLowerer(const Graph& graph, DType low) : source_(graph), rewriter_(graph), low_(low) {}
 
   Graph run() {
     for (int i = 0; i < source_.node_count(); ++i) lower(NodeId(i));
@@ -45,20 +45,20 @@ class PrecisionLowerer {
  private:
   Graph& graph() { return rewriter_.graph(); }
 
-  // What the op is to read for an f32 operand: f32 or bf16.
+  // What the op is to read for an f32 operand: f32 or the low type.
   DType dtype_for(const Node& node) {
     const ComputeIn where = compute_in(node.op);
-    if (where == ComputeIn::bf16) return DType::bf16;
+    if (where == ComputeIn::low) return low_;
     if (where == ComputeIn::f32) return DType::f32;
-    bool has_bf16 = false;
+    bool has_low = false;
     for (const ValueId input : node.inputs) {
       if (!input.is_valid()) continue;
       const Value& value = graph().value(rewriter_.at(input));
-      has_bf16 = has_bf16 || value.dtype == DType::bf16;
+      has_low = has_low || value.dtype == low_;
       // Weights and constants follow the data; data in f32 keeps the op there.
       if (value.dtype == DType::f32 && !is_weight(value)) return DType::f32;
     }
-    return has_bf16 ? DType::bf16 : DType::f32;
+    return has_low ? low_ : DType::f32;
   }
 
   static bool is_weight(const Value& value) {
@@ -132,6 +132,7 @@ class PrecisionLowerer {
 
   const Graph& source_;
   Rewriter rewriter_;
+  DType low_;
   std::map<std::pair<ValueId, DType>, ValueId> casts_;
 };
 
@@ -148,13 +149,22 @@ std::string_view precision_name(Precision precision) {
   return kPrecisions[static_cast<size_t>(precision)];
 }
 
+std::vector<std::string> precision_names() {
+  return {kPrecisions.begin(), kPrecisions.end()};
+}
+
+std::optional<DType> low_dtype(Precision precision) {
+  if (precision == Precision::bf16) return DType::bf16;
+  return precision == Precision::f16 ? std::optional(DType::f16) : std::nullopt;
+}
+
 ComputeIn compute_in(OpKind op) {
-  if (std::ranges::find(kInBf16, op) != std::end(kInBf16)) return ComputeIn::bf16;
+  if (std::ranges::find(kLow, op) != std::end(kLow)) return ComputeIn::low;
   return std::ranges::find(kAsOperands, op) != std::end(kAsOperands) ? ComputeIn::operands : ComputeIn::f32;
 }
 
-Graph lower_precision(const Graph& graph) {
-  return PrecisionLowerer(graph).run();
+Graph lower_precision(const Graph& graph, DType low) {
+  return PrecisionLowerer(graph, low).run();
 }
 
 }  // namespace mpc

@@ -24,12 +24,12 @@ namespace mpc {
 /// Everything that decides what plan comes out, beside the model and the cluster.
 struct PlanOptions {
   // The shapes.
-  std::map<std::string, int64_t> dims;                          // symbolic dimensions
-  std::map<std::string, std::vector<int64_t>> input_shapes;     // of the whole batch, when given at run time
-  std::map<std::string, Literal> known_inputs;                  // content of inputs on which shapes depend
-  std::optional<int64_t> batch;                                 // rows of a step; empty: what dims, shapes or the model say
+  std::map<std::string, int64_t> dims;                       // symbolic dimensions
+  std::map<std::string, std::vector<int64_t>> input_shapes;  // of the whole batch, when given at run time
+  std::map<std::string, Literal> known_inputs;               // content of inputs on which shapes depend
+  std::optional<int64_t> batch;  // rows of a step; empty: what dims, shapes or the model say
   int microbatches = 1;
-  std::optional<int64_t> microbatch_rows;                       // instead of microbatches: the rows of each but the last
+  std::optional<int64_t> microbatch_rows;  // instead of microbatches: the rows of each but the last
   // The split.
   ScheduleKind schedule = ScheduleKind::automatic;
   int chunks = 2;  // interleaved: runs of nodes per device
@@ -51,7 +51,8 @@ struct PlanOptions {
   LossKind loss = LossKind::cross_entropy;
   std::string loss_output;
   OptimizerOptions optimizer;
-  std::string frozen;  // regex of parameters that are not trained
+  LossScaleOptions loss_scale;  // of f16
+  std::string frozen;           // regex of parameters that are not trained
   /// Training: fetch the model's outputs of every step too, not only the loss.
   bool keep_outputs = false;
 };
@@ -82,15 +83,16 @@ struct PipelineHooks {
 
 /// The whole compiler: model -> graph -> placed -> local -> scheduled -> plan.
 /// @return the plan, or why none fits. @throws Error for a model or options that are wrong (see the passes).
-std::variant<Plan, Infeasible> make_plan(const onnx_io::Model& model, const Cluster& cluster, const PlanOptions& options,
-                                         const Evaluator& evaluator, const PipelineHooks& hooks = {});
+std::variant<Plan, Infeasible> make_plan(const onnx_io::Model& model, const Cluster& cluster,
+                                         const PlanOptions& options, const Evaluator& evaluator,
+                                         const PipelineHooks& hooks = {});
 
 /// The front half's result: the graph of a micro-batch, trained and canonical, and the same graph with
 /// the shapes of the last micro-batch when that is smaller.
 struct FrontGraphs {
   Graph main;
   std::optional<Graph> tail;
-  int64_t batch = 0;            // rows of a step; 0: the model has no batch dimension
+  int64_t batch = 0;  // rows of a step; 0: the model has no batch dimension
   int64_t microbatch_rows = 0;
   int microbatches = 1;
   /// The inputs that mpc added to those of the model, by name. A model may use the same words for its own.
@@ -108,7 +110,8 @@ FrontGraphs make_front_graphs(const onnx_io::Model& model, const PlanOptions& op
 std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
                                          const PipelineHooks& hooks = {});
 
-/// The model's graph as the passes after import see it, for one micro-batch of the options' batch (for inspect and opt).
+/// The model's graph as the passes after import see it, for one micro-batch of the options' batch (for inspect and
+/// opt).
 Graph import_graph(const onnx_io::Model& model, const PlanOptions& options, const Evaluator& evaluator);
 
 }  // namespace mpc

@@ -230,6 +230,11 @@ Bindings ShapeFlags::bindings() const {
   return result;
 }
 
+void add_transport(CLI::App& app, std::string& transport) {
+  app.add_option("--transport", transport, "auto | device | peer | host: how tensors move between CUDA devices")
+      ->group("Devices");
+}
+
 void SplitFlags::add(CLI::App& app) {
   app.add_option("--microbatches", microbatches, "micro-batches that a step is cut into")
       ->type_name("M")
@@ -256,7 +261,7 @@ void SplitFlags::add(CLI::App& app) {
       ->type_name("SIZE")
       ->group("Split");
   app.add_option("--objective", objective, "throughput | latency | devices | memory")->group("Split");
-  app.add_option("--precision", precision, "f32 | tf32 | bf16: what is computed in; parameters stay f32")
+  app.add_option("--precision", precision, "f32 | tf32 | bf16 | f16: what is computed in; parameters stay f32")
       ->group("Split");
   app.add_option("--pin", pins, "nodes in whose name REGEX is found run on DEVICE (a number or a name)")
       ->type_name("REGEX=DEVICE")

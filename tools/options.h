@@ -61,6 +61,9 @@ struct ShapeFlags {
   Bindings bindings() const;
 };
 
+/// --transport, for commands that take steps.
+void add_transport(CLI::App& app, std::string& transport);
+
 /// How a step is split: --microbatches, --schedule, --chunks, --fuse, --recompute, --offload, --objective, --pin.
 struct SplitFlags {
   int microbatches = 1;

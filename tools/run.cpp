@@ -28,6 +28,7 @@ struct Flags {
   uint64_t seed = 0;
   bool use_reference = false;
   bool check_finite = false;
+  std::string transport = SessionOptions().transport;
   double watchdog_seconds = SessionOptions().watchdog_seconds;
   std::string trace;
   std::string report;
@@ -150,6 +151,7 @@ int run(const Flags& flags, Console& console) {
   options.record_trace = true;  // one step: nothing is gained by replaying it as one graph
   options.check_finite = flags.check_finite;
   options.watchdog_seconds = flags.watchdog_seconds;
+  options.transport = flags.transport;
   options.seed = flags.seed;
   Session session(*plan, *model, options);
   bind_inputs(given, *plan, flags.seed, session);
@@ -226,6 +228,7 @@ Body add_run(CLI::App& app) {
       ->type_name("FILE.html");
   flags->devices.add(app);
   flags->devices.add_profile(app);
+  add_transport(app, flags->transport);
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);

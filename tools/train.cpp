@@ -34,6 +34,7 @@ struct Flags {
   uint64_t seed = 0;
   bool keeps_order = false;
   bool check_finite = false;
+  std::string transport = SessionOptions().transport;
   double watchdog_seconds = SessionOptions().watchdog_seconds;
   std::string save;
   std::string trace;
@@ -255,6 +256,7 @@ int train(const Flags& flags, Console& console) {
   options.record_trace = !flags.trace.empty() || !flags.report.empty() || records_for_free(*plan);
   options.check_finite = flags.check_finite;
   options.watchdog_seconds = flags.watchdog_seconds;
+  options.transport = flags.transport;
   Session session(*plan, model, options);
   const Run run = Trainer(flags, console, *plan, data, session).train();
   if (!flags.trace.empty() && !run.losses.empty()) write_file_atomic(flags.trace, session.trace_json());
@@ -307,6 +309,7 @@ Body add_train(CLI::App& app) {
   flags->training.add(app);
   flags->devices.add(app);
   flags->devices.add_profile(app);
+  add_transport(app, flags->transport);
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);

@@ -5,7 +5,8 @@
 // dtype. Operands shared by all of them:
 //   step        i64 scalar: 1 for the first update
 //   lr_scale    f32 scalar: multiplies the attribute lr (learning-rate schedules)
-//   grad_scale  f32 scalar, may be absent (1): multiplies the gradient (loss scaling, norm clipping)
+//   grad_scale  f32 scalar, may be absent (1): multiplies the gradient (loss scaling, norm clipping). NaN: parameter
+//               and state stay as they are
 // One node may update any number of tensors of one dtype: the operands of each stand one after another, then the
 // scalars for all. Tensors do not touch each other, so the bits are those of a node for each.
 

@@ -20,6 +20,7 @@ class Table {
     add_elementwise();
     add({OpKind::Elementwise}, &fused_tiles);
     add({OpKind::Softmax, OpKind::LogSoftmax, OpKind::SoftmaxGrad, OpKind::LogSoftmaxGrad}, &softmax_rows);
+    add({OpKind::ScaledDotProductAttention, OpKind::ScaledDotProductAttentionGrad}, &attention_rows);
     add({OpKind::SoftmaxCrossEntropyLoss, OpKind::SoftmaxCrossEntropyLossGrad}, &cross_entropy_rows);
     add({OpKind::LayerNormalization, OpKind::LayerNormalizationGrad, OpKind::LayerNormalizationWeightGrad,
          OpKind::RMSNormalization, OpKind::RMSNormalizationGrad, OpKind::RMSNormalizationWeightGrad},

@@ -8,6 +8,7 @@
 namespace mpc::cpu {
 
 // Without any library.
+executor::KernelOrReason attention_rows(const executor::NodeSpec& node);
 executor::KernelOrReason batch_normalization(const executor::NodeSpec& node);
 executor::KernelOrReason binary_loops(const executor::NodeSpec& node);
 executor::KernelOrReason constant_pad(const executor::NodeSpec& node);

@@ -1,5 +1,6 @@
 # The sources of the plugin's own kernels. The plugin compiles them for the GPU, tests/cuda for the host.
 set(MPC_CUDA_KERNEL_SOURCES
+  attention.cu
   batch_norm.cu
   binary.cu
   convolution.cu

@@ -23,14 +23,16 @@ class LibraryHandle {
 /// MatMul and Gemm by cuBLASLt. The algorithm is the first of its heuristics, which depends on shapes and types alone.
 KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle);
 
-/// Conv, ConvInputGrad and ConvWeightGrad by the graph API of cuDNN, deterministic engines only; strict f32 takes no
-/// engine that rounds its operands.
-KernelOrReason cudnn_convolution(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle);
+/// Has cuDNN kernels for this op: convolutions and attention, with their gradients?
+bool is_for_cudnn(OpKind op);
+
+/// A kernel by the graph API of cuDNN, deterministic engines only; strict f32 takes no engine that rounds its operands.
+/// @pre is_for_cudnn(node.op).
+KernelOrReason cudnn_kernel(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle);
 
 /// For tests without a GPU: whether cuDNN has an engine for the node on the device that `device_json` describes; "" or
-/// why not.
-std::string cudnn_convolution_refusal(const executor::NodeSpec& node, const MakeOptions& options,
-                                      const std::string& device_json);
+/// why not. @pre is_for_cudnn(node.op).
+std::string cudnn_refusal(const executor::NodeSpec& node, const MakeOptions& options, const std::string& device_json);
 
 // What library kernels need of the plugin's own (kernels/*.cu).
 

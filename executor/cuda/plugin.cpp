@@ -349,19 +349,11 @@ KernelOrReason find_kernel(const OwnedNode& node, mpc_cuda_device* device) {
   options.product = [device](const executor::NodeSpec& spec, const MakeOptions& given) {
     return or_own_kernel(cublaslt_product(spec, given, device->cublaslt), spec, given);
   };
-  switch (node.spec.op) {
-    case OpKind::MatMul:
-    case OpKind::Gemm:
-      return options.product(node.spec, options);
-    case OpKind::Conv:
-    case OpKind::ConvInputGrad:
-    case OpKind::ConvWeightGrad:
-      library(LibraryName::cublaslt);  // cuDNN looks for it among what is loaded
-      library(LibraryName::nvrtc);
-      return or_own_kernel(cudnn_convolution(node.spec, options, device->cudnn), node.spec, options);
-    default:
-      return find_own_kernel(node.spec, options);
-  }
+  if (node.spec.op == OpKind::MatMul || node.spec.op == OpKind::Gemm) return options.product(node.spec, options);
+  if (!is_for_cudnn(node.spec.op)) return find_own_kernel(node.spec, options);
+  library(LibraryName::cublaslt);  // cuDNN looks for it among what is loaded
+  library(LibraryName::nvrtc);
+  return or_own_kernel(cudnn_kernel(node.spec, options, device->cudnn), node.spec, options);
 }
 
 int32_t make_kernel(mpc_cuda_device* device, const mpc_cuda_node* node, mpc_cuda_kernel** kernel,

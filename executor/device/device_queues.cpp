@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "compiler/base/error.h"
@@ -13,6 +14,7 @@ namespace {
 constexpr double kSecondsPerMillisecond = 1e-3;
 constexpr int64_t kMostProbeBytes = int64_t{1} << 20;
 constexpr size_t kNoRoute = static_cast<size_t>(-1);
+constexpr std::array<std::string_view, 4> kTransports = {"auto", "device", "peer", "host"};
 
 std::byte probe_byte(int64_t i) {
   // Neither constant nor of a short period, so that a wrong offset shows.
@@ -35,17 +37,18 @@ std::string fault_text(const mpc_cuda_step& fault) {
 }  // namespace
 
 std::string_view transport_name(Transport transport) {
-  switch (transport) {
-    case Transport::automatic:
-      return "automatic";
-    case Transport::device_copy:
-      return "device";
-    case Transport::peer:
-      return "peer";
-    case Transport::staged:
-      return "staged";
+  return kTransports[static_cast<size_t>(transport)];
+}
+
+std::optional<Transport> parse_transport(std::string_view name) {
+  for (size_t i = 0; i < kTransports.size(); ++i) {
+    if (kTransports[i] == name) return static_cast<Transport>(i);
   }
-  return "?";
+  return std::nullopt;
+}
+
+std::vector<std::string> transport_names() {
+  return {kTransports.begin(), kTransports.end()};
 }
 
 DeviceQueues::DeviceQueues(const Program& program, Accelerators& accelerators, const DeviceQueueOptions& options)
@@ -156,7 +159,8 @@ Transport DeviceQueues::best_transport(DeviceId from, DeviceId to) const {
     return plugin_.enable_peer(accelerators_.device(from), accelerators_.device(to), &is_enabled, error);
   });
   if (is_enabled == 0 && options_.transport == Transport::peer) {
-    throw Error(ErrorId::M081, link, "the GPUs cannot reach each other's memory", "leave the transport automatic");
+    throw Error(ErrorId::M081, link, "the GPUs cannot reach each other's memory",
+                "--transport auto takes what the link can do");
   }
   return is_enabled != 0 ? Transport::peer : Transport::staged;
 }

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "executor/device/accelerators.h"
@@ -24,6 +25,9 @@ enum class Transport : uint8_t {
   staged,       // through pinned host memory
 };
 std::string_view transport_name(Transport transport);
+std::optional<Transport> parse_transport(std::string_view name);
+/// The names of all transports, in their order.
+std::vector<std::string> transport_names();
 
 struct DeviceQueueOptions {
   Transport transport = Transport::automatic;

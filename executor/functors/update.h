@@ -8,7 +8,8 @@
 
 // The arithmetic of the optimizers on one element, shared by every backend. T is double for f64 parameters and float
 // for all others; operations are done in the order written, without fused multiply-add, so that every backend that
-// keeps to it gives the same bits. Formulas are those of PyTorch.
+// keeps to it gives the same bits. Formulas are those of PyTorch. A grad_scale that is no number says that this step's
+// gradients are none either: nothing changes (loss scaling).
 
 namespace mpc::functors {
 
@@ -19,6 +20,7 @@ struct SgdStep {
   T grad_scale;
 
   MPC_HD T next(T p, T g) const {
+    if (grad_scale != grad_scale) return p;
     g = g * grad_scale;
     if (weight_decay != T(0)) g = g + weight_decay * p;
     return p - lr * g;
@@ -37,6 +39,7 @@ struct MomentumStep {
 
   /// Updates p and m.
   MPC_HD void apply(T& p, T g, T& m) const {
+    if (grad_scale != grad_scale) return;
     g = g * grad_scale;
     if (weight_decay != T(0)) g = g + weight_decay * p;
     m = is_first ? g : momentum * m + one_minus_dampening * g;
@@ -58,6 +61,7 @@ struct AdamStep {
 
   /// Updates p, m and v.
   MPC_HD void apply(T& p, T g, T& m, T& v) const {
+    if (grad_scale != grad_scale) return;
     g = g * grad_scale;
     if (weight_decay != T(0)) g = g + weight_decay * p;
     p = p * keep;

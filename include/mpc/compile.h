@@ -60,7 +60,7 @@ struct CompileOptions {
   std::optional<int64_t> host_memory_bytes = {};
   std::string objective = "throughput";  // "throughput", "latency", "devices", "memory"
   /// "f32"; "tf32": GPUs may round the operands of products; "bf16": products and what lies between them in bf16, with
-  /// f32 parameters, sums and optimizer state.
+  /// f32 parameters, sums and optimizer state; "f16": the same in f16, and training scales the loss.
   std::string precision = "f32";
   std::vector<DevicePin> pins = {};
   /// The device of some nodes by name (as plans name them); the rest is searched around them.

@@ -21,6 +21,9 @@ struct SessionOptions {
   double watchdog_seconds = 300;  // a step without progress for this long has failed (M081)
   bool pin_threads = true;        // several CPU devices, a core for every thread: each keeps to its cores, and waits
                                   // awake for up to a millisecond; false: the system chooses, and waiting threads sleep
+  /// How tensors move between CUDA devices: auto (the best that a link can do, probed), device (copies within one GPU),
+  /// peer (from GPU to GPU), host (through pinned memory).
+  std::string transport = "auto";
 };
 
 struct StepOptions {

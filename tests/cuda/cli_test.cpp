@@ -133,7 +133,7 @@ TEST_CASE("cuda cli: a precision is the same bits on any number of devices, and 
   const std::string model = folder.model("mlp");
   const std::vector<double> exact = losses(run(MPC_FAKE_PLUGIN, train(model, "cuda:0")));
   REQUIRE(exact.size() == 4);
-  for (const std::string precision : {"tf32", "bf16"}) {
+  for (const std::string precision : {"tf32", "bf16", "f16"}) {
     CAPTURE(precision);
     const auto losses_on = [&](const std::string& devices) {
       std::vector<std::string> words = train(model, devices);
@@ -146,4 +146,32 @@ TEST_CASE("cuda cli: a precision is the same bits on any number of devices, and 
     for (size_t i = 0; i < 4; ++i) CHECK(one[i] == doctest::Approx(exact[i]).epsilon(0.05));
     CHECK(losses_on("cuda:0*2") == one);
   }
+}
+
+TEST_CASE(
+    "cuda cli: a transport can be asked for, gives the same losses, and is refused by name when there is none such") {
+  const Folder folder;
+  const std::string model = folder.model("mlp");
+  const auto with_transport = [&](const std::string& transport) {
+    Words words = train(model, "cuda:0*2");
+    words.insert(words.end(), {"--transport", transport});
+    return run(MPC_FAKE_PLUGIN, words);
+  };
+  const std::vector<double> expected = losses(with_transport("auto"));
+  REQUIRE(expected.size() == 4);
+  for (const std::string transport : {"device", "peer", "host"}) CHECK(losses(with_transport(transport)) == expected);
+  const CommandResult refused = with_transport("hots");
+  CHECK(refused.exit_code == 2);
+  CHECK(contains(refused.err, "did you mean host?"));
+}
+
+TEST_CASE("cuda cli: bench measures replayed steps, and times the operators of others") {
+  const Folder folder;
+  const CommandResult result = run(MPC_FAKE_PLUGIN, {"bench", folder.model("mlp"), "--devices", "cuda:0",
+                                                     "--repetitions", "2", "--quiet", "--json", "-"});
+  REQUIRE(result.exit_code == 0);
+  const nlohmann::json answer = nlohmann::json::parse(result.out);
+  CHECK(answer["repetitions"] == 2);
+  CHECK(answer["median_seconds"].get<double>() > 0);
+  CHECK(!answer["ops"].empty());
 }

@@ -24,8 +24,9 @@ zoo::Options small_gpt2(int64_t layers) {
   return options;
 }
 
-PlanOptions plan_options(bool is_training) {
+PlanOptions plan_options(bool is_training, Precision precision) {
   PlanOptions options;
+  options.precision = precision;
   options.batch = 2;
   options.train = is_training;
   options.loss = LossKind::cross_entropy;
@@ -38,11 +39,11 @@ struct Launches {
   int64_t updates = 0;
 };
 
-Launches launches_of(int64_t layers, bool is_training) {
+Launches launches_of(int64_t layers, bool is_training, Precision precision = Precision::f32) {
   const test::ModelFile file("gpt2", small_gpt2(layers));
   const onnx_io::Model model = file.load();
   const ReferenceEvaluator evaluator;
-  const Plan plan = test::on_gpus(test::plan_on_cpus(model, 1, plan_options(is_training), evaluator), {0});
+  const Plan plan = test::on_gpus(test::plan_on_cpus(model, 1, plan_options(is_training, precision), evaluator), {0});
   test::RunOptions run;
   run.steps = 1;
   run.session.cuda_plugin = test::fake_plugin({});
@@ -65,6 +66,17 @@ TEST_CASE("counts: launches per layer of GPT-2") {
   CHECK(three.all - two.all == 71);  // 25 forwards: Gelu's operand is kept for its gradient; 46 backwards
   CHECK(two.updates == 1);
   CHECK(three.updates == 1);
+}
+
+TEST_CASE("counts: launches per layer of GPT-2 in bf16, where attention is one op without transposes") {
+  const int64_t forward = launches_of(3, false, Precision::bf16).all - launches_of(2, false, Precision::bf16).all;
+  const Launches two = launches_of(2, true, Precision::bf16);
+  const Launches three = launches_of(3, true, Precision::bf16);
+  const int64_t updates = three.updates - two.updates;
+  const int64_t training = three.all - two.all;
+  // Ten of them are casts between f32 and bf16, which fusion is to take in.
+  CHECK(forward == 29);
+  CHECK(training - updates == 77);
 }
 
 TEST_CASE("counts: no transpose is left in a ResNet-50, forward or backward") {

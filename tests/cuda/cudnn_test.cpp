@@ -6,9 +6,12 @@
 
 #include <cstdio>
 #include <fstream>
+#include <functional>
 #include <iterator>
+#include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "api/reference_evaluator.h"
 #include "executor/cuda/libraries.h"
@@ -68,7 +71,7 @@ TEST_CASE("cudnn: a deterministic engine of full precision exists for the convol
   for (const OpKind op : {OpKind::Conv, OpKind::ConvInputGrad, OpKind::ConvWeightGrad}) {
     CAPTURE(op_name(op));
     const auto refusal = [&](const ConvCase& c, bool tf32) {
-      return cuda::cudnn_convolution_refusal(c.node, {.allows_tf32 = tf32, .product = {}}, device);
+      return cuda::cudnn_refusal(c.node, {.allows_tf32 = tf32, .product = {}}, device);
     };
     const ConvCase stem(op, DType::f32, {8, 3, 224, 224}, {64, 3, 7, 7}, 2, 3);
     const ConvCase middle(op, DType::f32, {8, 64, 56, 56}, {64, 64, 3, 3}, 1, 1);
@@ -80,39 +83,87 @@ TEST_CASE("cudnn: a deterministic engine of full precision exists for the convol
   }
 }
 
-TEST_CASE("cudnn: every convolution that the zoo's ResNet-50 trains with has an engine, in f32, tf32 and bf16") {
+namespace {
+
+/// The zoo's models with the sizes at which they are meant to be trained; but few layers, since layers are alike.
+struct ZooCase {
+  std::string name;
+  zoo::Options options;
+};
+
+std::vector<ZooCase> zoo_cases() {
+  const auto sized = [](std::map<std::string, int64_t> sizes) {
+    return zoo::Options{.batch = 8, .weights = false, .sizes = std::move(sizes)};
+  };
+  return {
+      {"cnn-classifier", sized({})},
+      {"cnn-classifier-32", sized({})},
+      {"resnet18", sized({})},
+      {"resnet50", sized({})},
+      {"inception", sized({})},
+      {"unet", sized({})},
+      {"vit-b", sized({{"layers", 1}})},
+      {"bert-base", sized({{"layers", 1}})},
+      {"gpt2", sized({{"layers", 1}, {"sequence", 1024}})},
+      {"gpt2-xl", sized({{"layers", 1}, {"sequence", 1024}})},
+      {"llama", sized({{"layers", 1}})},
+      {"moe", sized({{"layers", 1}})},
+  };
+}
+
+/// Runs `check` on every node of the zoo's plans that is for cuDNN, once per op, types and shapes.
+void for_each_zoo_node(Precision precision, const std::function<void(const executor::NodeSpec&)>& check) {
+  const ReferenceEvaluator evaluator;
+  std::set<std::string> seen;
+  for (const ZooCase& c : zoo_cases()) {
+    CAPTURE(c.name);
+    const test::ModelFile file(c.name, c.options);
+    const onnx_io::Model model = file.load();
+    for (const bool is_training : {false, true}) {
+      PlanOptions options;
+      options.batch = c.options.batch;
+      options.train = is_training;
+      options.loss = LossKind::mse;
+      options.precision = precision;
+      const Plan plan = test::plan_on_cpus(model, 1, options, evaluator);
+      for (const PlanNode& node : plan.nodes) {
+        if (!cuda::is_for_cudnn(node.op)) continue;
+        const executor::NodeSpec spec = spec_of(plan, node);
+        std::string key(op_name(node.op));
+        for (const auto* operands : {&spec.inputs, &spec.outputs}) {
+          for (const auto& operand : *operands) key += " " + to_string(operand.shape);
+        }
+        if (!seen.insert(key).second) continue;
+        CAPTURE(key);
+        check(spec);
+      }
+    }
+  }
+  CHECK(seen.size() > 60);
+}
+
+}  // namespace
+
+TEST_CASE("cudnn: every graph that the zoo's plans ask for has an engine, in f32, tf32, bf16 and f16") {
   const std::string device = device_json();
   REQUIRE(!device.empty());
-  const test::ModelFile file("resnet50", {.batch = 8, .weights = false, .sizes = {}});
-  const onnx_io::Model model = file.load();
-  const ReferenceEvaluator evaluator;
-  for (const Precision precision : {Precision::f32, Precision::bf16}) {
-    PlanOptions options;
-    options.batch = 8;
-    options.train = true;
-    options.precision = precision;
-    const Plan plan = test::plan_on_cpus(model, 1, options, evaluator);
-    std::set<std::string> seen;
-    for (const PlanNode& node : plan.nodes) {
-      const bool is_convolution =
-          node.op == OpKind::Conv || node.op == OpKind::ConvInputGrad || node.op == OpKind::ConvWeightGrad;
-      if (!is_convolution) continue;
-      const executor::NodeSpec spec = spec_of(plan, node);
-      std::string key(op_name(node.op));
-      for (const auto& operand : spec.inputs) key += " " + to_string(operand.shape);
-      if (!seen.insert(key).second) continue;
-      CAPTURE(key);
-      CHECK(cuda::cudnn_convolution_refusal(spec, {}, device) == "");
-      if (precision != Precision::f32) continue;
-      CHECK(cuda::cudnn_convolution_refusal(spec, {.allows_tf32 = true, .product = {}}, device) == "");
-    }
-    CHECK(seen.size() > 40);
+  for_each_zoo_node(Precision::f32, [&](const executor::NodeSpec& node) {
+    CHECK(cuda::cudnn_refusal(node, {}, device) == "");
+    CHECK(cuda::cudnn_refusal(node, {.allows_tf32 = true, .product = {}}, device) == "");
+  });
+  for (const Precision precision : {Precision::bf16, Precision::f16}) {
+    int attention = 0;
+    for_each_zoo_node(precision, [&](const executor::NodeSpec& node) {
+      CHECK(cuda::cudnn_refusal(node, {}, device) == "");
+      attention += node.op == OpKind::ScaledDotProductAttention || node.op == OpKind::ScaledDotProductAttentionGrad;
+    });
+    CHECK(attention == 12);  // of six kinds of transformers, forward and backward
   }
 }
 
 TEST_CASE("cudnn: what is not a convolution of cuDNN is declined with a reason") {
   const ConvCase f64(OpKind::Conv, DType::f64, {1, 3, 8, 8}, {4, 3, 3, 3}, 1, 1);
-  CHECK(cuda::cudnn_convolution_refusal(f64.node, {}, device_json()).find("only f32") != std::string::npos);
+  CHECK(cuda::cudnn_refusal(f64.node, {}, device_json()).find("only f32") != std::string::npos);
 }
 
 int main(int argc, char** argv) {

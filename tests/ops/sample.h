@@ -13,8 +13,8 @@
 
 namespace mpc::samples {
 
-/// How an operand is filled: uniform numbers in [low, high) from a seed derived from the sample's name (for integers and bool, whole numbers
-/// in [low, high)), or the given numbers.
+/// How an operand is filled: uniform numbers in [low, high) from a seed derived from the sample's name (for integers
+/// and bool, whole numbers in [low, high)), or the given numbers.
 struct Operand {
   DType dtype = DType::f32;
   Shape shape;
@@ -28,14 +28,15 @@ struct Sample {
   OpKind op{};
   std::vector<std::optional<Operand>> inputs;
   Attributes attributes;
-  std::vector<bool> outputs = {true};   // which outputs are asked for
-  double tolerance = 1e-5;              // ||difference|| / ||reference|| of a backend's f32 result; state why when larger
-  bool check_gradient = true;           // finite differences in f64 (only when the op is differentiable and operands are f32)
-  double gradient_tolerance = 1e-6;     // relative; state why when larger
+  std::vector<bool> outputs = {true};  // which outputs are asked for
+  double tolerance = 1e-5;     // ||difference|| / ||reference|| of a backend's f32 result; state why when larger
+  bool check_gradient = true;  // finite differences in f64 (only when the op is differentiable and operands are f32)
+  double gradient_tolerance = 1e-6;  // relative; state why when larger
 };
 
 /// One function per file of samples; tests/ops/samples.cpp lists them.
 using SampleList = std::vector<Sample>;
+SampleList attention_samples();
 SampleList elementwise_samples();
 SampleList reduction_samples();
 SampleList training_samples();

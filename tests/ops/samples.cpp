@@ -38,9 +38,9 @@ Literal filled(const Operand& operand, DType dtype, std::mt19937_64& random) {
 
 SampleList collect() {
   SampleList all;
-  for (const auto list :
-       {elementwise_samples, reduction_samples, training_samples, linear_samples, convolution_samples, pooling_samples,
-        normalization_samples, loss_samples, recurrent_samples, shape_samples, index_samples}) {
+  for (const auto list : {attention_samples, elementwise_samples, reduction_samples, training_samples, linear_samples,
+                          convolution_samples, pooling_samples, normalization_samples, loss_samples, recurrent_samples,
+                          shape_samples, index_samples}) {
     SampleList part = list();
     std::ranges::move(part, std::back_inserter(all));
   }

@@ -71,7 +71,8 @@ parameter %s f32[4] from "s"
 output n = %n
 output r = %r
 output y = %y
-)"));
+)"),
+                                      DType::bf16);
   const std::map<std::string, DType> types = results_of(graph);
   CHECK(types.at("product") == DType::bf16);
   CHECK(types.at("bias") == DType::bf16);  // the bias is a weight: it follows
@@ -166,5 +167,101 @@ TEST_CASE("precision: tf32 is refused where no device rounds") {
   } catch (const Error& error) {
     CHECK(error.id() == ErrorId::M046);
     CHECK(std::string(error.what()).find("tf32") != std::string::npos);
+  }
+}
+
+namespace {
+
+Plan f16_plan(uint64_t seed, const LossScaleOptions& loss_scale, int devices = 1, double clip_norm = 0) {
+  PlanOptions options = options_for(seed, Precision::f16);
+  options.loss_scale = loss_scale;
+  options.optimizer.clip_norm = clip_norm;
+  const auto graph_of = [&](int64_t rows) { return test::random_graph(seed, rows, {}); };
+  const FrontGraphs graphs = make_front_graphs(graph_of, kBatch, options, "random graph");
+  if (devices > 1) options.assignment = test::random_assignment(graphs.main, devices, seed);
+  return test::plan_on_cpus(graphs, devices, options);
+}
+
+test::Outcome run_steps(const Plan& plan, uint64_t seed, int steps) {
+  test::RunOptions options;
+  options.seed = seed;
+  options.steps = steps;
+  return test::run_plan(plan, test::SeededWeights(seed), options);
+}
+
+double state_of(const test::Outcome& outcome, const std::string& name) {
+  return outcome.tensors.at(name).number(0);
+}
+
+/// The parameters, and the optimizer's state, which lies beside them.
+std::map<std::string, Literal> trained(const test::Outcome& outcome) {
+  std::map<std::string, Literal> result;
+  for (const auto& [name, content] : outcome.tensors) {
+    const bool is_other =
+        name.starts_with("output ") || name.starts_with("gradient of ") || name.starts_with("loss_scale");
+    if (!is_other) result.emplace(name, content);
+  }
+  return result;
+}
+
+// Larger than any gradient of the random graphs can be multiplied by within f16.
+constexpr double kTooLarge = 0x1p40;
+
+}  // namespace
+
+TEST_CASE("precision: training in f16 with a scaled loss stays near training in f32") {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    CAPTURE(seed);
+    const test::Outcome exact = run(plan_for(seed, Precision::f32), seed);
+    // Small enough for every one of these graphs.
+    const test::Outcome rounded = run(f16_plan(seed, {.initial = 256}), seed);
+    CHECK(state_of(rounded, "loss_scale/skipped") == 0);
+    REQUIRE(exact.losses.size() == rounded.losses.size());
+    for (size_t i = 0; i < exact.losses.size(); ++i) {
+      // f16 keeps 11 bits: each of some ten layers rounds by up to 2^-12, and losses are of squares.
+      CHECK(rounded.losses[i] == doctest::Approx(exact.losses[i]).epsilon(0.01));
+    }
+  }
+}
+
+TEST_CASE("precision: a step of f16 that overflows changes no parameter and halves the scale") {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    CAPTURE(seed);
+    const test::Outcome before = run_steps(f16_plan(seed, {.initial = kTooLarge}), seed, 1);
+    const test::Outcome after = run_steps(f16_plan(seed, {.initial = kTooLarge}), seed, 2);
+    CHECK(state_of(before, "loss_scale") == kTooLarge / 2);
+    CHECK(state_of(after, "loss_scale") == kTooLarge / 4);
+    CHECK(state_of(after, "loss_scale/skipped") == 2);
+    CHECK(!trained(before).empty());
+    CHECK((trained(before) == trained(after)));
+  }
+}
+
+TEST_CASE("precision: steps of f16 after overflows are those that would have come without them") {
+  // Each skipped step halves the scale: what follows has the scale, the number of updates and the bits of a start
+  // there.
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    CAPTURE(seed);
+    const test::Outcome late = run_steps(f16_plan(seed, {.initial = kTooLarge}), seed, 45);
+    const double skipped = state_of(late, "loss_scale/skipped");
+    CHECK(skipped > 10);
+    REQUIRE(skipped < 40);
+    const double scale = std::ldexp(kTooLarge, -static_cast<int>(skipped));
+    const test::Outcome early = run_steps(f16_plan(seed, {.initial = scale}), seed, 45 - static_cast<int>(skipped));
+    CHECK(state_of(early, "loss_scale/skipped") == 0);
+    CHECK((trained(early) == trained(late)));
+  }
+}
+
+TEST_CASE("precision: the scale of f16 grows after the interval, and k devices give the bits of one") {
+  const LossScaleOptions grows{.initial = 8, .growth_interval = 2};
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    CAPTURE(seed);
+    const test::Outcome one = run_steps(f16_plan(seed, grows, 1, 0.5), seed, 5);
+    CHECK(state_of(one, "loss_scale") == 32);
+    CHECK(state_of(one, "loss_scale/good") == 1);
+    const int devices = 2 + static_cast<int>(seed % 3);
+    const auto difference = test::find_difference(one, run_steps(f16_plan(seed, grows, devices, 0.5), seed, 5));
+    CHECK_MESSAGE(!difference.has_value(), difference.value_or(""));
   }
 }

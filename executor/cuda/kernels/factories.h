@@ -7,6 +7,8 @@
 
 namespace mpc::cuda {
 
+KernelOrReason attention(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason attention_grad(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason average_pool(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason average_pool_grad(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason accumulate(const executor::NodeSpec& node, const MakeOptions& options);

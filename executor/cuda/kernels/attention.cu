@@ -1,0 +1,237 @@
+// Attention and its gradient without a library: a team of threads per query (and, for dk and dv, per key), which keeps
+// the numbers of one row of scores in the workspace. Scores are computed again where they are needed. For what cuDNN
+// does not take; far slower.
+
+#include <cmath>
+
+#include "executor/cuda/data.h"
+#include "executor/cuda/kernels/factories.h"
+
+namespace mpc::cuda {
+namespace {
+
+/// Teams that run at a time; each has two rows of the workspace.
+constexpr int64_t kTeams = 132 * 8;
+
+/// q (batch, queries, heads, width), k (batch, keys, heads, width), v (batch, keys, heads, value_width).
+struct AttentionShape {
+  explicit AttentionShape(const executor::NodeSpec& node, size_t first)
+      : batch(node.inputs[first].shape[0]),
+        heads(node.inputs[first].shape[2]),
+        queries(node.inputs[first].shape[1]),
+        keys(node.inputs[first + 1].shape[1]),
+        width(node.inputs[first].shape[3]),
+        value_width(node.inputs[first + 2].shape[3]),
+        scale(node.attributes->number("scale")),
+        is_causal(node.attributes->flag("is_causal")) {}
+
+  /// The row (batch, head, position) of a tensor of so many positions and so wide: its first element.
+  MPC_DEVICE int64_t row(int64_t head, int64_t position, int64_t positions, int64_t wide) const {
+    return ((head / heads * positions + position) * heads + head % heads) * wide;
+  }
+  /// Keys that a query looks at: [0, keys_of(query)). Queries that look at a key: [queries_from(key), queries).
+  MPC_DEVICE int64_t keys_of(int64_t query) const { return is_causal ? query + 1 : keys; }
+  MPC_DEVICE int64_t queries_from(int64_t key) const { return is_causal ? key : 0; }
+
+  int64_t batch, heads, queries, keys, width, value_width;
+  double scale;
+  bool is_causal;
+};
+
+template <class T>
+MPC_DEVICE inline T dot(const In<T>& a, int64_t a_begin, const In<T>& b, int64_t b_begin, int64_t count) {
+  T sum = 0;
+  for (int64_t d = 0; d < count; ++d) sum += a[a_begin + d] * b[b_begin + d];
+  return sum;
+}
+
+template <class T>
+struct AttendQuery {
+  In<T> q, k, v;
+  Out<T> y;
+  Out<T> log_sum;  // may have no data
+  T* scratch;      // (kTeams, keys)
+  AttentionShape s;
+
+  MPC_DEVICE void operator()(Block& block, int64_t team) const {
+    T* const p = scratch + team * s.keys;
+    for (int64_t r = team; r < s.batch * s.heads * s.queries; r += kTeams) {
+      const int64_t head = r / s.queries;
+      const int64_t query = r % s.queries;
+      const int64_t keys = s.keys_of(query);
+      const int64_t q_begin = s.row(head, query, s.queries, s.width);
+      const T scale = static_cast<T>(s.scale);
+      block.for_each(
+          keys, [&](int64_t j) { p[j] = scale * dot<T>(q, q_begin, k, s.row(head, j, s.keys, s.width), s.width); });
+      const T largest = block.reduce(
+          keys, p[0], [&](int64_t j) { return p[j]; }, [](T a, T b) { return a > b ? a : b; });
+      block.for_each(keys, [&](int64_t j) { p[j] = std::exp(p[j] - largest); });
+      const double sum = block.sum(keys, [&](int64_t j) { return static_cast<double>(p[j]); });
+      const T factor = static_cast<T>(1.0 / sum);
+      const int64_t y_begin = s.row(head, query, s.queries, s.value_width);
+      block.for_each(s.value_width, [&](int64_t d) {
+        T total = 0;
+        for (int64_t j = 0; j < keys; ++j) total += p[j] * v[s.row(head, j, s.keys, s.value_width) + d];
+        y.set(y_begin + d, total * factor);
+      });
+      block.for_each(log_sum.data == nullptr ? 0 : 1,
+                     [&](int64_t) { log_sum.set(r, largest + static_cast<T>(std::log(sum))); });
+    }
+  }
+};
+
+/// What both gradients read.
+template <class T>
+struct AttentionOperands {
+  In<T> dy, q, k, v, y, log_sum;
+  AttentionShape s;
+
+  /// p and ds of a query and a key; `shared` is sum(dy y) of the query.
+  MPC_DEVICE T probability(int64_t head, int64_t query, int64_t key) const {
+    const T score = dot<T>(q, s.row(head, query, s.queries, s.width), k, s.row(head, key, s.keys, s.width), s.width);
+    return std::exp(static_cast<T>(s.scale) * score - log_sum[head * s.queries + query]);
+  }
+  MPC_DEVICE T shared(int64_t head, int64_t query) const {
+    const int64_t begin = s.row(head, query, s.queries, s.value_width);
+    return dot<T>(dy, begin, y, begin, s.value_width);
+  }
+  MPC_DEVICE T score_grad(int64_t head, int64_t query, int64_t key, T p, T shared) const {
+    const T dp = dot<T>(dy, s.row(head, query, s.queries, s.value_width), v, s.row(head, key, s.keys, s.value_width),
+                        s.value_width);
+    return static_cast<T>(s.scale) * p * (dp - shared);
+  }
+};
+
+template <class T>
+struct AttendQueryGrad {
+  AttentionOperands<T> in;
+  Out<T> dq;
+  T* scratch;  // (kTeams, keys)
+
+  MPC_DEVICE void operator()(Block& block, int64_t team) const {
+    const AttentionShape& s = in.s;
+    T* const ds = scratch + team * s.keys;
+    for (int64_t r = team; r < s.batch * s.heads * s.queries; r += kTeams) {
+      const int64_t head = r / s.queries;
+      const int64_t query = r % s.queries;
+      const int64_t keys = s.keys_of(query);
+      const T shared = in.shared(head, query);
+      block.for_each(keys,
+                     [&](int64_t j) { ds[j] = in.score_grad(head, query, j, in.probability(head, query, j), shared); });
+      const int64_t begin = s.row(head, query, s.queries, s.width);
+      block.for_each(s.width, [&](int64_t d) {
+        T total = 0;
+        for (int64_t j = 0; j < keys; ++j) total += ds[j] * in.k[s.row(head, j, s.keys, s.width) + d];
+        dq.set(begin + d, total);
+      });
+    }
+  }
+};
+
+template <class T>
+struct AttendKeyGrad {
+  AttentionOperands<T> in;
+  Out<T> dk;  // these two may have no data
+  Out<T> dv;
+  T* scratch;  // (kTeams, 2, queries)
+
+  MPC_DEVICE void operator()(Block& block, int64_t team) const {
+    const AttentionShape& s = in.s;
+    T* const p = scratch + team * 2 * s.queries;
+    T* const ds = p + s.queries;
+    for (int64_t r = team; r < s.batch * s.heads * s.keys; r += kTeams) {
+      const int64_t head = r / s.keys;
+      const int64_t key = r % s.keys;
+      const int64_t first = s.queries_from(key);
+      block.for_each(s.queries - first, [&](int64_t i) {
+        p[i] = in.probability(head, first + i, key);
+        ds[i] = in.score_grad(head, first + i, key, p[i], in.shared(head, first + i));
+      });
+      block.for_each(dk.data == nullptr ? 0 : s.width, [&](int64_t d) {
+        T total = 0;
+        for (int64_t i = first; i < s.queries; ++i)
+          total += ds[i - first] * in.q[s.row(head, i, s.queries, s.width) + d];
+        dk.set(s.row(head, key, s.keys, s.width) + d, total);
+      });
+      block.for_each(dv.data == nullptr ? 0 : s.value_width, [&](int64_t d) {
+        T total = 0;
+        for (int64_t i = first; i < s.queries; ++i)
+          total += p[i - first] * in.dy[s.row(head, i, s.queries, s.value_width) + d];
+        dv.set(s.row(head, key, s.keys, s.value_width) + d, total);
+      });
+    }
+  }
+};
+
+template <class T>
+class AttentionKernel final : public Kernel {
+ public:
+  explicit AttentionKernel(const executor::NodeSpec& node)
+      : shape_(node, 0), dtype_(input_dtype(node, 0)), log_sum_(output_dtype(node, 1)) {}
+
+  void run(const Launch& launch) override {
+    const AttendQuery<T> body{{launch.inputs[0], dtype_},
+                              {launch.inputs[1], dtype_},
+                              {launch.inputs[2], dtype_},
+                              {launch.outputs[0], dtype_},
+                              {launch.out<void>(1), log_sum_},
+                              static_cast<T*>(launch.workspace),
+                              shape_};
+    for_each_block(launch.stream, teams(shape_.batch * shape_.heads * shape_.queries), body, "attention");
+  }
+  int64_t workspace_bytes() const override { return kTeams * shape_.keys * static_cast<int64_t>(sizeof(T)); }
+  std::string_view name() const override { return "cuda:attention rows"; }
+
+  static int64_t teams(int64_t rows) { return rows < kTeams ? rows : kTeams; }
+
+ private:
+  AttentionShape shape_;
+  DType dtype_, log_sum_;
+};
+
+template <class T>
+class AttentionGradKernel final : public Kernel {
+ public:
+  explicit AttentionGradKernel(const executor::NodeSpec& node)
+      : shape_(node, 1), dtype_(input_dtype(node, 0)), log_sum_(input_dtype(node, 5)) {}
+
+  void run(const Launch& launch) override {
+    const auto in = [&](size_t i) { return In<T>{launch.inputs[i], i == 5 ? log_sum_ : dtype_}; };
+    const auto out = [&](size_t i) { return Out<T>{launch.out<void>(i), dtype_}; };
+    const AttentionOperands<T> operands{in(0), in(1), in(2), in(3), in(4), in(5), shape_};
+    T* const scratch = static_cast<T*>(launch.workspace);
+    const int64_t heads = shape_.batch * shape_.heads;
+    if (launch.out<void>(0) != nullptr) {
+      for_each_block(launch.stream, AttentionKernel<T>::teams(heads * shape_.queries),
+                     AttendQueryGrad<T>{operands, out(0), scratch}, "attention gradient");
+    }
+    if (launch.out<void>(1) == nullptr && launch.out<void>(2) == nullptr) return;
+    for_each_block(launch.stream, AttentionKernel<T>::teams(heads * shape_.keys),
+                   AttendKeyGrad<T>{operands, out(1), out(2), scratch}, "attention gradient");
+  }
+  int64_t workspace_bytes() const override {
+    const int64_t row = 2 * shape_.queries > shape_.keys ? 2 * shape_.queries : shape_.keys;
+    return kTeams * row * static_cast<int64_t>(sizeof(T));
+  }
+  std::string_view name() const override { return "cuda:attention rows"; }
+
+ private:
+  AttentionShape shape_;
+  DType dtype_, log_sum_;
+};
+
+}  // namespace
+
+KernelOrReason attention(const executor::NodeSpec& node, const MakeOptions&) {
+  return with_float_type(node, [&](auto tag) {
+    return KernelOrReason{std::make_unique<AttentionKernel<decltype(tag)>>(node), {}};
+  });
+}
+
+KernelOrReason attention_grad(const executor::NodeSpec& node, const MakeOptions&) {
+  return with_float_type(node, [&](auto tag) {
+    return KernelOrReason{std::make_unique<AttentionGradKernel<decltype(tag)>>(node), {}};
+  });
+}
+
+}  // namespace mpc::cuda
