@@ -181,6 +181,35 @@ TEST_CASE("zoo: every sample model on k devices gives the bits of one device") {
   }
 }
 
+TEST_CASE("zoo: in bf16 and f16, too, k devices give the bits of one device, and fusion changes none") {
+  // A scale of the loss at which no sample overflows: a skipped step would compare weights that did not change.
+  constexpr double kLossScale = 256;
+  constexpr Split kSplits[] = {{2, 4, false}, {3, 1, true}, {4, 4, true}};
+  int index = 0;
+  for (const Sample& sample : samples()) {
+    const SampleModel model(sample);
+    for (const Precision precision : {Precision::bf16, Precision::f16}) {
+      CAPTURE(sample.name);
+      CAPTURE(precision_name(precision));
+      const Split& split = kSplits[index++ % 3];
+      PlanOptions options = model.options(split.microbatches, ScheduleKind::automatic);
+      options.precision = precision;
+      options.loss_scale.initial = kLossScale;
+      const FrontGraphs graphs = model.graphs(options);
+      const test::Outcome alone = model.run(test::plan_on_cpus(graphs, 1, options));
+      CHECK(test::is_finite(alone));
+      PlanOptions plain = options;
+      plain.may_fuse = false;
+      const auto fused =
+          test::find_difference(model.run(test::plan_on_cpus(model.graphs(plain), 1, plain)), alone);
+      CHECK_MESSAGE(!fused, "fusion changes bits: " << fused.value_or(""));
+      if (split.random_placement) options.assignment = test::random_assignment(graphs.main, split.devices, kSeed);
+      const auto difference = test::find_difference(alone, model.run(test::plan_on_cpus(graphs, split.devices, options)));
+      CHECK_MESSAGE(!difference, describe(split, ScheduleKind::automatic) << ": " << difference.value_or(""));
+    }
+  }
+}
+
 TEST_CASE("zoo: the samples are all models of the zoo but the one that is broken on purpose") {
   std::vector<std::string> expected;
   for (const zoo::Entry& entry : zoo::entries()) {
