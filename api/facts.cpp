@@ -166,7 +166,7 @@ std::vector<v1::TransferPlan> transfer_plans(const Plan& plan) {
 }
 
 std::vector<std::string> origins_of(const PlanNode& node) {
-  if (node.op != OpKind::Elementwise || node.attributes.empty()) return {node.origin};
+  if (node.attributes.empty() || !node.attributes.front().has("origins")) return {node.origin};
   const std::vector<std::string>& origins = node.attributes.front().texts("origins");
   return origins.empty() ? std::vector<std::string>{node.origin} : origins;
 }

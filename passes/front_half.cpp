@@ -9,7 +9,9 @@
 #include "passes/attention.h"
 #include "passes/canonicalize.h"
 #include "passes/differentiate.h"
+#include "passes/fold_transposes.h"
 #include "passes/fuse.h"
+#include "passes/fuse_products.h"
 #include "passes/observed.h"
 #include "passes/pipeline.h"
 
@@ -174,7 +176,7 @@ class FrontHalf {
         if (has_tail) graphs.tail = train(std::move(*graphs.tail), division, division.tail_rows(), choices);
       }
       if (has_tail && !have_same_structure(graphs.main, *graphs.tail)) continue;
-      if (options_.may_fuse) fuse_elementwise(graphs);
+      if (options_.may_fuse) fuse_nodes(graphs);
       return graphs;
     }
     throw Error(ErrorId::M045, where,
@@ -190,10 +192,16 @@ class FrontHalf {
   }
 
   // On the whole step, so that gradients and updates are fused too; before placement, which does not cut a group.
-  void fuse_elementwise(FrontGraphs& graphs) const {
-    std::vector<const Graph*> both = {&graphs.main};
-    if (graphs.tail) both.push_back(&*graphs.tail);
-    const FusionGroups groups = fusion_groups(both, {options_.pins, options_.assignment});
+  // Transposes before products, which take in what follows them; products before elementwise operators, which get the rest.
+  void fuse_nodes(FrontGraphs& graphs) const {
+    const FusionLimits limits = {options_.pins, options_.assignment};
+    std::vector<Graph> folded = fold_transposes(variants_of(graphs), limits);
+    graphs.main = observed_.after("fold_transposes", std::move(folded.front()));
+    if (graphs.tail) graphs.tail = observed_.after("fold_transposes", std::move(folded.back()));
+    const std::vector<ProductGroup> products = product_groups(variants_of(graphs), limits);
+    graphs.main = observed_.after("fuse_products", fuse_products(graphs.main, products));
+    if (graphs.tail) graphs.tail = observed_.after("fuse_products", fuse_products(*graphs.tail, products));
+    const FusionGroups groups = fusion_groups(variants_of(graphs), limits);
     graphs.main = observed_.after("fuse", fuse(graphs.main, groups));
     if (graphs.tail) graphs.tail = observed_.after("fuse", fuse(*graphs.tail, groups));
   }
@@ -203,6 +211,12 @@ class FrontHalf {
     if (!low) return graph;
     graph = observed_.after("raise_attention", raise_attention(graph));
     return observed_.after("lower_precision", lower_precision(graph, *low));
+  }
+
+  static std::vector<const Graph*> variants_of(const FrontGraphs& graphs) {
+    std::vector<const Graph*> both = {&graphs.main};
+    if (graphs.tail) both.push_back(&*graphs.tail);
+    return both;
   }
 
   Graph train(Graph graph, const Division& division, int64_t rows, ShapeChoices& choices) const {

@@ -2,44 +2,14 @@
 
 #include <algorithm>
 #include <optional>
-#include <regex>
 
 #include "compiler/base/elementwise_program.h"
 #include "compiler/ir/rewriter.h"
 #include "compiler/ops/builder.h"
+#include "passes/fusion_places.h"
 
 namespace mpc {
 namespace {
-
-/// Which nodes may run on the device of which.
-class Places {
- public:
-  Places(const Graph& graph, const FusionLimits& limits) : graph_(graph), limits_(limits) {
-    for (const place::Pin& pin : limits.pins) patterns_.push_back(place::regex_of(pin));
-  }
-
-  /// Does `node` run where `last` does, whatever is decided?
-  bool follows(NodeId node, NodeId last) const {
-    const auto own = limits_.assignment.find(graph_.node(node).name);
-    if (own != limits_.assignment.end()) {
-      const auto other = limits_.assignment.find(graph_.node(last).name);
-      if (other == limits_.assignment.end() || other->second != own->second) return false;
-    }
-    const std::vector<bool> pinned = pins_of(node);
-    return std::ranges::find(pinned, true) == pinned.end() || pinned == pins_of(last);
-  }
-
- private:
-  std::vector<bool> pins_of(NodeId id) const {
-    std::vector<bool> found;
-    for (const std::regex& pattern : patterns_) found.push_back(std::regex_search(graph_.node(id).name, pattern));
-    return found;
-  }
-
-  const Graph& graph_;
-  const FusionLimits& limits_;
-  std::vector<std::regex> patterns_;
-};
 
 class Grouping {
  public:
@@ -163,7 +133,7 @@ class Grouping {
 
   const std::vector<const Graph*>& graphs_;
   const Graph& graph_;
-  Places places_;
+  FusionPlaces places_;
   std::vector<std::vector<NodeId>> users_;
   std::vector<bool> is_result_;
   IdMap<NodeId, NodeId> group_of_;

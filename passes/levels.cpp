@@ -43,6 +43,27 @@ void delay_what_needs_no_gradient(const Graph& graph, std::vector<int>& levels) 
   }
 }
 
+// An update writes over what others read: it comes after all of them, also after those that wait for a gradient from
+// elsewhere. Nobody reads its results.
+void delay_updates(const Graph& graph, std::vector<int>& levels) {
+  std::vector<int> last_read(static_cast<size_t>(graph.value_count()), 0);
+  for (int i = 0; i < graph.node_count(); ++i) {
+    const Node& node = graph.node(NodeId(i));
+    int& level = levels[static_cast<size_t>(i)];
+    if (node.phase == Phase::update) {
+      for (const ValueId input : node.inputs) {
+        if (input.is_valid()) level = std::max(level, last_read[input.index()]);
+      }
+      continue;
+    }
+    for (const ValueId input : node.inputs) {
+      if (input.is_valid() && graph.value(input).kind == ValueKind::parameter) {
+        last_read[input.index()] = std::max(last_read[input.index()], level + 1);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int phase_group(Phase phase) {
@@ -87,6 +108,7 @@ std::vector<int> levels_of(const Graph& graph) {
     }
   }
   delay_what_needs_no_gradient(graph, levels);
+  delay_updates(graph, levels);
   return levels;
 }
 

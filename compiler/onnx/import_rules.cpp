@@ -40,6 +40,7 @@ constexpr Row kRules[] = {
     {"InstanceNormalization", rules::instance_normalization},
     {"Less", rules::broadcasting},
     {"LogSoftmax", rules::softmax},
+    {"MatMul", rules::matmul},
     {"Max", rules::max},
     {"Mean", rules::mean},
     {"Min", rules::min},

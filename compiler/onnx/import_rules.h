@@ -49,6 +49,7 @@ void min(Importer&, OnnxNode&);
 void clip(Importer&, OnnxNode&);
 void broadcasting(Importer&, OnnxNode&);
 void gemm(Importer&, OnnxNode&);
+void matmul(Importer&, OnnxNode&);
 void softmax(Importer&, OnnxNode&);
 void hardmax(Importer&, OnnxNode&);
 // import_rules_nn.cpp: layers

@@ -91,7 +91,25 @@ void broadcasting(Importer& importer, OnnxNode& node) {
   importer.import_plain(node, *op);
 }
 
+/// What fused products have beside ONNX's operands and attributes comes from no file.
+void refuse_fused(const OnnxNode& node, size_t most_inputs, std::initializer_list<std::string_view> own) {
+  if (node.inputs.size() > most_inputs) {
+    node.fail(ErrorId::M022, fmt::format("has {} inputs, {} takes at most {}", node.inputs.size(), node.op, most_inputs));
+  }
+  for (const std::string_view name : own) {
+    if (node.attributes.has(name)) {
+      node.fail(ErrorId::M031, fmt::format("attribute '{}' is none of {}'s", name, node.op));
+    }
+  }
+}
+
+void matmul(Importer& importer, OnnxNode& node) {
+  refuse_fused(node, 2, {"activation", "origins", "transA", "transB"});
+  importer.import_plain(node, OpKind::MatMul);
+}
+
 void gemm(Importer& importer, OnnxNode& node) {
+  refuse_fused(node, 3, {"activation", "origins"});
   node.attributes.erase("broadcast");  // before opset 7; C broadcasts as it does since
   importer.import_plain(node, OpKind::Gemm);
 }

@@ -5,7 +5,8 @@
 #include "compiler/ops/gradient.h"
 #include "compiler/ops/op_def.h"
 
-// Matrix products: MatMul (ONNX 13) and Gemm (ONNX 13).
+// Matrix products: MatMul (ONNX 13) and Gemm (ONNX 13). passes/fuse_products gives them more than ONNX does, after
+// differentiation: further operands that are added, a function of the result, and MatMul transposed operands.
 
 namespace mpc::ops {
 namespace {
@@ -38,13 +39,61 @@ Shape as_right(const Shape& shape) {
   return shape.rank() == 1 ? Shape{shape[0], 1} : shape;
 }
 
+/// What a fused product adds: `row` is one number per column, `whole` has the shape of the result. Then `activation`.
+void require_epilogue(InferContext& context, int row, int whole, const Shape& y) {
+  const Attribute* activation = context.attributes().find("activation");
+  const bool has_row = row >= 0 && context.has_input(row);
+  if (!has_row && !context.has_input(whole) && activation == nullptr) return;
+  context.require_min_rank(0, 2);
+  context.require_min_rank(1, 2);
+  const DType dtype = context.input(0).dtype;
+  if (dtype != DType::f32 && dtype != DType::bf16 && dtype != DType::f16) {
+    context.fail(ErrorId::M030, fmt::format("a fused product is f32, bf16 or f16, not {}", dtype_name(dtype)));
+  }
+  if (has_row) {
+    context.require_same_dtype(0, row);
+    const Shape& shape = context.input(row).shape;
+    const int64_t columns = y[y.rank() - 1];
+    if (shape != Shape{columns}) {
+      context.fail(ErrorId::M032,
+                   fmt::format("the added row has shape {}, the result {} columns", to_string(shape), columns));
+    }
+  }
+  if (context.has_input(whole)) {
+    context.require_same_dtype(0, whole);
+    if (context.input(whole).shape != y) {
+      context.fail(ErrorId::M032, fmt::format("what is added has shape {}, the result {}",
+                                              to_string(context.input(whole).shape), to_string(y)));
+    }
+  }
+  if (activation == nullptr) return;
+  const std::string& name = context.attributes().text("activation");
+  if (name != "Relu" && name != "Gelu") {
+    context.fail(ErrorId::M031, fmt::format("activation is '{}', must be Relu or Gelu (by tanh)", name));
+  }
+}
+
+/// Are the last two dimensions of an operand of MatMul read in the other order?
+bool is_transposed(const Attributes& attributes, std::string_view name) {
+  return attributes.has(name) && attributes.flag(name);
+}
+
+Shape swapped(const Shape& shape) {
+  Shape result = shape;
+  result.set(shape.rank() - 2, shape[shape.rank() - 1]);
+  result.set(shape.rank() - 1, shape[shape.rank() - 2]);
+  return result;
+}
+
 void infer_matmul(InferContext& context) {
   require_product_dtype(context);
   context.require_same_dtype(0, 1);
-  context.require_min_rank(0, 1);
-  context.require_min_rank(1, 1);
-  const Shape& a_shape = context.input(0).shape;
-  const Shape& b_shape = context.input(1).shape;
+  context.require_min_rank(0, is_transposed(context.attributes(), "transA") ? 2 : 1);
+  context.require_min_rank(1, is_transposed(context.attributes(), "transB") ? 2 : 1);
+  const Shape a_shape =
+      is_transposed(context.attributes(), "transA") ? swapped(context.input(0).shape) : context.input(0).shape;
+  const Shape b_shape =
+      is_transposed(context.attributes(), "transB") ? swapped(context.input(1).shape) : context.input(1).shape;
   const Shape a = as_left(a_shape);
   const Shape b = as_right(b_shape);
   if (a[a.rank() - 1] != b[b.rank() - 2]) {
@@ -60,19 +109,25 @@ void infer_matmul(InferContext& context) {
   if (a_shape.rank() > 1) dims.push_back(a[a.rank() - 2]);
   if (b_shape.rank() > 1) dims.push_back(b[b.rank() - 1]);
   context.set_output(0, context.input(0).dtype, dims);
+  require_epilogue(context, 2, 3, Shape(dims));
 }
 
-ValueId transposed(GradientContext& context, ValueId matrix) {
-  const int rank = context.shape(matrix).rank();
-  std::vector<int64_t> perm(static_cast<size_t>(rank));
-  for (size_t i = 0; i < perm.size(); ++i) perm[i] = static_cast<int64_t>(i);
-  std::swap(perm[perm.size() - 1], perm[perm.size() - 2]);
-  return context.emit(OpKind::Transpose, {matrix}, {{"perm", perm}});
+/// Products are fused after the gradients are made, so this is met in a graph that was written by hand only.
+void require_plain(const GradientContext& context, int plain_inputs) {
+  const Attributes& attributes = context.attributes();
+  const bool is_matmul = plain_inputs == 2;
+  if (context.input_count() <= plain_inputs && !attributes.has("activation") &&
+      !(is_matmul && (attributes.has("transA") || attributes.has("transB")))) {
+    return;
+  }
+  throw Error(ErrorId::M044, is_matmul ? "MatMul" : "Gemm",
+              "a product that was fused with other operators has no gradient");
 }
 
 /// dA = dY B^T and dB = A^T dY. A right operand that is one matrix (a Linear layer's weight) takes all rows of the left
-/// operand in one Gemm; stacks of matrices are transposed, multiplied, and summed over what was broadcast.
+/// operand in one Gemm; stacks of matrices are read transposed, multiplied, and summed over what was broadcast.
 void matmul_gradient(GradientContext& context) {
+  require_plain(context, 2);
   const Shape a_shape = context.shape(context.input(0));
   const Shape b_shape = context.shape(context.input(1));
   const Shape a = as_left(a_shape);
@@ -97,21 +152,29 @@ void matmul_gradient(GradientContext& context) {
   const Shape y = with_last(*broadcast(leading_dims(a), leading_dims(b)), rows, columns);
   const ValueId dy = context.reshape(context.output_grad(0), y);
   if (context.needs(0)) {
-    const ValueId da =
-        context.emit(OpKind::MatMul, {dy, transposed(context, context.reshape(context.input(1), b))}, {}, "a");
+    const ValueId right = context.reshape(context.input(1), b);
+    const ValueId da = context.emit(OpKind::MatMul, {dy, right}, {{"transB", int64_t{1}}}, "a");
     context.set_input_grad(0, context.reshape(context.reduce_to(da, a), a_shape));
   }
   if (context.needs(1)) {
-    const ValueId db =
-        context.emit(OpKind::MatMul, {transposed(context, context.reshape(context.input(0), a)), dy}, {}, "b");
+    const ValueId left = context.reshape(context.input(0), a);
+    const ValueId db = context.emit(OpKind::MatMul, {left, dy}, {{"transA", int64_t{1}}}, "b");
     context.set_input_grad(1, context.reshape(context.reduce_to(db, b), b_shape));
   }
 }
 
+/// FLOPs per element of what is done after the product.
+double epilogue_flops(const CostContext& context, size_t first) {
+  double flops = context.attributes.has("activation") ? 1 : 0;
+  for (size_t i = first; i < context.inputs.size(); ++i) flops += context.inputs[i].has_value() ? 1 : 0;
+  return flops;
+}
+
 OpQuantities matmul_cost(const CostContext& context) {
   const Shape& a = context.input(0).shape;
-  return {.flops =
-              2.0 * static_cast<double>(context.output(0).shape.elements()) * static_cast<double>(a[a.rank() - 1])};
+  const int64_t inner = a[a.rank() - (is_transposed(context.attributes, "transA") ? 2 : 1)];
+  const double elements = static_cast<double>(context.output(0).shape.elements());
+  return {.flops = elements * (2.0 * static_cast<double>(inner) + epilogue_flops(context, 2))};
 }
 
 bool is_whole(double value) {
@@ -151,11 +214,13 @@ void infer_gemm(InferContext& context) {
     }
   }
   context.set_output(0, context.input(0).dtype, y);
+  require_epilogue(context, -1, 3, y);
 }
 
 /// With A' = op(A), B' = op(B): dA' = alpha dY B'^T, dB' = alpha A'^T dY, dC = beta dY summed to C's shape. Each is one
 /// Gemm, whatever was transposed.
 void gemm_gradient(GradientContext& context) {
+  require_plain(context, 3);
   const Attributes attributes = context.attributes();
   const Attribute alpha = attributes.number("alpha");
   const double beta = attributes.number("beta");
@@ -191,32 +256,42 @@ OpQuantities gemm_cost(const CostContext& context) {
   const double elements = static_cast<double>(context.output(0).shape.elements());
   const int64_t inner = a[context.attributes.flag("transA") ? 0 : 1];
   const bool has_c = context.inputs.size() > 2 && context.inputs[2].has_value();
-  return {.flops = 2.0 * elements * static_cast<double>(inner) + (has_c ? 2.0 * elements : 0.0)};
+  const double epilogue = epilogue_flops(context, 3) + (has_c ? 2.0 : 0.0);
+  return {.flops = elements * (2.0 * static_cast<double>(inner) + epilogue)};
 }
 
 }  // namespace
 
 /// Y = A B as numpy.matmul: stacks of matrices with broadcast leading dimensions; a vector is a row on the left and a
 /// column on the right. Accumulates in double (reference) or f32; integers wrap. 2 * elements(Y) * K FLOPs. ONNX 13.
+/// Fused: (A, B, row?, whole?) -> activation((op(A) op(B) + row) + whole), each rounded as the operators it was made
+/// of; op(M) is M with its last two dimensions swapped (transA, transB) or not.
 extern const OpDef MatMul_def;
 const OpDef MatMul_def = {
     .op = OpKind::MatMul,
     .min_inputs = 2,
-    .max_inputs = 2,
+    .max_inputs = 4,
+    .attributes = {{.name = "activation", .type = AttributeType::text, .is_optional = true},
+                   {.name = "origins", .type = AttributeType::texts, .is_optional = true},
+                   {.name = "transA", .type = AttributeType::integer, .is_optional = true},
+                   {.name = "transB", .type = AttributeType::integer, .is_optional = true}},
     .infer = infer_matmul,
     .gradient = matmul_gradient,
     .cost = matmul_cost,
 };
 
 /// Y = alpha op(A) op(B) + beta C, op(M) = M or its transpose; C broadcasts to (M, N). Accumulates in double
-/// (reference) or f32; integers wrap. 2 M N K FLOPs, and 2 M N for C. ONNX 13.
+/// (reference) or f32; integers wrap. 2 M N K FLOPs, and 2 M N for C. ONNX 13. Fused: (A, B, C?, whole?), then
+/// activation, as MatMul.
 extern const OpDef Gemm_def;
 const OpDef Gemm_def = {
     .op = OpKind::Gemm,
     .min_inputs = 2,
-    .max_inputs = 3,
-    .attributes = {{"alpha", AttributeType::number, 1.0},
+    .max_inputs = 4,
+    .attributes = {{.name = "activation", .type = AttributeType::text, .is_optional = true},
+                   {"alpha", AttributeType::number, 1.0},
                    {"beta", AttributeType::number, 1.0},
+                   {.name = "origins", .type = AttributeType::texts, .is_optional = true},
                    {"transA", AttributeType::integer, int64_t{0}},
                    {"transB", AttributeType::integer, int64_t{0}}},
     .infer = infer_gemm,

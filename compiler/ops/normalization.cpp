@@ -213,6 +213,13 @@ void infer_norm_grad(InferContext& context) {
   const TensorType x = context.input(1);
   context.require_same_dtype(0, 2);
   require_broadcast_to_x(context, 2, x.shape);
+  if (context.has_input(3)) {
+    context.require_same_dtype(1, 3);
+    if (context.input(3).shape != x.shape) {
+      context.fail(ErrorId::M032, fmt::format("what is added has shape {}, x {}", to_string(context.input(3).shape),
+                                              to_string(x.shape)));
+    }
+  }
   normalize_from(context, x.shape);
   context.set_output(0, x.dtype, x.shape);
 }
@@ -376,12 +383,13 @@ const OpDef LayerNormalization_def = {
 };
 
 /// dx of LayerNormalization from (dy, x, scale); statistics are computed again. With g = dy scale and n normalized
-/// elements: dx = invstd (g - (sum(g) + xhat sum(g xhat)) / n). 9 FLOPs per element.
+/// elements: dx = invstd (g - (sum(g) + xhat sum(g xhat)) / n). 9 FLOPs per element. A fourth operand (fuse_products)
+/// is added to dx after dx is rounded.
 extern const OpDef LayerNormalizationGrad_def;
 const OpDef LayerNormalizationGrad_def = {
     .op = OpKind::LayerNormalizationGrad,
     .min_inputs = 3,
-    .max_inputs = 3,
+    .max_inputs = 4,
     .attributes = norm_attributes(),
     .infer = infer_norm_grad,
     .differentiable = Differentiable::no,
@@ -415,13 +423,14 @@ const OpDef RMSNormalization_def = {
     .cost = rms_normalization_cost,
 };
 
-/// dx of RMSNormalization from (dy, x, scale): with g = dy scale, dx = invrms (g - xhat sum(g xhat) / n).
+/// dx of RMSNormalization from (dy, x, scale): with g = dy scale, dx = invrms (g - xhat sum(g xhat) / n). A fourth
+/// operand is added as above.
 /// 9 FLOPs per element at most.
 extern const OpDef RMSNormalizationGrad_def;
 const OpDef RMSNormalizationGrad_def = {
     .op = OpKind::RMSNormalizationGrad,
     .min_inputs = 3,
-    .max_inputs = 3,
+    .max_inputs = 4,
     .attributes = norm_attributes(),
     .infer = infer_norm_grad,
     .differentiable = Differentiable::no,

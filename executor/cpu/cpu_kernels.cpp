@@ -16,6 +16,7 @@ using executor::KernelFactory;
 class Table {
  public:
   Table() {
+    add({OpKind::Gemm, OpKind::MatMul}, &fused_product);  // before the libraries, whose kernels it takes
     add_libraries();
     add_elementwise();
     add({OpKind::Elementwise}, &fused_tiles);

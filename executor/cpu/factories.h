@@ -13,6 +13,7 @@ executor::KernelOrReason batch_normalization(const executor::NodeSpec& node);
 executor::KernelOrReason binary_loops(const executor::NodeSpec& node);
 executor::KernelOrReason constant_pad(const executor::NodeSpec& node);
 executor::KernelOrReason cross_entropy_rows(const executor::NodeSpec& node);
+executor::KernelOrReason fused_product(const executor::NodeSpec& node);
 executor::KernelOrReason fused_tiles(const executor::NodeSpec& node);
 executor::KernelOrReason gather_runs(const executor::NodeSpec& node);
 executor::KernelOrReason pool_planes(const executor::NodeSpec& node);

@@ -70,6 +70,11 @@ MPC_CLONES void row_gradient(const float* dy, const float* x, const float* scale
   }
 }
 
+MPC_CLONES void add_row(const float* from, float* to, int64_t count) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) to[i] += from[i];
+}
+
 template <bool kIsCentered>
 void row_gradients(const KernelCall& call, int threads) {
   const Rows rows(call, call.inputs[1].shape);
@@ -82,8 +87,10 @@ void row_gradients(const KernelCall& call, int threads) {
       const double count = static_cast<double>(rows.columns);
       const double sum = kIsCentered ? row_dot(dy, scale, rows.columns) : 0.0;
       const double sum_xhat = row_dot3_centered(dy, scale, x, s.mean, rows.columns) * static_cast<double>(s.inverse);
-      row_gradient(dy, x, scale, s, static_cast<float>(sum / count), static_cast<float>(sum_xhat / count),
-                   call.outputs[0].as<float>() + row * rows.columns, rows.columns);
+      float* dx = call.outputs[0].as<float>() + row * rows.columns;
+      row_gradient(dy, x, scale, s, static_cast<float>(sum / count), static_cast<float>(sum_xhat / count), dx,
+                   rows.columns);
+      if (call.has_input(3)) add_row(call.inputs[3].as<float>() + row * rows.columns, dx, rows.columns);
     }
   });
 }

@@ -97,6 +97,28 @@ memory::desc matrix_desc(const Shape& shape, bool is_transposed) {
   return {{shape[1], shape[0]}, f32, memory::dims{1, shape[1]}};
 }
 
+Shape swapped(const Shape& shape) {
+  Shape result = shape;
+  result.set(shape.rank() - 2, shape[shape.rank() - 1]);
+  result.set(shape.rank() - 1, shape[shape.rank() - 2]);
+  return result;
+}
+
+/// Matrices of `shape` that lie in memory as they are, or transposed.
+memory::desc stack_desc(const Shape& shape, bool is_transposed) {
+  if (!is_transposed) return plain_desc(shape.to_vector());
+  const size_t rank = static_cast<size_t>(shape.rank());
+  memory::dims steps(rank);
+  int64_t step = shape[shape.rank() - 1] * shape[shape.rank() - 2];
+  for (size_t axis = rank - 2; axis-- > 0;) {
+    steps[axis] = step;
+    step *= shape[static_cast<int>(axis)];
+  }
+  steps[rank - 2] = 1;
+  steps[rank - 1] = shape[shape.rank() - 2];
+  return {shape.to_vector(), memory::data_type::f32, steps};
+}
+
 Shape with_rank(const Shape& shape, int rank) {
   std::vector<int64_t> dims(static_cast<size_t>(rank - shape.rank()), 1);
   dims.insert(dims.end(), shape.begin(), shape.end());
@@ -130,18 +152,23 @@ KernelOrReason onednn_gemm(const NodeSpec& node) {
 
 KernelOrReason onednn_matmul(const NodeSpec& node) {
   if (std::string reason = refusal(node); !reason.empty()) return declined(reason);
+  const auto is_set = [&](std::string_view name) { return node.attributes->has(name) && node.attributes->flag(name); };
+  const bool trans_a = is_set("transA");
+  const bool trans_b = is_set("transB");
   const Shape& a = node.inputs[0].shape;
   const Shape& b = node.inputs[1].shape;
-  // A vector on the left is a row, on the right a column.
-  const Shape left = a.rank() == 1 ? Shape{1, a[0]} : a;
-  const Shape right = b.rank() == 1 ? Shape{b[0], 1} : b;
+  // A vector on the left is a row, on the right a column. From here on the shapes are those after transposition.
+  const Shape left = a.rank() == 1 ? Shape{1, a[0]} : trans_a ? swapped(a) : a;
+  const Shape right = b.rank() == 1 ? Shape{b[0], 1} : trans_b ? swapped(b) : b;
   const int64_t inner = left[left.rank() - 1];
   const int64_t columns = right[right.rank() - 1];
   Product::Spec spec;
-  if (right.elements(0, right.rank() - 2) == 1) {  // one matrix on the right: all rows of the left in one product
+  const bool is_one_product =
+      right.elements(0, right.rank() - 2) == 1 && (!trans_a || left.elements(0, left.rank() - 2) == 1);
+  if (is_one_product) {  // one matrix on the right: all rows of the left in one product
     const int64_t rows = left.elements() / inner;
-    spec.a = plain_desc({rows, inner});
-    spec.b = plain_desc({inner, columns});
+    spec.a = trans_a ? matrix_desc(Shape{inner, rows}, true) : plain_desc({rows, inner});
+    spec.b = trans_b ? matrix_desc(Shape{columns, inner}, true) : plain_desc({inner, columns});
     spec.y = plain_desc({rows, columns});
   } else {
     const int rank = std::max(left.rank(), right.rank());
@@ -152,8 +179,8 @@ KernelOrReason onednn_matmul(const NodeSpec& node) {
       y[static_cast<size_t>(axis)] = std::max(full_left[axis], full_right[axis]);
     y[static_cast<size_t>(rank - 2)] = full_left[rank - 2];
     y[static_cast<size_t>(rank - 1)] = columns;
-    spec.a = plain_desc(full_left.to_vector());
-    spec.b = plain_desc(full_right.to_vector());
+    spec.a = stack_desc(full_left, trans_a);
+    spec.b = stack_desc(full_right, trans_b);
     spec.y = plain_desc(y);
   }
   return try_onednn([&] { return std::make_unique<Product>(spec); });

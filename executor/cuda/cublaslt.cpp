@@ -3,8 +3,10 @@
 #include <cublasLt.h>
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
+#include "compiler/base/product_epilogue.h"
 #include "executor/cuda/data.h"
 #include "executor/cuda/error.h"
 #include "executor/cuda/libraries.h"
@@ -112,7 +114,7 @@ Owned<cublasLtMatrixLayout_t> layout(DType dtype, int64_t rows, int64_t columns,
   return result;
 }
 
-/// y (rows, columns) = alpha op(a) op(b) + beta c, row-major, `count` times.
+/// y (rows, columns) = activation(alpha op(a) op(b) + beta c + bias), row-major, `count` times.
 struct ProductShape {
   DType dtype = DType::f32;  // of all operands
   int64_t rows = 0;
@@ -126,6 +128,7 @@ struct ProductShape {
   double alpha = 1;
   double beta = 0;        // of what c holds
   bool has_bias = false;  // a row, added to every row
+  enum class Activation : uint8_t { none, relu, gelu } activation = Activation::none;
   /// Further batches that no single step describes: element offsets of a, b and y.
   struct Offsets {
     int64_t a, b, y;
@@ -133,16 +136,36 @@ struct ProductShape {
   std::vector<Offsets> outer = {{0, 0, 0}};
 };
 
+/// What the library does with a product before it is stored. GELU is the approximation by tanh.
+cublasLtEpilogue_t epilogue_of(const ProductShape& shape) {
+  switch (shape.activation) {
+    case ProductShape::Activation::relu:
+      return shape.has_bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+    case ProductShape::Activation::gelu:
+      return shape.has_bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    default:
+      return shape.has_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+  }
+}
+
 constexpr uint64_t kMostWorkspace = uint64_t{32} << 20;
 
 class ProductKernel final : public Kernel {
  public:
-  /// Where c of a Gemm comes from.
-  enum class Addend : uint8_t { none, bias, whole, copied };
+  /// Where the operands that are added come from.
+  struct Addends {
+    static constexpr size_t kNone = ~size_t{0};
+    size_t bias = kNone;     // operand of the node
+    size_t whole = kNone;    // the same: c
+    bool is_copied = false;  // c is operand 2, broadcast into the result first
+  };
 
-  ProductKernel(const ProductShape& shape, Addend addend, BroadcastCopy copy, const MakeOptions& options,
+  ProductKernel(const ProductShape& shape, const Addends& addends, BroadcastCopy copy, const MakeOptions& options,
                 LibraryHandle& handle)
-      : shape_(shape), addend_(addend), copy_(std::move(copy)), handle_(static_cast<cublasLtHandle_t>(handle.handle)) {
+      : shape_(shape),
+        addends_(addends),
+        copy_(std::move(copy)),
+        handle_(static_cast<cublasLtHandle_t>(handle.handle)) {
     cublasLtMatmulDesc_t made = nullptr;
     MPC_LT(cublasLtMatmulDescCreate(&made, compute_type(shape.dtype, options.allows_tf32),
                                     shape.dtype == DType::f64 ? CUDA_R_64F : CUDA_R_32F));
@@ -150,9 +173,9 @@ class ProductKernel final : public Kernel {
     // Column-major: the first operand is b, the second a.
     set_transposed(CUBLASLT_MATMUL_DESC_TRANSA, shape.trans_b);
     set_transposed(CUBLASLT_MATMUL_DESC_TRANSB, shape.trans_a);
+    const cublasLtEpilogue_t epilogue = epilogue_of(shape);
+    MPC_LT(cublasLtMatmulDescSetAttribute(made, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue)));
     if (shape.has_bias) {
-      const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-      MPC_LT(cublasLtMatmulDescSetAttribute(made, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue)));
       // The heuristic asks for a pointer, of which it looks at the alignment only.
       const void* aligned = reinterpret_cast<const void*>(uintptr_t{4096});
       MPC_LT(cublasLtMatmulDescSetAttribute(made, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &aligned, sizeof(aligned)));
@@ -176,14 +199,14 @@ class ProductKernel final : public Kernel {
     const auto at = [&](const void* base, int64_t elements) {
       return static_cast<const std::byte*>(base) + elements * element_bytes;
     };
-    if (addend_ == Addend::copied) copy_.run(launch.stream, launch.inputs[2], launch.outputs[0]);
-    if (addend_ == Addend::bias) {
-      const void* bias = launch.inputs[2];
+    if (addends_.is_copied) copy_.run(launch.stream, launch.inputs[2], launch.outputs[0]);
+    if (shape_.has_bias) {
+      const void* bias = launch.inputs[addends_.bias];
       MPC_LT(cublasLtMatmulDescSetAttribute(operation_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)));
     }
     for (const ProductShape::Offsets& offsets : shape_.outer) {
       std::byte* y = static_cast<std::byte*>(launch.outputs[0]) + offsets.y * element_bytes;
-      const void* c = addend_ == Addend::whole ? launch.inputs[2] : y;
+      const void* c = addends_.whole == Addends::kNone ? y : at(launch.inputs[addends_.whole], offsets.y);
       MPC_LT(cublasLtMatmul(handle_, operation_.get(), alpha.data(), at(launch.inputs[1], offsets.b), first_.get(),
                             at(launch.inputs[0], offsets.a), second_.get(), beta.data(), c, result_.get(), y,
                             result_.get(), &algorithm_, launch.workspace, static_cast<size_t>(workspace_bytes_),
@@ -227,7 +250,7 @@ class ProductKernel final : public Kernel {
   }
 
   ProductShape shape_;
-  Addend addend_;
+  Addends addends_;
   BroadcastCopy copy_;
   cublasLtHandle_t handle_;
   Owned<cublasLtMatmulDesc_t> operation_;
@@ -241,16 +264,29 @@ Shape batch_of(const Shape& shape) {
   return shape.rank() < 2 ? Shape{} : Shape(shape.dims().first(static_cast<size_t>(shape.rank() - 2)));
 }
 
+bool is_set(const executor::NodeSpec& node, std::string_view name) {
+  return node.attributes->has(name) && node.attributes->flag(name);
+}
+
+ProductShape::Activation activation_of(const executor::NodeSpec& node) {
+  if (!node.attributes->has("activation")) return ProductShape::Activation::none;
+  return node.attributes->text("activation") == "Relu" ? ProductShape::Activation::relu
+                                                       : ProductShape::Activation::gelu;
+}
+
 ProductShape matmul_shape(const executor::NodeSpec& node) {
   const Shape& a = node.inputs[0].shape;
   const Shape& b = node.inputs[1].shape;
   ProductShape p;
-  p.inner = a[a.rank() - 1];
-  p.rows = a.rank() == 1 ? 1 : a[a.rank() - 2];
-  p.columns = b.rank() == 1 ? 1 : b[b.rank() - 1];
+  p.trans_a = is_set(node, "transA");
+  p.trans_b = is_set(node, "transB");
+  p.inner = a[a.rank() - (p.trans_a ? 2 : 1)];
+  p.rows = a.rank() == 1 ? 1 : a[a.rank() - (p.trans_a ? 1 : 2)];
+  p.columns = b.rank() == 1 ? 1 : b[b.rank() - (p.trans_b ? 2 : 1)];
   const Shape a_batch = batch_of(a);
   const Shape b_batch = batch_of(b);
-  if (b_batch.elements() == 1) {  // one matrix on the right: all rows of the left in one product
+  if (b_batch.elements() == 1 && (!p.trans_a || a_batch.elements() == 1)) {
+    // one matrix on the right: all rows of the left in one product
     p.rows *= a_batch.elements();
     return p;
   }
@@ -274,6 +310,19 @@ ProductShape matmul_shape(const executor::NodeSpec& node) {
   return p;
 }
 
+ProductShape gemm_shape(const executor::NodeSpec& node) {
+  const Shape& a = node.inputs[0].shape;
+  const Shape& y = node.outputs[0].shape;
+  ProductShape p;
+  p.trans_a = node.attributes->flag("transA");
+  p.trans_b = node.attributes->flag("transB");
+  p.rows = y[0];
+  p.columns = y[1];
+  p.inner = a[p.trans_a ? 0 : 1];
+  p.alpha = node.attributes->number("alpha");
+  return p;
+}
+
 bool has_type(const executor::NodeSpec& node, DType dtype) {
   for (const auto* operands : {&node.inputs, &node.outputs}) {
     for (const auto& operand : *operands) {
@@ -281,6 +330,53 @@ bool has_type(const executor::NodeSpec& node, DType dtype) {
     }
   }
   return true;
+}
+
+/// The product alone, then a kernel of the plugin's own for what it was fused with.
+class TwoKernels final : public Kernel {
+ public:
+  TwoKernels(std::unique_ptr<Kernel> product, std::unique_ptr<Kernel> rest, std::vector<size_t> rest_inputs)
+      : product_(std::move(product)), rest_(std::move(rest)), rest_inputs_(std::move(rest_inputs)) {}
+
+  void run(const Launch& launch) override {
+    product_->run(launch);
+    std::array<void*, 3> inputs = {launch.outputs[0], nullptr, nullptr};
+    for (size_t i = 0; i < rest_inputs_.size(); ++i) inputs[i + 1] = launch.inputs[rest_inputs_[i]];
+    Launch rest = launch;
+    rest.inputs = std::span<void* const>(inputs).first(rest_inputs_.size() + 1);
+    rest_->run(rest);
+  }
+  int64_t workspace_bytes() const override { return product_->workspace_bytes(); }
+  std::string_view name() const override { return "cuda:cublaslt, then cuda:fused"; }
+
+ private:
+  std::unique_ptr<Kernel> product_;
+  std::unique_ptr<Kernel> rest_;
+  std::vector<size_t> rest_inputs_;
+};
+
+KernelOrReason then_epilogue(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle) {
+  std::vector<bool> is_present;
+  for (const executor::NodeSpec::Operand& operand : node.inputs) is_present.push_back(operand.is_present);
+  const ProductEpilogue epilogue = epilogue_of(node.op, *node.attributes, node.outputs[0].dtype, is_present);
+  if (epilogue.steps.empty()) return declined("cuBLASLt: no algorithm for these shapes");
+  Attributes product_attributes = *node.attributes;
+  product_attributes.erase("activation");
+  executor::NodeSpec product = node;
+  product.attributes = &product_attributes;
+  product.inputs.resize(std::min(product.inputs.size(), product_inputs(node.op)));
+  KernelOrReason found = cublaslt_product(product, options, handle);
+  if (found.kernel == nullptr) return found;
+
+  const Attributes rest_attributes = {{"steps", print_steps(epilogue.steps)}};
+  executor::NodeSpec rest = node;
+  rest.op = OpKind::Elementwise;
+  rest.attributes = &rest_attributes;
+  rest.inputs = {node.outputs[0]};
+  for (const size_t i : epilogue.inputs) rest.inputs.push_back(node.inputs[i]);
+  KernelOrReason own = find_own_kernel(rest, options);
+  if (own.kernel == nullptr) return own;
+  return {std::make_unique<TwoKernels>(std::move(found.kernel), std::move(own.kernel), epilogue.inputs), {}};
 }
 
 }  // namespace
@@ -298,40 +394,38 @@ KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOption
     handle.handle = made;
     handle.destroy = [](void* old) { api().cublasLtDestroy(static_cast<cublasLtHandle_t>(old)); };
   }
-  using Addend = ProductKernel::Addend;
-  ProductShape shape;
-  Addend addend = Addend::none;
-  if (node.op == OpKind::MatMul) {
-    shape = matmul_shape(node);
-  } else {
-    const Shape& a = node.inputs[0].shape;
-    const Shape& y = node.outputs[0].shape;
-    shape.trans_a = node.attributes->flag("transA");
-    shape.trans_b = node.attributes->flag("transB");
-    shape.rows = y[0];
-    shape.columns = y[1];
-    shape.inner = a[shape.trans_a ? 0 : 1];
-    shape.alpha = node.attributes->number("alpha");
-    const double beta = node.attributes->number("beta");
-    if (has_input(node, 2) && beta != 0) {
-      const Shape& c = node.inputs[2].shape;
-      const bool is_row = c.rank() >= 1 && c.elements() == shape.columns && c[c.rank() - 1] == shape.columns;
-      addend = is_row && beta == 1 ? Addend::bias : c == y ? Addend::whole : Addend::copied;
-      shape.has_bias = addend == Addend::bias;
-      shape.beta = shape.has_bias ? 0 : beta;
+  ProductKernel::Addends addends;
+  ProductShape shape = node.op == OpKind::MatMul ? matmul_shape(node) : gemm_shape(node);
+  shape.dtype = dtype;
+  shape.activation = activation_of(node);
+  if (has_input(node, 3)) {
+    addends.whole = 3;
+    shape.beta = 1;
+  }
+  const double beta = node.op == OpKind::Gemm ? node.attributes->number("beta") : 1;
+  if (has_input(node, 2) && beta != 0) {
+    const Shape& c = node.inputs[2].shape;
+    const bool is_row = c.rank() >= 1 && c.elements() == shape.columns && c[c.rank() - 1] == shape.columns;
+    shape.has_bias = is_row && beta == 1;
+    addends.bias = 2;
+    if (!shape.has_bias) {
+      if (has_input(node, 3)) return then_epilogue(node, options, handle);  // two matrices
+      shape.beta = beta;
+      (c == node.outputs[0].shape ? addends.whole : addends.bias) = 2;
+      addends.is_copied = c != node.outputs[0].shape;
     }
   }
-  shape.dtype = dtype;
-  const auto copy = [&] { return addend == Addend::copied ? BroadcastCopy(node, 2) : BroadcastCopy(); };
-  auto kernel = std::make_unique<ProductKernel>(shape, addend, copy(), options, handle);
-  if (!kernel->has_algorithm() && addend == Addend::bias) {
-    addend = Addend::copied;
+  const auto copy = [&] { return addends.is_copied ? BroadcastCopy(node, 2) : BroadcastCopy(); };
+  auto kernel = std::make_unique<ProductKernel>(shape, addends, copy(), options, handle);
+  if (!kernel->has_algorithm() && shape.has_bias && !has_input(node, 3)) {
+    // The row broadcast into the result, and added as c.
+    addends.is_copied = true;
     shape.has_bias = false;
-    shape.beta = node.attributes->number("beta");
-    kernel = std::make_unique<ProductKernel>(shape, addend, copy(), options, handle);
+    shape.beta = beta;
+    kernel = std::make_unique<ProductKernel>(shape, addends, copy(), options, handle);
   }
-  if (!kernel->has_algorithm()) return declined("cuBLASLt: no algorithm for these shapes");
-  return {std::move(kernel), {}};
+  if (kernel->has_algorithm()) return {std::move(kernel), {}};
+  return then_epilogue(node, options, handle);
 }
 
 }  // namespace mpc::cuda

@@ -40,13 +40,34 @@ Shape batch_of(const Shape& shape) {
   return shape.rank() < 2 ? Shape{} : Shape(shape.dims().first(static_cast<size_t>(shape.rank() - 2)));
 }
 
+bool is_set(const Attributes& attributes, std::string_view name) {
+  return attributes.has(name) && attributes.flag(name);
+}
+
+/// What a fused product does after the product, operator by operator on the result.
+void finish(const KernelCall& call, std::initializer_list<size_t> added) {
+  const Attributes none;
+  const TensorView y = call.outputs[0];
+  for (const size_t i : added) {
+    if (!call.has_input(i)) continue;
+    const TensorView operands[] = {y, call.inputs[i]};
+    reference_kernel(OpKind::Add)({none, operands, {&y, 1}, call.step, {}});
+  }
+  if (!call.attributes.has("activation")) return;
+  const bool is_gelu = call.attributes.text("activation") == "Gelu";
+  const Attributes by_tanh = {{"approximate", std::string("tanh")}};
+  reference_kernel(is_gelu ? OpKind::Gelu : OpKind::Relu)({is_gelu ? by_tanh : none, {&y, 1}, {&y, 1}, call.step, {}});
+}
+
 template <class C>
 void matmul(const KernelCall& call) {
   const Shape& a_shape = call.inputs[0].shape;
   const Shape& b_shape = call.inputs[1].shape;
-  const int64_t inner = a_shape[a_shape.rank() - 1];
-  const int64_t rows = a_shape.rank() == 1 ? 1 : a_shape[a_shape.rank() - 2];
-  const int64_t columns = b_shape.rank() == 1 ? 1 : b_shape[b_shape.rank() - 1];
+  const int a_swapped = is_set(call.attributes, "transA") ? 1 : 0;
+  const int b_swapped = is_set(call.attributes, "transB") ? 1 : 0;
+  const int64_t inner = a_shape[a_shape.rank() - 1 - a_swapped];
+  const int64_t rows = a_shape.rank() == 1 ? 1 : a_shape[a_shape.rank() - 2 + a_swapped];
+  const int64_t columns = b_shape.rank() == 1 ? 1 : b_shape[b_shape.rank() - 1 - b_swapped];
   const Shape a_batch = batch_of(a_shape);
   const Shape b_batch = batch_of(b_shape);
   const Shape batch = *broadcast(a_batch, b_batch);
@@ -59,8 +80,10 @@ void matmul(const KernelCall& call) {
   std::vector<C> out(static_cast<size_t>(columns));
   int64_t written = 0;
   for_each_index(batch, [&](const Index& index) {
-    const Matrix in_a{offset(index, a_steps, batch.rank()) * rows * inner, inner, 1};
-    const Matrix in_b{offset(index, b_steps, batch.rank()) * inner * columns, columns, 1};
+    const int64_t a_begin = offset(index, a_steps, batch.rank()) * rows * inner;
+    const int64_t b_begin = offset(index, b_steps, batch.rank()) * inner * columns;
+    const Matrix in_a = a_swapped != 0 ? Matrix{a_begin, 1, rows} : Matrix{a_begin, inner, 1};
+    const Matrix in_b = b_swapped != 0 ? Matrix{b_begin, 1, inner} : Matrix{b_begin, columns, 1};
     for (int64_t row = 0; row < rows; ++row) {
       product_row(a, in_a, b, in_b, row, inner, out);
       store<C>(call.outputs[0], written, out);
@@ -113,10 +136,12 @@ void gemm(const KernelCall& call) {
 
 void MatMul(const KernelCall& call) {
   with_compute_type(call.inputs[0].dtype, [&](auto c) { matmul<decltype(c)>(call); });
+  finish(call, {2, 3});
 }
 
 void Gemm(const KernelCall& call) {
   with_compute_type(call.inputs[0].dtype, [&](auto c) { gemm<decltype(c)>(call); });
+  finish(call, {3});
 }
 
 }  // namespace mpc::reference

@@ -218,8 +218,17 @@ void BatchNormalizationGrad(const KernelCall& call) {
 void LayerNormalization(const KernelCall& call) {
   write_rows(call, Center::mean);
 }
+/// dx += operand 3, where there is one.
+void add_to_gradient(const KernelCall& call) {
+  if (!call.has_input(3)) return;
+  const Attributes none;
+  const TensorView operands[] = {call.outputs[0], call.inputs[3]};
+  reference_kernel(OpKind::Add)({none, operands, call.outputs, call.step, {}});
+}
+
 void LayerNormalizationGrad(const KernelCall& call) {
   write_row_gradients(call, Center::mean);
+  add_to_gradient(call);
 }
 void LayerNormalizationWeightGrad(const KernelCall& call) {
   write_weight_gradients(call, Center::mean);
@@ -229,6 +238,7 @@ void RMSNormalization(const KernelCall& call) {
 }
 void RMSNormalizationGrad(const KernelCall& call) {
   write_row_gradients(call, Center::none);
+  add_to_gradient(call);
 }
 void RMSNormalizationWeightGrad(const KernelCall& call) {
   write_weight_gradients(call, Center::none);

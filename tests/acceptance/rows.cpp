@@ -128,7 +128,15 @@ int64_t fed_bytes(const Plan& plan, std::string_view input, int device) {
 }
 
 int device_of(const Plan& plan, std::string_view node) {
-  const auto found = std::ranges::find(plan.nodes, node, &PlanNode::name);
+  // A node that was fused into another one is among that one's origins.
+  const std::string origin = std::string(node) + " (";
+  const auto is_it = [&](const PlanNode& other) {
+    if (other.name == node) return true;
+    if (other.attributes.empty() || !other.attributes.front().has("origins")) return false;
+    return std::ranges::any_of(other.attributes.front().texts("origins"),
+                               [&](const std::string& text) { return text.starts_with(origin); });
+  };
+  const auto found = std::ranges::find_if(plan.nodes, is_it);
   INFO("node ", std::string(node));
   REQUIRE(found != plan.nodes.end());
   return static_cast<int>(found->device.index());

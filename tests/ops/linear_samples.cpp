@@ -76,12 +76,57 @@ void add_gemm(SampleList& list) {
   }
 }
 
+/// Products fused with what follows them: made after differentiation, so there are no gradients.
+void add_fused(SampleList& list) {
+  const auto add = [&](std::string name, OpKind op, std::vector<std::optional<Operand>> inputs, Attributes attributes,
+                       double tolerance = 1e-5) {
+    list.push_back({.name = "fused " + std::move(name),
+                    .op = op,
+                    .inputs = std::move(inputs),
+                    .attributes = std::move(attributes),
+                    .tolerance = tolerance,
+                    .check_gradient = false});
+  };
+  const int64_t yes = 1;
+  const Attributes relu = {{"activation", std::string("Relu")}};
+  const Attributes gelu = {{"activation", std::string("Gelu")}};
+  add("row", OpKind::MatMul, {of({2, 3, 4}), of({4, 5}), of({5})}, {});
+  add("whole", OpKind::MatMul, {of({2, 3, 4}), of({4, 5}), std::nullopt, of({2, 3, 5})}, {});
+  add("row and whole", OpKind::MatMul, {of({2, 17, 33}), of({33, 7}), of({7}), of({2, 17, 7})}, {});
+  add("row, whole, Relu", OpKind::MatMul, {of({3, 4}), of({4, 5}), of({5}), of({3, 5})}, relu);
+  add("row, Gelu", OpKind::MatMul, {of({2, 3, 4}), of({4, 5}), of({5})}, gelu);
+  add("Relu", OpKind::MatMul, {of({3, 4}), of({4, 5})}, relu);
+  add("row of stacks", OpKind::MatMul, {of({2, 1, 3, 4}), of({3, 4, 2}), of({2}), of({2, 3, 3, 2})}, gelu);
+  add("no rows", OpKind::MatMul, {of({0, 4}), of({4, 5}), of({5})}, relu);
+  add("A transposed", OpKind::MatMul, {of({2, 4, 3}), of({2, 4, 5})}, {{"transA", yes}});
+  add("B transposed", OpKind::MatMul, {of({2, 3, 4}), of({2, 5, 4})}, {{"transB", yes}});
+  add("both transposed, row", OpKind::MatMul, {of({2, 2, 4, 3}), of({2, 2, 5, 4}), of({5})},
+      {{"transA", yes}, {"transB", yes}});
+  add("A transposed by one matrix", OpKind::MatMul, {of({2, 4, 3}), of({4, 5})}, {{"transA", yes}});
+  add("B of one matrix transposed", OpKind::MatMul, {of({2, 3, 4}), of({5, 4})}, {{"transB", yes}});
+  add("broadcast stacks transposed", OpKind::MatMul, {of({2, 1, 4, 3}), of({3, 2, 4})},
+      {{"transA", yes}, {"transB", yes}});
+  add("C and whole", OpKind::Gemm, {of({3, 8}), of({4, 8}), of({4}), of({3, 4})}, {{"transB", yes}});
+  add("whole", OpKind::Gemm, {of({8, 3}), of({8, 4}), std::nullopt, of({3, 4})}, {{"transA", yes}});
+  add("C matrix and whole", OpKind::Gemm, {of({3, 8}), of({8, 4}), of({3, 4}), of({3, 4})}, {{"beta", 0.5}});
+  add("C, Relu", OpKind::Gemm, {of({3, 8}), of({4, 8}), of({4})},
+      {{"activation", std::string("Relu")}, {"transB", yes}});
+  add("C, Gelu", OpKind::Gemm, {of({3, 8}), of({4, 8}), of({4})},
+      {{"activation", std::string("Gelu")}, {"transB", yes}});
+  // A result at the border of two numbers may be rounded to the other one: 2^-8 and 2^-11 of it.
+  add("bf16", OpKind::MatMul,
+      {of({3, 8}, DType::bf16), of({8, 4}, DType::bf16), of({4}, DType::bf16), of({3, 4}, DType::bf16)}, gelu, 0x1p-8);
+  add("f16", OpKind::MatMul,
+      {of({3, 8}, DType::f16), of({8, 4}, DType::f16), of({4}, DType::f16), of({3, 4}, DType::f16)}, gelu, 0x1p-11);
+}
+
 }  // namespace
 
 SampleList linear_samples() {
   SampleList list;
   add_matmul(list);
   add_gemm(list);
+  add_fused(list);
   return list;
 }
 

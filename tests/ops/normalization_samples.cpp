@@ -82,6 +82,8 @@ void add_layer_normalization(SampleList& list) {
     list.push_back(sample(OpKind::LayerNormalization, name, inputs, attributes));
     list.push_back(sample(OpKind::LayerNormalizationGrad, name,
                           {of(inputs[0]->shape, inputs[0]->dtype), inputs[0], inputs[1]}, attributes));
+    list.push_back(sample(OpKind::LayerNormalizationGrad, name + ", added to",
+                          {of(inputs[0]->shape, inputs[0]->dtype), inputs[0], inputs[1], of(inputs[0]->shape, inputs[0]->dtype)}, attributes));
     Sample weights = sample(OpKind::LayerNormalizationWeightGrad, name,
                             {of(inputs[0]->shape, inputs[0]->dtype), inputs[0]}, attributes);
     weights.outputs = {true, true};
@@ -117,6 +119,8 @@ void add_rms_normalization(SampleList& list) {
     const Operand dy = of(inputs[0]->shape, inputs[1]->dtype);
     list.push_back(sample(OpKind::RMSNormalization, name, inputs, attributes));
     list.push_back(sample(OpKind::RMSNormalizationGrad, name, {dy, inputs[0], inputs[1]}, attributes));
+    list.push_back(sample(OpKind::RMSNormalizationGrad, name + ", added to",
+                          {dy, inputs[0], inputs[1], of(inputs[0]->shape, inputs[0]->dtype)}, attributes));
     list.push_back(sample(OpKind::RMSNormalizationWeightGrad, name, {dy, inputs[0]}, attributes));
   };
   add("last axis", {of({3, 8}), positive({8})});

@@ -5,6 +5,7 @@
 #include "compiler/base/elementwise_program.h"
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
+#include "executor/cuda/kernels/rounded.h"
 #include "executor/functors/binary.h"
 #include "executor/functors/unary.h"
 
@@ -27,19 +28,6 @@ struct Step {
 MPC_DEVICE inline float element(const void* data, DType dtype, int64_t i) {
   if (dtype == DType::boolean) return static_cast<const uint8_t*>(data)[i] != 0 ? 1.0f : 0.0f;
   return FloatIn{data, dtype}[i];
-}
-
-MPC_DEVICE inline float rounded(float value, DType dtype) {
-  switch (dtype) {
-    case DType::bf16:
-      return to_float(to_bf16(value));
-    case DType::f16:
-      return to_float(to_f16(value));
-    case DType::boolean:
-      return value != 0 ? 1.0f : 0.0f;
-    default:
-      return value;
-  }
 }
 
 MPC_DEVICE inline float function_value(OpKind op, float x, Parameters<float> parameters) {

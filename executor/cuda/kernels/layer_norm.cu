@@ -4,6 +4,7 @@
 
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
+#include "executor/cuda/kernels/rounded.h"
 
 namespace mpc::cuda {
 namespace {
@@ -76,6 +77,7 @@ struct NormalizeRowGrad {
   In<T> dy;
   In<T> x;
   Weights<T> scale;
+  In<T> added;  // to dx; may have no data
   Out<T> dx;
   int64_t columns;
   double epsilon;
@@ -94,7 +96,12 @@ struct NormalizeRowGrad {
     const T xhat_term = static_cast<T>(sum_xhat / static_cast<double>(columns));
     block.for_each(columns, [&](int64_t i) {
       const T xhat = (x[begin + i] - s.mean) * s.inverse;
-      dx.set(begin + i, s.inverse * (dy[begin + i] * scale.at(begin, i) - (mean_term + xhat * xhat_term)));
+      T value = s.inverse * (dy[begin + i] * scale.at(begin, i) - (mean_term + xhat * xhat_term));
+      if (added.data != nullptr) {
+        if constexpr (std::is_same_v<T, float>) value = rounded(value, dx.dtype);
+        value += added[begin + i];
+      }
+      dx.set(begin + i, value);
     });
   }
 };
@@ -275,6 +282,7 @@ KernelOrReason layer_norm_grad(const executor::NodeSpec& node, const MakeOptions
     body.dy.dtype = input_dtype(node, 0);
     body.x.dtype = input_dtype(node, 1);
     body.scale = weights_of<T>(node, 2, 1, shape.columns);
+    body.added.dtype = input_dtype(node, 3);
     body.dx.dtype = output_dtype(node, 0);
     body.columns = shape.columns;
     body.epsilon = node.attributes->number("epsilon");
@@ -285,6 +293,7 @@ KernelOrReason layer_norm_grad(const executor::NodeSpec& node, const MakeOptions
       bound.dy.data = launch.inputs[0];
       bound.x.data = launch.inputs[1];
       bound.scale.values.data = launch.inputs[2];
+      bound.added.data = launch.in<void>(3);
       bound.dx.data = launch.outputs[0];
       for_each_block(launch.stream, rows, bound, "normalization gradient");
     });

@@ -1,9 +1,11 @@
-// MatMul and Gemm without a library: one thread per result, f64 sums in ascending order (integers wrap). Slow; what is
-// taken when cuBLASLt is not there or declines.
+// MatMul and Gemm without a library, with what they were fused with: one thread per result, f64 sums in ascending order
+// (integers wrap). Slow; what is taken when cuBLASLt is not there or declines.
 
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
+#include "executor/cuda/kernels/rounded.h"
 #include "executor/functors/binary.h"
+#include "executor/functors/unary.h"
 
 namespace mpc::cuda {
 namespace {
@@ -14,6 +16,24 @@ MPC_DEVICE Total<T> factor_of(double factor) {
   if constexpr (std::is_integral_v<T>) return static_cast<T>(static_cast<int64_t>(factor));
   return factor;
 }
+
+enum class Activation : uint8_t { none, relu, gelu };
+
+/// What a fused product does after the product. Each operator rounds to the result's type, as it does alone.
+struct Epilogue {
+  FloatIn row;    // these two may have no data; (columns)
+  FloatIn whole;  // of the result's shape
+  Activation activation;
+  DType dtype;
+  MPC_DEVICE float operator()(float value, int64_t i, int64_t column) const {
+    value = rounded(value, dtype);
+    if (row.data != nullptr) value = rounded(value + row[column], dtype);
+    if (whole.data != nullptr) value = rounded(value + whole[i], dtype);
+    if (activation == Activation::relu) return functors::Relu::value(value, {});
+    if (activation == Activation::gelu) return functors::Gelu::value(value, {1.0f, 0.0f});
+    return value;
+  }
+};
 
 /// y[batch, row, column] = alpha * sum over k of a[batch, row, k] b[batch, k, column] + beta * c.
 template <class T>
@@ -29,6 +49,7 @@ struct Product {
   int64_t b_step, b_column;  // steps of b along k and columns
   double alpha;
   double beta;
+  Epilogue epilogue;
   MPC_DEVICE void operator()(int64_t i) const {
     const int64_t column = i % columns;
     const int64_t row = i / columns % rows;
@@ -45,9 +66,17 @@ struct Product {
     if (c.data != nullptr) {
       sum = Add::value(sum, Mul::value(factor_of<T>(beta), static_cast<Sum>(c[addend.positions(i).at[0]])));
     }
-    y.set(i, static_cast<T>(sum));
+    if constexpr (std::is_same_v<T, float>) {
+      y.set(i, epilogue(static_cast<float>(sum), i, column));
+    } else {
+      y.set(i, static_cast<T>(sum));
+    }
   }
 };
+
+bool is_set(const executor::NodeSpec& node, std::string_view name) {
+  return node.attributes->has(name) && node.attributes->flag(name);
+}
 
 Shape batch_of(const Shape& shape) {
   return shape.rank() < 2 ? Shape{} : Shape(shape.dims().first(static_cast<size_t>(shape.rank() - 2)));
@@ -57,9 +86,11 @@ template <class T>
 void shape_matmul(const executor::NodeSpec& node, Product<T>& product) {
   const Shape& a = node.inputs[0].shape;
   const Shape& b = node.inputs[1].shape;
-  product.inner = a[a.rank() - 1];
-  product.rows = a.rank() == 1 ? 1 : a[a.rank() - 2];
-  product.columns = b.rank() == 1 ? 1 : b[b.rank() - 1];
+  const bool trans_a = is_set(node, "transA");
+  const bool trans_b = is_set(node, "transB");
+  product.inner = a[a.rank() - (trans_a ? 2 : 1)];
+  product.rows = a.rank() == 1 ? 1 : a[a.rank() - (trans_a ? 1 : 2)];
+  product.columns = b.rank() == 1 ? 1 : b[b.rank() - (trans_b ? 2 : 1)];
   const Shape batch = *broadcast(batch_of(a), batch_of(b));
   Steps a_steps = broadcast_steps(batch_of(a), batch);
   Steps b_steps = broadcast_steps(batch_of(b), batch);
@@ -68,10 +99,10 @@ void shape_matmul(const executor::NodeSpec& node, Product<T>& product) {
     b_steps[d] *= product.inner * product.columns;
   }
   product.batches = make_walk<2>(batch, {a_steps, b_steps});
-  product.a_row = product.inner;
-  product.a_step = 1;
-  product.b_step = product.columns;
-  product.b_column = 1;
+  product.a_row = trans_a ? 1 : product.inner;
+  product.a_step = trans_a ? product.rows : 1;
+  product.b_step = trans_b ? 1 : product.columns;
+  product.b_column = trans_b ? product.inner : 1;
   product.alpha = 1;
   product.beta = 0;
 }
@@ -95,10 +126,19 @@ void shape_gemm(const executor::NodeSpec& node, Product<T>& product) {
   if (has_input(node, 2)) product.addend = make_walk<1>(y, {broadcast_steps(node.inputs[2].shape, y)});
 }
 
+Activation activation_of(const executor::NodeSpec& node) {
+  if (!node.attributes->has("activation")) return Activation::none;
+  return node.attributes->text("activation") == "Relu" ? Activation::relu : Activation::gelu;
+}
+
 template <class T>
 KernelOrReason make(const executor::NodeSpec& node) {
   Product<T> body{};
-  if (node.op == OpKind::MatMul) {
+  const bool is_matmul = node.op == OpKind::MatMul;
+  body.epilogue.activation = activation_of(node);
+  body.epilogue.dtype = output_dtype(node, 0);
+  body.epilogue.row.dtype = body.epilogue.whole.dtype = body.epilogue.dtype;
+  if (is_matmul) {
     shape_matmul(node, body);
   } else {
     shape_gemm(node, body);
@@ -112,7 +152,8 @@ KernelOrReason make(const executor::NodeSpec& node) {
     Product<T> bound = body;
     bound.a.data = launch.inputs[0];
     bound.b.data = launch.inputs[1];
-    bound.c.data = launch.in<void>(2);
+    (is_matmul ? bound.epilogue.row.data : bound.c.data) = launch.in<void>(2);
+    bound.epilogue.whole.data = launch.in<void>(3);
     bound.y.data = launch.outputs[0];
     for_each(launch.stream, count, bound, "product");
   });

@@ -92,12 +92,21 @@ class Sharder {
   }
 
   void product(const Node& node) {
+    product_alone(node);
+    // What a fused product adds, beside a row: each device reads its part of it, or all of them the whole.
+    const ValueId out = node.outputs[0];
+    const ValueId added = node.inputs.size() > 3 ? node.inputs[3] : ValueId{};
+    if (!added.is_valid() || axis_of(added) == axis_of(out)) return;
+    gather(added);
+    if (axis_of(out) != kWhole && !is_weight(added)) enter(added);
+  }
+
+  void product_alone(const Node& node) {
     const ValueId a = node.inputs[0];
     const ValueId b = node.inputs[1];
     const ValueId out = node.outputs[0];
     const int last = rank_of(out) - 1;
-    const bool is_gemm = node.op == OpKind::Gemm;
-    if (is_gemm && node.attributes.integer("transA") != 0) return whole(node);
+    if (node.attributes.has("transA") && node.attributes.flag("transA")) return whole(node);
     if (is_weight(b) && rank_of(b) == 2 && rank_of(a) >= 2) {
       if (axis_of(a) == rank_of(a) - 1) {  // its rows
         share_->is_divided = true;
