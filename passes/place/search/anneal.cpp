@@ -7,8 +7,9 @@
 namespace mpc::place {
 namespace {
 
-constexpr int kQuantiles = 1024;  // of the exponential distribution that decides about moves uphill
-constexpr int kSteps = 256;       // of temperature
+constexpr int kQuantiles = 1024;     // of the exponential distribution that decides about moves uphill
+constexpr int kSteps = 256;          // of temperature
+constexpr int kHeated = kSteps / 4;  // so many of them have made a split another one
 constexpr int kLargestClump = 30;
 constexpr int kSmallClump = 4;
 // Of 16 proposals so many move one block, those up to the next number a clump, the others swap two blocks or clumps.
@@ -17,6 +18,7 @@ constexpr int kClumps[] = {14, 11};
 constexpr int64_t kProposalUnits = 115;
 constexpr int64_t kProposalsAtOnce = 50'000;  // before someone may end the search
 constexpr int64_t kTouchUnits = 10;           // one tensor of a moved block
+constexpr int64_t kTouchesPerTest = 2;        // of several moves, and their bookkeeping
 
 /// exp and log from sums and products alone: a library's may differ in the last bit from one machine to the next, and
 /// the search would end elsewhere.
@@ -61,6 +63,7 @@ class Annealer {
     const int64_t per_step = std::max<int64_t>(1, options_.proposals / kSteps);
     for (int step = 0; step < kSteps && !work_.is_over(); ++step) {
       set_temperature(options_.hot * exp_of(cooling * step), step);
+      if (options_.counts == Counts::after_heat && step == kHeated) forget_best();
       for (int64_t left = per_step; left > 0 && !work_.is_over(); left -= kProposalsAtOnce)
         propose_some(std::min(left, kProposalsAtOnce));
     }
@@ -274,9 +277,8 @@ class Annealer {
       propose_swap(block, to);
   }
 
-  bool is_accepted(double sum) {
-    return sum <= sum_ || sum <= sum_ * threshold_.data()[random_.word() & (kQuantiles - 1)];
-  }
+  /// The largest sum of powers that a proposal may lead to.
+  double any_limit() { return sum_ * threshold_.data()[random_.word() & (kQuantiles - 1)]; }
 
   void propose_single(int block, int to) {
     const int from = device_.data()[block];
@@ -287,7 +289,7 @@ class Annealer {
     const double to_power =
         energy_of(load_.data()[to] + change.to, memory_.data()[to] + bytes, static_cast<size_t>(to));
     const double sum = sum_ + ((from_power - power_.data()[from]) + (to_power - power_.data()[to]));
-    if (!is_accepted(sum)) return;
+    if (!(sum <= any_limit())) return;
     move(block, to, change);
     accept(from, to, from_power, to_power, sum);
   }
@@ -316,38 +318,60 @@ class Annealer {
     best_overflow_ = overflow_now();
   }
 
+  /// From here on the best split that fits counts. While none does, the one met before stays.
+  void forget_best() {
+    if (overflow_now() > 0) return;
+    keep_best();
+  }
+
+  /// A proposal of several moves between two devices, and what to go back to when it is not accepted.
+  struct Proposal {
+    int a = 0, b = 0;
+    double limit = 0;
+    double a_load = 0, b_load = 0;
+    double a_memory = 0, b_memory = 0;
+  };
+  Proposal begin(int a, int b) {
+    return {a, b, any_limit(), load_.data()[a], load_.data()[b], memory_.data()[a], memory_.data()[b]};
+  }
+
   void apply(int block, int to) {
     trail_.emplace_back(block, device_.data()[block]);
     move(block, to, change_of(block, device_.data()[block], to));
   }
 
-  /// Accepts the moves on the trail between two devices, or takes them back.
-  void settle(int a, int b, double a_load, double b_load, double a_memory, double b_memory) {
+  /// Accepts the moves on the trail if they lead low enough.
+  bool settles(const Proposal& proposal) {
+    touched_ += kTouchesPerTest;
+    const int a = proposal.a, b = proposal.b;
     const double a_power = energy_of(load_.data()[a], memory_.data()[a], static_cast<size_t>(a));
     const double b_power = energy_of(load_.data()[b], memory_.data()[b], static_cast<size_t>(b));
     const double sum = sum_ + ((a_power - power_.data()[a]) + (b_power - power_.data()[b]));
-    if (is_accepted(sum)) {
-      trail_.clear();
-      accept(a, b, a_power, b_power, sum);
-      return;
-    }
+    if (!(sum <= proposal.limit)) return false;
+    trail_.clear();
+    accept(a, b, a_power, b_power, sum);
+    return true;
+  }
+
+  void take_back(const Proposal& proposal) {
     while (!trail_.empty()) {
       const auto [block, back] = trail_.back();
       touched_ += static_cast<int64_t>(instance_.consumed[block].size()) + 2;
       move(block, back, {});
       trail_.pop_back();
     }
-    load_.data()[a] = a_load;
-    load_.data()[b] = b_load;
-    memory_.data()[a] = a_memory;
-    memory_.data()[b] = b_memory;
+    load_.data()[proposal.a] = proposal.a_load;
+    load_.data()[proposal.b] = proposal.b_load;
+    memory_.data()[proposal.a] = proposal.a_memory;
+    memory_.data()[proposal.b] = proposal.b_memory;
   }
 
-  /// Moves the block, and blocks of its device around it, until they are `size`.
-  void move_clump(int block, int to, int size) {
+  /// Moves the block, and blocks of its device around it, one by one until the proposal is accepted or they are `size`.
+  bool move_clump(int block, int to, int size, const Proposal& proposal) {
     const int from = device_.data()[block];
     clump_.assign(1, block);
     apply(block, to);
+    if (settles(proposal)) return true;
     for (size_t i = 0; i < clump_.size() && static_cast<int>(clump_.size()) < size; ++i) {
       const auto near = neighbours_[clump_[i]];
       const size_t shift = near.empty() ? 0 : static_cast<size_t>(random_.below(static_cast<int>(near.size())));
@@ -357,17 +381,16 @@ class Annealer {
         if (device_.data()[next] != from || !may_run(next, to)) continue;
         clump_.push_back(next);
         apply(next, to);
+        if (settles(proposal)) return true;
       }
     }
+    return false;
   }
 
   void propose_clump(int block, int to) {
-    const int from = device_.data()[block];
-    const double from_load = load_.data()[from], to_load = load_.data()[to];
-    const double from_memory = memory_.data()[from], to_memory = memory_.data()[to];
+    const Proposal proposal = begin(device_.data()[block], to);
     const int size = 2 + random_.below(2 + random_.below(kLargestClump - 2));
-    move_clump(block, to, size);
-    settle(from, to, from_load, to_load, from_memory, to_memory);
+    if (!move_clump(block, to, size, proposal)) take_back(proposal);
   }
 
   void propose_swap(int block, int to) {
@@ -376,17 +399,16 @@ class Annealer {
     const std::vector<int>& list = members_.data()[to];
     const int other = list.data()[random_.below(static_cast<int>(list.size()))];
     if (!may_run(other, from)) return;
-    const double from_load = load_.data()[from], to_load = load_.data()[to];
-    const double from_memory = memory_.data()[from], to_memory = memory_.data()[to];
+    const Proposal proposal = begin(from, to);
     if (options_.swaps == Swaps::blocks || random_.below(2) == 0) {
       apply(block, to);
       apply(other, from);
-    } else {  // clumps, half of them as large as they may be: a whole piece of a device leaves no new cut behind
-      const auto any_size = [&] { return random_.below(2) == 0 ? kLargestClump : 1 + random_.below(kSmallClump); };
-      move_clump(block, to, any_size());
-      move_clump(other, from, any_size());
+      if (!settles(proposal)) take_back(proposal);
+    } else {  // a clump, half the time as large as it may be: a whole piece of a device leaves no new cut behind
+      const int size = random_.below(2) == 0 ? kLargestClump : 1 + random_.below(kSmallClump);
+      if (!move_clump(block, to, size, proposal) && !move_clump(other, from, kLargestClump, proposal))
+        take_back(proposal);
     }
-    settle(from, to, from_load, to_load, from_memory, to_memory);
   }
 
   const Instance& instance_;

@@ -170,4 +170,17 @@ Instance grouped(const Instance& instance, const std::vector<int>& group_of_bloc
   return result;
 }
 
+Instance with_common_tensors(const Instance& instance) {
+  Instance turned = instance;
+  for (int t = 0; t < turned.tensors(); ++t) {
+    int& producer = turned.producer[static_cast<size_t>(t)];
+    if (turned.consumers[t].size() != 1) continue;
+    int& reader = turned.consumers.items[static_cast<size_t>(turned.consumers.first[static_cast<size_t>(t)])];
+    if (reader < producer) std::swap(reader, producer);
+  }
+  std::vector<int> itself(static_cast<size_t>(instance.blocks));
+  std::iota(itself.begin(), itself.end(), 0);
+  return grouped(turned, itself);
+}
+
 }  // namespace mpc::place

@@ -17,4 +17,8 @@ std::vector<int> heavy_groups(const Instance& instance, int target, const std::v
 /// The instance with every group as one block. Orders of blocks are dropped.
 Instance grouped(const Instance& instance, const std::vector<int>& group_of_block);
 
+/// The same blocks with fewer tensors: one with a single reader costs both devices the same whichever of them makes it,
+/// so those of two blocks are one, in training mostly an activation and its gradient. @pre !overlaps_transfers.
+Instance with_common_tensors(const Instance& instance);
+
 }  // namespace mpc::place

@@ -73,7 +73,8 @@ Split combine(const Instance& instance, const Split& better, const Split& worse,
   pieces.device_of_block.resize(static_cast<size_t>(coarse.blocks));
   for (size_t i = 0; i < group.size(); ++i)
     pieces.device_of_block[static_cast<size_t>(group[i])] = better.device_of_block[i];
-  pieces = anneal(coarse, pieces, {0.004, 5e-6, 4, 2048, 0.7, proposals / 2}, random, work);
+  pieces = anneal(coarse, pieces, {0.02, 5e-6, 4, 2048, 0.7, proposals / 2, Swaps::clumps, Counts::after_heat}, random,
+                  work);
   Split split;
   for (const int g : group) split.device_of_block.push_back(pieces.device_of_block[static_cast<size_t>(g)]);
   return anneal(instance, split, {0.0015, 2e-6, 4, 2048, 0.6, proposals / 2}, random, work);

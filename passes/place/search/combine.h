@@ -29,7 +29,8 @@ class Elite {
   std::vector<Split> splits_;  // best first
 };
 
-/// A split made from what two have in common, beginning as `better`. Beside the proposals: O(blocks + consumers) for
+/// A split made from what two have in common, beginning as `better`; it may be worse, when both have the best of all
+/// ways in which they differ. Beside the proposals: O(blocks + consumers) for
 /// each group that a tensor reaches.
 Split combine(const Instance& instance, const Split& better, const Split& worse, int64_t proposals, Random& random,
               Work& work);

@@ -13,13 +13,13 @@ constexpr int kManyBlocks = 2500;       // from here on in levels
 constexpr int kCoarsestPerDevice = 24;  // blocks of the coarsest level
 constexpr int kShrink = 3;              // from level to level
 // Of few blocks, the first rounds are this share of the work; a round has about 200 to 300 units a proposal. Later ones
-// are longer: splits that are good already take more to become better (pd19-inception_v3 and layer-resnet50-inference,
-// four orders of their nodes each: on average 0.03 % better than rounds of one length, short or long).
-constexpr int kFirstRounds = 80;
+// are longer: splits that are good already take more to become better. (pd19-inception_v3 and layer-resnet50-inference,
+// five orders of their nodes each: with 40 all at or below the best known value, with 80 all but one.)
+constexpr int kFirstRounds = 40;
 constexpr int kRoundsAlike = 8;
 constexpr int64_t kRoundUnits = 190;
 constexpr int64_t kLeastRound = 50'000;  // proposals
-constexpr int kRoundsAlone = 14;         // before splits are combined
+constexpr int kRoundsAlone = 8;          // before splits are combined
 // Shares of the work for the levels from nothing, and for each time that the best split goes through them.
 constexpr double kFreshShare = 0.3;
 constexpr double kCycleShare = 0.15;
@@ -37,10 +37,10 @@ struct Round {
 // they need a low power while cuts are chosen and then powers of thousands, under which what is left between the loads
 // of devices counts as much as a cut. Which a graph is shows only in what the rounds find, so all take part.
 constexpr Round kRecipes[] = {
-    {From::start, {0.05, 2e-5, 8, 32, 0, 0}},  {From::best, {0.004, 3e-6, 4, 2048, 0.7, 0}},
-    {From::best, {0.02, 2e-5, 8, 32, 0, 0}},   {From::random, {0.02, 3e-6, 8, 2048, 0.4, 0}},
-    {From::random, {0.1, 2e-5, 8, 32, 0, 0}},  {From::best, {0.0015, 2e-6, 4, 2048, 0.6, 0}},
-    {From::best, {0.004, 2e-5, 16, 16, 0, 0}}, {From::start, {0.01, 3e-6, 16, 2048, 0.4, 0}},
+    {From::start, {0.1, 3e-6, 8, 2048, 0.4, 0}},   {From::start, {0.02, 3e-6, 4, 2048, 0.7, 0}},
+    {From::random, {0.1, 2e-5, 8, 32, 0, 0}},      {From::best, {0.004, 3e-6, 4, 2048, 0.7, 0}},
+    {From::random, {0.1, 3e-6, 16, 2048, 0.4, 0}}, {From::best, {0.02, 3e-6, 4, 2048, 0.7, 0}},
+    {From::start, {0.05, 2e-5, 8, 32, 0, 0}},      {From::best, {0.02, 2e-5, 8, 32, 0, 0}},
 };
 
 Split random_split(const Instance& instance, Random& random) {
@@ -91,6 +91,7 @@ Split anneal_flat(const Instance& instance, const Split& start, Random& random, 
       const Round& recipe = kRecipes[turns.next()];
       AnnealOptions options = recipe.options;
       options.proposals = proposals;
+      options.counts = Counts::after_heat;
       const Split from = recipe.from == From::best    ? best
                          : recipe.from == From::start ? start
                                                       : random_split(instance, random);
@@ -186,8 +187,9 @@ Split anneal_levels(const Instance& instance, const Split& start, Random& random
 }  // namespace
 
 Split split_any(const Instance& instance, const Split& start, Random& random, Work& work) {
-  if (instance.blocks <= kManyBlocks) return anneal_flat(instance, start, random, work);
-  return anneal_levels(instance, start, random, work);
+  const Instance merged = with_common_tensors(instance);
+  if (merged.blocks <= kManyBlocks) return anneal_flat(merged, start, random, work);
+  return anneal_levels(merged, start, random, work);
 }
 
 }  // namespace mpc::place

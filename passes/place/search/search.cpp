@@ -134,8 +134,7 @@ class Search {
         best = found;
       }
     }
-    if (!result_.is_optimal && best.overflow == 0)
-      lower_bound_ = forced_cuts_bound(instance, lower_bound_, best.value);
+    if (!result_.is_optimal && best.overflow == 0) lower_bound_ = forced_cuts_bound(instance, lower_bound_, best.value);
     keep(contraction, best.device_of_block);
   }
 
