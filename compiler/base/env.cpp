@@ -9,6 +9,7 @@ namespace {
 constexpr int kMostLogLevel = 3;
 
 constexpr EnvironmentVariable kVariables[] = {
+    {"MPC_CUDA_CACHE", "a folder, none", "keep kernels compiled for GPUs there (default: mpc/cuda in the user's cache)"},
     {"MPC_CUDA_LIBS", "a folder", "look there first for cuBLASLt, cuDNN, NVRTC and NCCL"},
     {"MPC_CUDA_PLUGIN", "a file", "the CUDA plugin to load (default: libmpc_cuda.so beside the program)"},
     {"MPC_DUMP_DIR", "a folder", "write the graph after each pass, the plan and its drawing there"},
@@ -53,6 +54,7 @@ Environment read_environment(const std::function<const char*(const char*)>& look
   environment.log_level = number("MPC_LOG", kMostLogLevel, 0);
   environment.times_passes = number("MPC_TIME_PASSES", 1, 0) != 0;
   environment.verifies_passes = number("MPC_VERIFY", 1, kVerifiesByDefault ? 1 : 0) != 0;
+  if (const char* value = text("MPC_CUDA_CACHE")) environment.cuda_cache = value;
   if (const char* value = text("MPC_CUDA_LIBS")) environment.cuda_libs = value;
   if (const char* value = text("MPC_CUDA_PLUGIN")) environment.cuda_plugin = value;
   if (const char* value = text("MPC_DUMP_DIR")) environment.dump_dir = value;

@@ -2,6 +2,7 @@
 // the functions that networks spend their time in have a form here that compiles to vector code (vector_math.h). Loops
 // say "ivdep": a result may take the bytes of its operand, element for element, and nothing else overlaps.
 
+#include "executor/functors/parameters_of.h"
 #include "executor/functors/unary.h"
 
 #include "executor/cpu/factories.h"

@@ -25,7 +25,7 @@ struct Row {
 constexpr std::array<Row, kLibraryCount> kRows = {{
     {"cuBLASLt", "libcublasLt.so.13", "matrix products run on plain kernels, far slower"},
     {"cuDNN", "libcudnn.so.9", "convolutions run on plain kernels, far slower"},
-    {"NVRTC", "libnvrtc.so.13", "cuDNN has fewer kernels to choose from"},
+    {"NVRTC", "libnvrtc.so.13", "fused operators are interpreted, slower; cuDNN has fewer kernels to choose from"},
     {"NCCL", "libnccl.so.2", "nothing: transfers do not use it"},
 }};
 

@@ -30,6 +30,9 @@ bool is_for_cudnn(OpKind op);
 /// @pre is_for_cudnn(node.op).
 KernelOrReason cudnn_kernel(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle);
 
+/// Elementwise by a kernel of its own, generated for the node and compiled for GPU `ordinal`: the bits of the plugin's.
+KernelOrReason nvrtc_fused(const executor::NodeSpec& node, int ordinal);
+
 /// For tests without a GPU: whether cuDNN has an engine for the node on the device that `device_json` describes; "" or
 /// why not. @pre is_for_cudnn(node.op).
 std::string cudnn_refusal(const executor::NodeSpec& node, const MakeOptions& options, const std::string& device_json);

@@ -350,6 +350,9 @@ KernelOrReason find_kernel(const OwnedNode& node, mpc_cuda_device* device) {
     return or_own_kernel(cublaslt_product(spec, given, device->cublaslt), spec, given);
   };
   if (node.spec.op == OpKind::MatMul || node.spec.op == OpKind::Gemm) return options.product(node.spec, options);
+  if (node.spec.op == OpKind::Elementwise) {
+    return or_own_kernel(nvrtc_fused(node.spec, device->ordinal), node.spec, options);
+  }
   if (!is_for_cudnn(node.spec.op)) return find_own_kernel(node.spec, options);
   library(LibraryName::cublaslt);  // cuDNN looks for it among what is loaded
   library(LibraryName::nvrtc);

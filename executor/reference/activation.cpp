@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "executor/functors/parameters_of.h"
 #include "executor/functors/unary.h"
 #include "executor/reference/support.h"
 

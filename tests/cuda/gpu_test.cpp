@@ -10,6 +10,7 @@
 #include <functional>
 #include <string>
 
+#include "compiler/base/elementwise_program.h"
 #include "compiler/base/error.h"
 #include "compiler/ops/verify_types.h"
 #include "executor/device/accelerators.h"
@@ -24,13 +25,13 @@
 namespace {
 
 using namespace mpc;
-using test::difference;
-using test::on_gpus;
-using test::random_training_plan;
 using executor::Accelerators;
 using executor::NodeSpec;
 using executor::Transport;
 using samples::Sample;
+using test::difference;
+using test::on_gpus;
+using test::random_training_plan;
 using test::Tensors;
 using test::Types;
 
@@ -205,12 +206,43 @@ TEST_CASE("gpu: every kernel agrees with the reference, overwrites its results a
   CHECK(ran > 1000);
 }
 
+TEST_CASE("gpu: a fused operator, generated for it or not, gives the bits of its steps one by one") {
+  const Plan plan = bare_plan("f32");
+  int ran = 0;
+  for (const Sample& sample : samples::elementwise_samples()) {
+    if (sample.op != OpKind::Elementwise) continue;
+    CAPTURE(sample.name);
+    Attributes attributes = sample.attributes;
+    Tensors values = samples::operands_of(sample);
+    const Tensors inputs = values;
+    const Types outputs = infer_types(sample.op, sample.name, attributes, test::types_of(inputs), 1);
+    const auto whole = run_on_gpu(plan, sample.op, attributes, inputs, outputs, std::byte{0xFF});
+    REQUIRE(whole.has_value());
+    CAPTURE(whole->kernel);
+    auto steps = parse_steps(sample.name, attributes.texts("steps"), static_cast<int>(inputs.size()));
+    for (ElementwiseStep& step : steps) {
+      Tensors operands;
+      for (const int k : step.operands) {
+        operands.push_back(k == ElementwiseStep::kAbsent ? std::nullopt : values[static_cast<size_t>(k)]);
+      }
+      const Types type = infer_types(step.op, sample.name, step.attributes, test::types_of(operands), 1);
+      const auto result = run_on_gpu(plan, step.op, step.attributes, operands, type, std::byte{0xFF});
+      REQUIRE(result.has_value());
+      values.push_back(result->results[0]);
+    }
+    CHECK((values.back() == whole->results[0]));
+    ++ran;
+  }
+  CHECK(ran > 40);
+}
+
 TEST_CASE("gpu: k logical devices give the bits of one") {
   for (uint64_t seed = 1; seed <= 40; ++seed) {
     CAPTURE(seed);
     const test::Outcome one = run(on_gpus(random_training_plan(seed, 1, false), {0}), seed);
     for (const int devices : {2, 4, 8}) {
-      CHECK(difference(one, run(on_gpus(random_training_plan(seed, devices, true), std::vector<int>(8, 0)), seed)) == "");
+      CHECK(difference(one, run(on_gpus(random_training_plan(seed, devices, true), std::vector<int>(8, 0)), seed)) ==
+            "");
     }
   }
 }

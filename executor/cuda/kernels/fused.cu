@@ -7,6 +7,7 @@
 #include "executor/cuda/kernels/factories.h"
 #include "executor/cuda/kernels/rounded.h"
 #include "executor/functors/binary.h"
+#include "executor/functors/parameters_of.h"
 #include "executor/functors/unary.h"
 
 namespace mpc::cuda {
