@@ -18,6 +18,7 @@
 #include "passes/overlap_offload.h"
 #include "passes/plan_memory.h"
 #include "passes/recompute.h"
+#include "passes/schedule/shop.h"
 #include "passes/synchronize.h"
 
 // From graphs to a plan: place, insert transfers, schedule, lower, plan memory, synchronize; again where it does not fit.
@@ -28,30 +29,82 @@ namespace {
 // Attempts to raise the planner's memory estimate to what planning memory exactly found.
 constexpr int kMostAttempts = 8;
 
+// What is placed, with every operand where it is read: what a schedule orders and lowering makes instructions of.
+struct LocalStep {
+  Cluster cluster;  // with host memory where values wait there
+  Graph main;
+  std::optional<Graph> tail;
+  Cuts cuts;
+
+  std::vector<const Graph*> variants() const {
+    std::vector<const Graph*> graphs = {&main};
+    if (tail) graphs.push_back(&*tail);
+    return graphs;
+  }
+};
+
+// One way to lay out a pipeline, as far as it goes without a schedule.
+struct Way {
+  ChunkedCluster parts;
+  PlaceOptions place;
+  Attempt first;
+  LocalStep step;      // of the first attempt
+  double least_s = 0;  // no schedule of it takes less: of several micro-batches, which are cut in segments
+  bool is_judged = false;
+  std::optional<Attempt> result;  // none where others are better
+};
+
+// Whether an attempt that takes `least_s` or more may be preferred to `rival`, which may be null.
+bool may_win(bool is_of_parts, double least_s, const Attempt* rival) {
+  if (rival == nullptr) return true;
+  Attempt promised;  // fits
+  promised.is_of_parts = is_of_parts;
+  promised.step_seconds = least_s;
+  return promised.is_preferred_to(*rival);
+}
+
 class BackHalf {
  public:
   BackHalf(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed)
       : graphs_(graphs), cluster_(cluster), options_(options), observed_(observed) {}
 
-  /// The plan of the best placement found.
+  /// The plan of the best placement found. A plan takes many times as long as the bound of its step, so what promises
+  /// most comes first, and what cannot win any more is left out.
   Attempt run() const {
-    std::optional<Attempt> best;
-    for (const ChunkLayout layout : layouts()) {
-      std::optional<Attempt> attempt = attempt_with(layout, best ? &*best : nullptr);
-      if (!attempt) continue;
-      attempt->is_of_parts = layout != ChunkLayout::one;
-      observed_.stage("synchronize", 0.9);
-      synchronize(attempt->plan);
-      attempt->step_seconds = simulate(attempt->plan).step_seconds;
-      if (!best || attempt->is_clearly_better(*best)) best = std::move(attempt);
+    std::vector<Way> ways;
+    for (const ChunkLayout layout : layouts()) ways.push_back(begin(layout));
+    for (Way& way : ways) {
+      if (ways.size() > 1) way.least_s = least_step_seconds(Shop(way.step.cuts.split, graphs_.microbatches, graphs_.tail.has_value()));
     }
-    if (best->is_of_parts) judge_placement(graphs_.main, cluster_, place_options(), best->placement);
+    while (Way* next = most_promising(ways, best_of(ways))) {
+      next->result = finish(*next, best_of(ways));
+      next->is_judged = true;
+    }
+    Attempt best = std::move(*best_of(ways));
+    if (best.is_of_parts) judge_placement(graphs_.main, cluster_, place_options(), best.placement);
     // The way of one micro-batch through the devices is the step, which is now known better than by an estimate.
-    if (options_.objective == Objective::latency && graphs_.microbatches == 1) best->placement.objective_value = best->step_seconds;
-    return std::move(*best);
+    if (options_.objective == Objective::latency && graphs_.microbatches == 1) best.placement.objective_value = best.step_seconds;
+    return best;
   }
 
  private:
+  static Attempt* best_of(std::vector<Way>& ways) {
+    Attempt* best = nullptr;
+    for (Way& way : ways) {
+      if (way.result && (best == nullptr || way.result->is_preferred_to(*best))) best = &*way.result;
+    }
+    return best;
+  }
+
+  static Way* most_promising(std::vector<Way>& ways, const Attempt* rival) {
+    Way* best = nullptr;
+    for (Way& way : ways) {
+      if (way.is_judged || !may_win(way.first.is_of_parts, way.least_s, rival)) continue;
+      if (best == nullptr || way.least_s < best->least_s) best = &way;
+    }
+    return best;
+  }
+
   // The ways to lay out a pipeline that the schedule wants. Given devices and pins leave one.
   std::vector<ChunkLayout> layouts() const {
     const bool is_given = !options_.assignment.empty() || !options_.pins.empty() || options_.objective != Objective::throughput;
@@ -63,39 +116,57 @@ class BackHalf {
     return {ChunkLayout::one};
   }
 
-  // Nothing where the schedule alone says that it is no better than `rival`, which may be null.
-  std::optional<Attempt> attempt_with(ChunkLayout layout, const Attempt* rival) const {
-    const ChunkedCluster parts = chunk_devices(cluster_, layout, options_.chunks);
-    const int64_t share = parts.cluster.count() / cluster_.count();
-    PlaceOptions place = place_options();
-    place.extra_bytes.assign(parts.device_of.size(), 0);
-    place.is_of_parts = layout != ChunkLayout::one;
+  Way begin(ChunkLayout layout) const {
+    Way way;
+    way.parts = chunk_devices(cluster_, layout, options_.chunks);
+    way.place = place_options();
+    way.place.extra_bytes.assign(way.parts.device_of.size(), 0);
+    way.place.is_of_parts = layout != ChunkLayout::one;
     // Parts that no one asked for are one of several tries.
-    place.is_quick = layout != ChunkLayout::one && options_.schedule == ScheduleKind::automatic;
+    way.place.is_quick = layout != ChunkLayout::one && options_.schedule == ScheduleKind::automatic;
+    way.first = place(way);
+    way.step = localize(way.first);
+    return way;
+  }
+
+  Attempt place(const Way& way) const {
+    observed_.stage("place", 0.3);
+    Attempt attempt;
+    attempt.placement = choose_devices(way.parts, way.place);
+    attempt.is_of_parts = way.place.is_of_parts;
+    return attempt;
+  }
+
+  // Nothing where the schedule alone says that the way is no better than `rival`, which may be null.
+  std::optional<Attempt> finish(Way& way, const Attempt* rival) const {
+    const int64_t share = way.parts.cluster.count() / cluster_.count();
+    std::vector<int64_t>& extra_bytes = way.place.extra_bytes;
     std::optional<Attempt> best;
     for (int i = 0; i < kMostAttempts; ++i) {
-      observed_.stage("place", 0.3 + 0.05 * i);
-      Attempt attempt;
-      attempt.placement = choose_devices(parts, place);
-      if (!lower_attempt(attempt, rival)) return std::nullopt;
-      const std::vector<int64_t> extra = place.extra_bytes;
-      for (size_t part = 0; part < parts.device_of.size(); ++part) {
+      Attempt attempt = i == 0 ? std::move(way.first) : place(way);
+      if (!(i == 0 ? lower_step(way.step, attempt, rival) : lower_step(localize(attempt), attempt, rival))) return std::nullopt;
+      const std::vector<int64_t> before = extra_bytes;
+      for (size_t part = 0; part < way.parts.device_of.size(); ++part) {
         // What the estimate missed counts against the capacity in the next attempt.
-        const size_t d = parts.device_of[part].index();
+        const size_t d = way.parts.device_of[part].index();
         const int64_t missed = attempt.plan.devices[d].arena_bytes - attempt.placement.estimated_bytes[d];
-        place.extra_bytes[part] = std::max(place.extra_bytes[part], missed / share);
+        extra_bytes[part] = std::max(extra_bytes[part], missed / share);
       }
-      const bool is_done = attempt.excess_bytes == 0 || place.extra_bytes == extra || !options_.assignment.empty();
+      const bool is_done = attempt.excess_bytes == 0 || extra_bytes == before || !options_.assignment.empty();
       if (!best || attempt.excess_bytes < best->excess_bytes) best = std::move(attempt);
       if (is_done) break;
     }
     if (best->excess_bytes > 0 && options_.train) fit_to_memory(*best);
-    return std::move(*best);
+    best->is_of_parts = way.place.is_of_parts;
+    observed_.stage("synchronize", 0.9);
+    synchronize(best->plan);
+    best->step_seconds = simulate(best->plan).step_seconds;
+    return best;
   }
 
   void fit_to_memory(Attempt& best) const {
     const Graph placed = apply_placement(graphs_.main, best.placement.device_of_node);
-    fit_memory(best, {placed, cluster_, graphs_.microbatches, options_}, [this](Attempt& attempt) { lower_attempt(attempt, nullptr); });
+    fit_memory(best, {placed, cluster_, graphs_.microbatches, options_}, [this](Attempt& attempt) { lower_step(localize(attempt), attempt, nullptr); });
   }
 
   PlaceOptions place_options() const { return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false, false}; }
@@ -145,26 +216,19 @@ class BackHalf {
     return placement;
   }
 
-  // False, and no plan, where the step cannot be clearly shorter than that of `rival`.
-  bool lower_attempt(Attempt& attempt, const Attempt* rival) const {
-    Cluster cluster = cluster_;
-    Graph main = localize(graphs_.main, attempt);
-    std::optional<Graph> tail;
-    if (graphs_.tail) tail = localize(*graphs_.tail, attempt);
+  LocalStep localize(Attempt& attempt) const {
+    LocalStep step{cluster_, insert_transfers_of(graphs_.main, attempt), std::nullopt, {}};
+    if (graphs_.tail) step.tail = insert_transfers_of(*graphs_.tail, attempt);
     if (!attempt.offload_bytes.empty()) {
       const Cluster with_host = with_host_memory(cluster_, options_.host_memory_bytes);
-      const std::vector<ValueId> values = choose_offloaded(main, with_host, attempt);
-      if (tail) tail = observed_.after("offload", offload(*tail, values, with_host));
-      main = observed_.after("offload", offload(main, values, with_host));
-      if (!values.empty()) cluster = with_host;
+      const std::vector<ValueId> values = choose_offloaded(step.main, with_host, attempt);
+      if (step.tail) step.tail = observed_.after("offload", offload(*step.tail, values, with_host));
+      step.main = observed_.after("offload", offload(step.main, values, with_host));
+      if (!values.empty()) step.cluster = with_host;
     }
-    std::vector<const Graph*> variants = {&main};
-    if (tail) {
-      MPC_CHECK(have_same_structure(main, *tail), "the last micro-batch has another graph than the others");
-      variants.push_back(&*tail);
-    }
-    observed_.stage("schedule", 0.6);
-    return lower_cuts(variants, make_cuts(variants, cluster, graphs_.microbatches), cluster, attempt, rival);
+    if (step.tail) MPC_CHECK(have_same_structure(step.main, *step.tail), "the last micro-batch has another graph than the others");
+    step.cuts = make_cuts(step.variants(), step.cluster, graphs_.microbatches);
+    return step;
   }
 
   // As many of the values as have the bytes that were asked for.
@@ -184,16 +248,19 @@ class BackHalf {
   }
 
   // Schedules and lowers. `auto` has to do with less memory, by as much as the plan that it made exceeds the capacities.
-  bool lower_cuts(const std::vector<const Graph*>& variants, const Cuts& cuts, const Cluster& cluster, Attempt& attempt, const Attempt* rival) const {
+  // False, and no plan, where the step cannot be preferred to that of `rival`.
+  bool lower_step(const LocalStep& step, Attempt& attempt, const Attempt* rival) const {
+    const std::vector<const Graph*> variants = step.variants();
+    observed_.stage("schedule", 0.6);
     constexpr int kMostSchedules = 4;
     std::vector<int64_t> most_kept;
-    add_chunk_note(cuts.whole, attempt);
+    add_chunk_note(step.cuts.whole, attempt);
     for (int i = 0; i < kMostSchedules; ++i) {
-      CutSchedule chosen = make_schedule(cuts, graphs_.microbatches, variants.size() > 1, options_.schedule, most_kept);
+      CutSchedule chosen = make_schedule(step.cuts, graphs_.microbatches, variants.size() > 1, options_.schedule, most_kept);
       // A plan takes at least what its schedule expects.
-      if (rival != nullptr && rival->excess_bytes == 0 && !rival->is_clearly_beaten_by(chosen.schedule.step_seconds)) return false;
+      if (!may_win(attempt.is_of_parts, chosen.schedule.step_seconds, rival)) return false;
       observed_.stage("lower", 0.7);
-      Plan plan = lower(variants, cuts.of(chosen.cut), chosen.schedule, cluster, graphs_.microbatches);
+      Plan plan = lower(variants, step.cuts.of(chosen.cut), chosen.schedule, step.cluster, graphs_.microbatches);
       observed_.stage("plan memory", 0.8);
       plan = with_memory(std::move(plan));
       const int64_t excess = excess_bytes(plan);
@@ -247,7 +314,7 @@ class BackHalf {
                                         options_.pins.empty() && options_.assignment.empty() ? "" : " (pins and annotations decide what runs where)"));
   }
 
-  Graph localize(const Graph& graph, const Attempt& attempt) const {
+  Graph insert_transfers_of(const Graph& graph, const Attempt& attempt) const {
     const auto place_and_drop = [&](const Graph& unplaced) {
       Graph placed = observed_.after("place", apply_placement(unplaced, attempt.placement.device_of_node));
       return attempt.dropped.empty() ? placed : observed_.after("recompute", recompute(placed, attempt.dropped));

@@ -28,14 +28,12 @@ struct Attempt {
   int64_t excess_bytes = 0;  // above the devices' capacities; 0: it fits
   bool is_of_parts = false;  // placed on parts of devices
   double step_seconds = 0;   // of the plan when it is synchronized: what the schedule expects, and waits for memory
-  /// A search that had other ways to lay out a pipeline leaves the plain one only for this: chunks send more often.
-  bool is_clearly_better(const Attempt& other) const {
+  /// Is this the better of two ways to lay out a pipeline? Chunks send more often, so they must be clearly shorter.
+  bool is_preferred_to(const Attempt& other) const {
     if (excess_bytes != other.excess_bytes) return excess_bytes < other.excess_bytes;
-    return other.is_clearly_beaten_by(step_seconds);
-  }
-  bool is_clearly_beaten_by(double seconds) const {
     constexpr double kClearly = 0.98;
-    return seconds < kClearly * step_seconds;
+    if (is_of_parts == other.is_of_parts) return step_seconds < other.step_seconds;
+    return is_of_parts ? step_seconds < kClearly * other.step_seconds : kClearly * step_seconds <= other.step_seconds;
   }
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <tuple>
 
 #include "passes/schedule/search.h"
@@ -18,6 +19,7 @@ constexpr ScheduleKind kNamed[] = {ScheduleKind::one_f_one_b, ScheduleKind::gpip
 constexpr size_t kStarts = 3;
 // Ordering single nodes takes time with the square of their number.
 constexpr int kMostSingles = 10'000;
+constexpr double kNever = std::numeric_limits<double>::infinity();
 
 using Score = std::tuple<int64_t, double, int64_t>;
 
@@ -63,7 +65,9 @@ CutSchedule best_schedule(const Cuts& cuts, int microbatches, bool has_tail, con
   Score best_score = candidates.front().first;
   for (size_t i = 0; i < std::min(kStarts, candidates.size()); ++i) {
     const auto& [cut, start] = candidates[i].second;
-    std::optional<Schedule> found = improve(cuts.of(cut), microbatches, has_tail, start, most_kept);
+    const bool fits = std::get<0>(best_score) == 0;
+    const double known_s = fits ? best.schedule.step_seconds : kNever;
+    std::optional<Schedule> found = improve(cuts.of(cut), microbatches, has_tail, start, most_kept, known_s);
     if (!found) continue;
     const Score value = score(*found, most_kept);
     if (!(value < best_score)) continue;
@@ -73,7 +77,7 @@ CutSchedule best_schedule(const Cuts& cuts, int microbatches, bool has_tail, con
   }
   if (cuts.single.segments.empty()) return best;
   Schedule single = make_schedule(cuts.single, microbatches, has_tail, ScheduleKind::list);
-  std::optional<Schedule> found = improve(cuts.single, microbatches, has_tail, single, most_kept);
+  std::optional<Schedule> found = improve(cuts.single, microbatches, has_tail, single, most_kept, kNever);
   if (found && score(*found, most_kept) < score(single, most_kept)) {
     single = std::move(*found);
     single.name = schedule_name(ScheduleKind::automatic);

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "compiler/base/random.h"
+#include "passes/schedule/shop.h"
 
 // Tabu search over the orders of the devices: a job shop, where devices are machines and micro-batches are jobs.
 // The step is the longest path through the dependencies and the orders, so only a change within a critical block (tasks
@@ -28,111 +29,6 @@ constexpr int kTenure = 7;
 constexpr int kKick = 3;
 // Differences below this share of the step are rounding.
 constexpr double kNoise = 1e-9;
-
-struct Arc {
-  TaskId to = 0;
-  double lag_s = 0;
-};
-
-/// Tasks with what orders them whatever the devices do.
-class Shop {
- public:
-  Shop(const Segments& segments, int microbatches, bool has_tail) : segments_(segments), microbatches_(microbatches) {
-    const size_t count = segments.segments.size() * static_cast<size_t>(microbatches);
-    seconds.assign(count, 0);
-    after.resize(count);
-    before.resize(count);
-    device.assign(count, -1);
-    for (int s = 0; s < static_cast<int>(segments.segments.size()); ++s) {
-      const Segment& segment = segments.segments[static_cast<size_t>(s)];
-      for (int i = 0; i < instances(s); ++i) {
-        const bool is_tail = has_tail && i == microbatches - 1 && !segment.per_step;
-        seconds[index(s, i)] = segment.seconds[is_tail ? 1 : 0];
-        device[index(s, i)] = static_cast<int>(segment.device.index());
-        if (i > 0) add_arc(s, i - 1, s, i, 0);
-      }
-    }
-    for (const SegmentEdge& edge : segments.edges) {
-      const int most = std::max(instances(edge.from), instances(edge.to));
-      for (int i = 0; i < most; ++i) {
-        const bool is_tail = has_tail && i == microbatches - 1 && instances(edge.from) > 1;
-        add_arc(edge.from, std::min(i, instances(edge.from) - 1), edge.to, std::min(i, instances(edge.to) - 1),
-                edge.seconds[is_tail ? 1 : 0]);
-      }
-    }
-  }
-
-  std::vector<double> seconds;           // [task]
-  std::vector<int> device;               // [task]; -1: there is no such task
-  std::vector<std::vector<Arc>> after;   // [task]
-  std::vector<std::vector<Arc>> before;  // [task]
-
- private:
-  int instances(int s) const { return segments_.segments[static_cast<size_t>(s)].per_step ? 1 : microbatches_; }
-  size_t index(int s, int i) const {
-    return static_cast<size_t>(s) * static_cast<size_t>(microbatches_) + static_cast<size_t>(i);
-  }
-  void add_arc(int from, int i, int to, int k, double lag_s) {
-    after[index(from, i)].push_back({static_cast<TaskId>(index(to, k)), lag_s});
-    before[index(to, k)].push_back({static_cast<TaskId>(index(from, i)), lag_s});
-  }
-
-  const Segments& segments_;
-  int microbatches_;
-};
-
-using Orders = std::vector<std::vector<TaskId>>;
-
-/// Times of an order, and what makes them.
-struct Timing {
-  double step_s = 0;
-  std::vector<double> start_s;  // [task]
-  std::vector<TaskId> topological;
-};
-
-class Timer {
- public:
-  explicit Timer(const Shop& shop) : shop_(shop), missing_(shop.seconds.size()), next_(shop.seconds.size()) {}
-
-  /// @return whether the orders contradict no dependency.
-  bool time(const Orders& orders, Timing& timing) {
-    const size_t count = shop_.seconds.size();
-    timing.step_s = 0;
-    timing.start_s.assign(count, 0);
-    timing.topological.clear();
-    std::fill(next_.begin(), next_.end(), -1);
-    size_t tasks = 0;
-    for (size_t t = 0; t < count; ++t) missing_[t] = static_cast<int>(shop_.before[t].size());
-    for (const auto& order : orders) {
-      tasks += order.size();
-      for (size_t i = 1; i < order.size(); ++i) {
-        next_[static_cast<size_t>(order[i - 1])] = order[i];
-        ++missing_[static_cast<size_t>(order[i])];
-      }
-    }
-    for (size_t t = 0; t < count; ++t) {
-      if (shop_.device[t] >= 0 && missing_[t] == 0) timing.topological.push_back(static_cast<TaskId>(t));
-    }
-    const auto reach = [&](TaskId to, double when) {
-      double& start_s = timing.start_s[static_cast<size_t>(to)];
-      start_s = std::max(start_s, when);
-      if (--missing_[static_cast<size_t>(to)] == 0) timing.topological.push_back(to);
-    };
-    for (size_t i = 0; i < timing.topological.size(); ++i) {
-      const auto t = static_cast<size_t>(timing.topological[i]);
-      const double end = timing.start_s[t] + shop_.seconds[t];
-      timing.step_s = std::max(timing.step_s, end);
-      if (next_[t] >= 0) reach(next_[t], end);
-      for (const Arc& arc : shop_.after[t]) reach(arc.to, end + arc.lag_s);
-    }
-    return timing.topological.size() == tasks;
-  }
-
- private:
-  const Shop& shop_;
-  std::vector<int> missing_;
-  std::vector<TaskId> next_;
-};
 
 /// What a device keeps in an order of its tasks.
 class Keeper {
@@ -214,11 +110,11 @@ class TabuSearch {
       most_kept_[d] = std::max(most_kept_[d], keeper_.peak_bytes(orders_[d]));
   }
 
-  /// @return the best orders found, if better than the start.
-  std::optional<Orders> run() {
-    if (!timer_.time(orders_, timing_)) return std::nullopt;
+  /// @return the best orders found, if better than the start; nothing where all take more than `known_s`.
+  std::optional<Orders> run(double known_s) {
+    const double bound_s = least_step_seconds(shop_);
+    if (bound_s > known_s * (1 + kNoise) || !timer_.time(orders_, timing_)) return std::nullopt;
     const double start_s = timing_.step_s;
-    const double bound_s = lower_bound();
     double best_s = start_s;
     Orders best = orders_;
     tabu_until_.clear();
@@ -242,40 +138,6 @@ class TabuSearch {
   }
 
  private:
-  // No device is done before its first task can begin, all its work is done, and what must follow its last task is
-  // done.
-  double lower_bound() {
-    Timing free;
-    timer_.time(Orders(orders_.size()), free);
-    std::vector<double> tail_s(shop_.seconds.size(), 0);  // after the task's end
-    relax_tails(free.topological, tail_s);
-    double bound = 0;
-    for (const auto& order : orders_) {
-      double head = std::numeric_limits<double>::infinity();
-      double tail = head;
-      double work = 0;
-      for (const TaskId task : order) {
-        const auto t = static_cast<size_t>(task);
-        head = std::min(head, free.start_s[t]);
-        tail = std::min(tail, tail_s[t]);
-        work += shop_.seconds[t];
-        bound = std::max(bound, free.start_s[t] + shop_.seconds[t] + tail_s[t]);
-      }
-      if (!order.empty()) bound = std::max(bound, head + work + tail);
-    }
-    return bound;
-  }
-
-  void relax_tails(const std::vector<TaskId>& topological, std::vector<double>& tail_s) const {
-    for (size_t i = topological.size(); i-- > 0;) {
-      const auto t = static_cast<size_t>(topological[i]);
-      for (const Arc& arc : shop_.after[t]) {
-        const auto to = static_cast<size_t>(arc.to);
-        tail_s[t] = std::max(tail_s[t], arc.lag_s + shop_.seconds[to] + tail_s[to]);
-      }
-    }
-  }
-
   // Takes the best move that is not forbidden. @return whether there was one.
   bool step(int iteration, double best_s) {
     double chosen_s = std::numeric_limits<double>::infinity();
@@ -380,7 +242,7 @@ class TabuSearch {
   }
 
   TaskId cause_of(TaskId task, double start_s) const {
-    for (const Arc& arc : shop_.before[static_cast<size_t>(task)]) {
+    for (const Arc& arc : shop_.before(task)) {
       if (end_s(arc.to) + arc.lag_s >= start_s) return arc.to;
     }
     return -1;
@@ -412,9 +274,9 @@ class TabuSearch {
 }  // namespace
 
 std::optional<Schedule> improve(const Segments& segments, int microbatches, bool has_tail, const Schedule& start,
-                                const std::vector<int64_t>& most_kept_bytes) {
+                                const std::vector<int64_t>& most_kept_bytes, double known_s) {
   TabuSearch search(segments, microbatches, has_tail, orders_of(segments, microbatches, start), most_kept_bytes);
-  const std::optional<Orders> orders = search.run();
+  const std::optional<Orders> orders = search.run(known_s);
   if (!orders) return std::nullopt;
   return play_order(segments, microbatches, has_tail, *orders);
 }
