@@ -27,9 +27,7 @@ void fill_rows(const std::vector<LinkedPair>& pairs, size_t count, TaskId Linked
 
 Shop::Shop(const Segments& segments, int microbatches, bool has_tail) : device_count(segments.device_count) {
   const size_t count = segments.segments.size() * static_cast<size_t>(microbatches);
-  const auto instances = [&](int s) {
-    return segments.segments[static_cast<size_t>(s)].per_step ? 1 : microbatches;
-  };
+  const auto instances = [&](int s) { return segments.segments[static_cast<size_t>(s)].per_step ? 1 : microbatches; };
   const auto task = [&](int s, int i) { return static_cast<TaskId>(s * microbatches + i); };
   seconds.assign(count, 0);
   device.assign(count, -1);

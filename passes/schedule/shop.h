@@ -25,9 +25,9 @@ class Shop {
   std::span<const Arc> after(TaskId task) const { return row(after_, after_begin_, task); }
   std::span<const Arc> before(TaskId task) const { return row(before_, before_begin_, task); }
 
-  std::vector<double> seconds;      // [task]
-  std::vector<int> device;          // [task]; -1: there is no such task
-  std::vector<int> before_counts;   // [task]: arcs that end there
+  std::vector<double> seconds;     // [task]
+  std::vector<int> device;         // [task]; -1: there is no such task
+  std::vector<int> before_counts;  // [task]: arcs that end there
   int device_count = 0;
 
  private:
