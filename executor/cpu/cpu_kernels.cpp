@@ -37,8 +37,10 @@ class Table {
     add({OpKind::Pad, OpKind::PadGrad}, &constant_pad);
     add({OpKind::Gather, OpKind::GatherGrad}, &gather_runs);
     add({OpKind::Where}, &where_loop);
+    add({OpKind::Cast}, &cast_loop);
     add({OpKind::GradAccumulate, OpKind::SgdUpdate, OpKind::MomentumUpdate, OpKind::AdamUpdate, OpKind::Dropout},
         &training_loops);
+    add_widened();
   }
 
   const std::vector<KernelFactory>& of(OpKind op) const { return factories_[static_cast<size_t>(op)]; }
@@ -69,6 +71,15 @@ class Table {
         &binary_loops);
   }
 
+  // After all others.
+  void add_widened() {
+    for (std::vector<KernelFactory>& factories : factories_) {
+      if (!factories.empty()) factories.push_back(&widened);
+    }
+    factories_[static_cast<size_t>(OpKind::Cast)].pop_back();         // its types are what it is about,
+    factories_[static_cast<size_t>(OpKind::Elementwise)].pop_back();  // and every step of a program rounds
+  }
+
   std::array<std::vector<KernelFactory>, kOpCount> factories_;
 };
 
@@ -91,6 +102,7 @@ executor::KernelOrReason find_kernel(const executor::NodeSpec& node) {
       found.reason = std::move(reasons);
       return found;
     }
+    if (found.reason.empty()) continue;
     reasons += (reasons.empty() ? "" : "; ") + found.reason;
   }
   if (reasons.empty()) reasons = "the CPU backend has no faster kernel for this operator";

@@ -11,6 +11,7 @@ namespace mpc::cpu {
 executor::KernelOrReason attention_rows(const executor::NodeSpec& node);
 executor::KernelOrReason batch_normalization(const executor::NodeSpec& node);
 executor::KernelOrReason binary_loops(const executor::NodeSpec& node);
+executor::KernelOrReason cast_loop(const executor::NodeSpec& node);
 executor::KernelOrReason constant_pad(const executor::NodeSpec& node);
 executor::KernelOrReason cross_entropy_rows(const executor::NodeSpec& node);
 executor::KernelOrReason fused_product(const executor::NodeSpec& node);
@@ -25,6 +26,8 @@ executor::KernelOrReason strided_movement(const executor::NodeSpec& node);
 executor::KernelOrReason training_loops(const executor::NodeSpec& node);
 executor::KernelOrReason unary_loops(const executor::NodeSpec& node);
 executor::KernelOrReason where_loop(const executor::NodeSpec& node);
+/// By the best kernel for the same node in f32.
+executor::KernelOrReason widened(const executor::NodeSpec& node);
 
 // With oneDNN (MPC_HAS_ONEDNN).
 executor::KernelOrReason onednn_conv(const executor::NodeSpec& node);

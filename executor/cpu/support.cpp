@@ -1,6 +1,7 @@
 #include "executor/cpu/support.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <new>
 #include <utility>
@@ -24,8 +25,8 @@ class PlainKernel final : public Kernel {
   int threads_;
 };
 
-struct Scratch {
-  ~Scratch() { std::free(data); }
+struct Memory {
+  ~Memory() { std::free(data); }
   std::byte* data = nullptr;
   int64_t bytes = 0;
 };
@@ -63,9 +64,10 @@ void parallel_for(int threads, int64_t count, int64_t grain, const std::function
   if (parts >= 1 && count > 0) f(0, count);
 }
 
-std::span<std::byte> thread_scratch(int64_t bytes) {
+std::span<std::byte> thread_scratch(int64_t bytes, Scratch user) {
   constexpr size_t kAlignment = 64;
-  thread_local Scratch scratch;
+  thread_local std::array<Memory, 2> memories;
+  Memory& scratch = memories[static_cast<size_t>(user)];
   if (bytes > scratch.bytes) {
     std::free(scratch.data);
     scratch.bytes = 0;

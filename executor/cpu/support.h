@@ -50,8 +50,10 @@ inline bool has_output(const NodeSpec& node, size_t i) {
 /// work whose result does not depend on where the parts begin.
 void parallel_for(int threads, int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& f);
 
+/// Who uses memory of a thread: the second may call the first.
+enum class Scratch : uint8_t { kernel, widened };
 /// Memory of the calling thread for intermediate results: aligned to 64 bytes, kept between calls, grown where needed.
-/// A second call may move what the first one gave.
-std::span<std::byte> thread_scratch(int64_t bytes);
+/// A second call for the same user may move what the first one gave.
+std::span<std::byte> thread_scratch(int64_t bytes, Scratch user = Scratch::kernel);
 
 }  // namespace mpc::cpu

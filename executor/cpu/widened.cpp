@@ -1,0 +1,124 @@
+// Operators in 16 bits by their f32 kernels: operands are widened, results rounded once. Their reference kernels do the
+// same, but one element at a time.
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "compiler/base/half.h"
+#include "executor/cpu/cpu_kernels.h"
+#include "executor/cpu/factories.h"
+#include "executor/cpu/support.h"
+
+namespace mpc::cpu {
+namespace {
+
+constexpr int64_t kGrain = 16'384;
+constexpr int64_t kAlignment = 64;
+
+bool is_half(DType dtype) {
+  return dtype == DType::f16 || dtype == DType::bf16;
+}
+
+MPC_CLONES void widen(const bf16* from, float* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
+}
+MPC_CLONES void widen(const f16* from, float* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
+}
+MPC_CLONES void narrow(const float* from, bf16* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = to_bf16(from[i]);
+}
+MPC_CLONES void narrow(const float* from, f16* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = to_f16(from[i]);
+}
+
+/// Between f32 and 16 bits, one of them each.
+void convert(const TensorView& from, const TensorView& to, int threads) {
+  parallel_for(threads, from.shape.elements(), kGrain, [&](int64_t begin, int64_t end) {
+    const int64_t count = end - begin;
+    if (from.dtype == DType::bf16) widen(from.as<const bf16>() + begin, to.as<float>() + begin, count);
+    if (from.dtype == DType::f16) widen(from.as<const f16>() + begin, to.as<float>() + begin, count);
+    if (to.dtype == DType::bf16) narrow(from.as<const float>() + begin, to.as<bf16>() + begin, count);
+    if (to.dtype == DType::f16) narrow(from.as<const float>() + begin, to.as<f16>() + begin, count);
+  });
+}
+
+int64_t wide_bytes(const Shape& shape) {
+  const int64_t bytes = shape.elements() * static_cast<int64_t>(sizeof(float));
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+class Widened final : public Kernel {
+ public:
+  Widened(std::unique_ptr<Kernel> kernel, int threads)
+      : kernel_(std::move(kernel)), threads_(threads), name_(std::string(kernel_->name()) + ", widened") {}
+
+  void run(const KernelCall& call) override {
+    int64_t bytes = 0;
+    for (const auto& operands : {call.inputs, call.outputs}) {
+      for (const TensorView& operand : operands) bytes += is_wide(operand) ? 0 : wide_bytes(operand.shape);
+    }
+    std::byte* next = thread_scratch(bytes, Scratch::widened).data();
+    const auto wide_of = [&](const TensorView& operand) {
+      if (is_wide(operand)) return operand;
+      const TensorView wide{DType::f32, operand.shape, next};
+      next += wide_bytes(operand.shape);
+      return wide;
+    };
+    std::vector<TensorView> inputs, outputs;
+    for (const TensorView& input : call.inputs) {
+      inputs.push_back(wide_of(input));
+      if (!is_wide(input)) convert(input, inputs.back(), threads_);
+    }
+    for (const TensorView& output : call.outputs) outputs.push_back(wide_of(output));
+    kernel_->run({call.attributes, inputs, outputs, call.step, call.workspace});
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (!is_wide(call.outputs[i])) convert(outputs[i], call.outputs[i], threads_);
+    }
+  }
+  void forget_constants() override { kernel_->forget_constants(); }
+  std::string_view name() const override { return name_; }
+
+ private:
+  static bool is_wide(const TensorView& operand) { return operand.data == nullptr || !is_half(operand.dtype); }
+
+  std::unique_ptr<Kernel> kernel_;
+  int threads_;
+  std::string name_;
+};
+
+}  // namespace
+
+KernelOrReason widened(const NodeSpec& node) {
+  const bool is_norm_grad = node.op == OpKind::LayerNormalizationGrad || node.op == OpKind::RMSNormalizationGrad;
+  if (is_norm_grad && has_input(node, 3)) return declined("widened to f32: the result is rounded before the sum");
+  NodeSpec wide = node;
+  bool has_half = false;
+  for (auto* operands : {&wide.inputs, &wide.outputs}) {
+    for (NodeSpec::Operand& operand : *operands) {
+      if (!operand.is_present || !is_half(operand.dtype)) continue;
+      has_half = true;
+      operand.dtype = DType::f32;
+      operand.is_constant = false;  // its wide copy does not last
+    }
+  }
+  if (!has_half) return declined({});
+  KernelOrReason found = find_kernel(wide);
+  if (found.kernel == nullptr) return declined("widened to f32: " + found.reason);
+  return {std::make_unique<Widened>(std::move(found.kernel), node.threads), {}};
+}
+
+KernelOrReason cast_loop(const NodeSpec& node) {
+  const DType from = node.inputs[0].dtype;
+  const DType to = node.outputs[0].dtype;
+  if (!(from == DType::f32 && is_half(to)) && !(is_half(from) && to == DType::f32))
+    return declined("casts in loops: only between f32 and 16 bits");
+  return plain_kernel(
+      "cpu:cast", [](const KernelCall& call, int threads) { convert(call.inputs[0], call.outputs[0], threads); },
+      node.threads);
+}
+
+}  // namespace mpc::cpu
