@@ -231,7 +231,7 @@ Bindings ShapeFlags::bindings() const {
 }
 
 void add_transport(CLI::App& app, std::string& transport) {
-  app.add_option("--transport", transport, "auto | device | peer | host: how tensors move between CUDA devices")
+  app.add_option("--transport", transport, "auto | device | peer | host | nccl: how tensors move between CUDA devices")
       ->group("Devices");
 }
 

@@ -26,7 +26,7 @@ constexpr std::array<Row, kLibraryCount> kRows = {{
     {"cuBLASLt", "libcublasLt.so.13", "matrix products run on plain kernels, far slower"},
     {"cuDNN", "libcudnn.so.9", "convolutions run on plain kernels, far slower"},
     {"NVRTC", "libnvrtc.so.13", "fused operators are interpreted, slower; cuDNN has fewer kernels to choose from"},
-    {"NCCL", "libnccl.so.2", "nothing: transfers do not use it"},
+    {"NCCL", "libnccl.so.2", "the transport nccl, which is taken only when it is asked for"},
 }};
 
 std::string variable(const char* name) {

@@ -16,6 +16,7 @@
 #include "executor/cuda/error.h"
 #include "executor/cuda/libraries.h"
 #include "executor/cuda/library_kernels.h"
+#include "executor/cuda/nccl.h"
 #include "executor/cuda/node.h"
 
 struct mpc_cuda_device {
@@ -27,6 +28,7 @@ struct mpc_cuda_device {
 struct mpc_cuda_stream {
   mpc_cuda_device* device = nullptr;
   cudaStream_t stream = nullptr;
+  std::unique_ptr<mpc::cuda::NcclLink> nccl;  // made by the first copy_nccl
 };
 
 struct mpc_cuda_event {
@@ -236,7 +238,11 @@ int32_t make_stream(mpc_cuda_device* device, mpc_cuda_stream** stream, mpc_cuda_
 }
 
 void destroy_stream(mpc_cuda_stream* stream) {
-  released(stream->device->ordinal, [&] { cudaStreamDestroy(stream->stream); });
+  released(stream->device->ordinal, [&] {
+    stream->nccl.reset();
+    cudaStreamDestroy(stream->stream);
+  });
+  (void)stream->nccl.release();  // still there only after a sticky error, when nothing can be given back
   delete stream;
 }
 
@@ -291,6 +297,16 @@ int32_t copy_peer(mpc_cuda_stream* stream, mpc_cuda_device* to_device, void* to,
     } else {
       MPC_CUDA(cudaMemcpyPeerAsync(to, to_device->ordinal, from, from_device->ordinal, count, stream->stream));
     }
+  });
+}
+
+int32_t copy_nccl(mpc_cuda_stream* stream, mpc_cuda_device* to_device, void* to, mpc_cuda_device* from_device,
+                  const void* from, int64_t bytes, mpc_cuda_error* error) {
+  return guarded(stream->device->ordinal, error, [&] {
+    if (stream->nccl == nullptr || !stream->nccl->joins(from_device->ordinal, to_device->ordinal)) {
+      stream->nccl = make_nccl_link(from_device->ordinal, to_device->ordinal, stream->device->ordinal, stream->stream);
+    }
+    stream->nccl->copy(from, to, bytes);
   });
 }
 
@@ -428,6 +444,7 @@ constexpr mpc_cuda_plugin kPlugin = {
     .elapsed_ms = &elapsed_ms,
     .copy = &copy,
     .copy_peer = &copy_peer,
+    .copy_nccl = &copy_nccl,
     .fill = &fill,
     .begin_capture = &begin_capture,
     .end_capture = &end_capture,

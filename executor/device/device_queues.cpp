@@ -14,7 +14,7 @@ namespace {
 constexpr double kSecondsPerMillisecond = 1e-3;
 constexpr int64_t kMostProbeBytes = int64_t{1} << 20;
 constexpr size_t kNoRoute = static_cast<size_t>(-1);
-constexpr std::array<std::string_view, 4> kTransports = {"auto", "device", "peer", "host"};
+constexpr std::array<std::string_view, 5> kTransports = {"auto", "device", "peer", "host", "nccl"};
 
 std::byte probe_byte(int64_t i) {
   // Neither constant nor of a short period, so that a wrong offset shows.
@@ -148,7 +148,7 @@ Transport DeviceQueues::best_transport(DeviceId from, DeviceId to) const {
   const std::string& from_name = plan_.devices[from.index()].name;
   const std::string& to_name = plan_.devices[to.index()].name;
   const bool is_one_gpu = gpu_of(from_name) == gpu_of(to_name);
-  if (options_.transport == Transport::staged) return Transport::staged;
+  if (options_.transport == Transport::staged || options_.transport == Transport::nccl) return options_.transport;
   if (is_one_gpu) return options_.transport == Transport::peer ? Transport::peer : Transport::device_copy;
   const std::string link = fmt::format("link \"{}\" to \"{}\"", from_name, to_name);
   if (options_.transport == Transport::device_copy) {
@@ -220,8 +220,9 @@ void DeviceQueues::move(const Route& route, const Buffer& staging, const DeviceS
       const int32_t code = plugin_.copy(stream.stream, staging.data, from, bytes, error);
       return code != MPC_CUDA_OK ? code : plugin_.copy(stream.stream, to, staging.data, bytes, error);
     }
-    return plugin_.copy_peer(stream.stream, accelerators_.device(route.to), to, accelerators_.device(route.from), from,
-                             bytes, error);
+    const auto copy = route.transport == Transport::nccl ? plugin_.copy_nccl : plugin_.copy_peer;
+    return copy(stream.stream, accelerators_.device(route.to), to, accelerators_.device(route.from), from, bytes,
+                error);
   });
 }
 

@@ -23,6 +23,7 @@ enum class Transport : uint8_t {
   device_copy,  // within one GPU
   peer,         // from GPU to GPU
   staged,       // through pinned host memory
+  nccl,         // by a send and a receive of NCCL
 };
 std::string_view transport_name(Transport transport);
 std::optional<Transport> parse_transport(std::string_view name);

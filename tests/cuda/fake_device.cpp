@@ -44,6 +44,7 @@ struct mpc_cuda_stream {
   std::deque<Work> work;
   mpc_cuda_graph* capture = nullptr;  // what is enqueued goes there
   size_t lane = 0;                    // its place in the capture
+  bool has_nccl = false;              // its communicators were made
 };
 
 struct mpc_cuda_event {
@@ -319,6 +320,19 @@ int32_t copy_peer(mpc_cuda_stream* stream, mpc_cuda_device* to_device, void* to,
   return MPC_CUDA_OK;
 }
 
+int32_t copy_nccl(mpc_cuda_stream* stream, mpc_cuda_device*, void* to, mpc_cuda_device*, const void* from,
+                  int64_t bytes, mpc_cuda_error* error) {
+  const std::lock_guard lock(mutex);
+  if (!stream->has_nccl && stream->capture != nullptr) {
+    return fail(error, MPC_CUDA_FAILED, "communicators of NCCL are made in a capture");
+  }
+  stream->has_nccl = true;
+  ++counts.nccl_copies;
+  note(stream, "copy by NCCL", {{from, bytes, false}, {to, bytes, true}});
+  enqueue(stream, {Work::Kind::run, [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); }, nullptr, 0});
+  return MPC_CUDA_OK;
+}
+
 int32_t fill(mpc_cuda_stream* stream, void* memory, int32_t byte, int64_t bytes, mpc_cuda_error*) {
   const std::lock_guard lock(mutex);
   note(stream, "fill", {{memory, bytes, true}});
@@ -471,6 +485,7 @@ constexpr mpc_cuda_plugin kPlugin = {
     .elapsed_ms = &elapsed_ms,
     .copy = &copy,
     .copy_peer = &copy_peer,
+    .copy_nccl = &copy_nccl,
     .fill = &fill,
     .begin_capture = &begin_capture,
     .end_capture = &end_capture,

@@ -28,6 +28,7 @@ struct FakeCounts {
   int64_t staged_copies = 0;  // between device memory and pinned memory within a step or probe
   int64_t device_copies = 0;  // copy_peer within one GPU
   int64_t peer_copies = 0;    // copy_peer between GPUs
+  int64_t nccl_copies = 0;    // copy_nccl
   int64_t allocations = 0;    // of device or pinned memory
   int64_t launches = 0;       // kernels of the GPU that the kernels above are made of
   int64_t compared = 0;       // pairs of accesses to the same bytes that had to be ordered (stream_order.h)

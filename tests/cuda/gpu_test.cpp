@@ -264,6 +264,22 @@ TEST_CASE("gpu: transfers through the host give the bits of copies on the GPU") 
   }
 }
 
+TEST_CASE("gpu: transfers by NCCL, with one rank that sends to itself, give the bits of copies on the GPU") {
+  const executor::CudaInventory inventory = executor::cuda_inventory();
+  for (const mpc_cuda_library& library : inventory.libraries) {
+    if (std::string(library.name) == "NCCL" && library.is_there == 0) {
+      MESSAGE("left out: " << library.path);
+      return;
+    }
+  }
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    CAPTURE(seed);
+    const Plan plan = on_gpus(random_training_plan(seed, 3, true), {0, 0, 0});
+    CHECK(difference(run(plan, seed), run(plan, seed, [](auto& options) { options.transport = Transport::nccl; })) ==
+          "");
+  }
+}
+
 TEST_CASE("gpu: plans over the CPU and the GPU agree with the CPU") {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     CAPTURE(seed);

@@ -123,6 +123,12 @@ TEST_CASE("streams: every transport gives the same bits, and is the one that was
     CHECK(fake_counts().peer_copies == 0);
     CHECK(difference(expected, run(three_gpus, seed, three, force(Transport::staged))) == "");
     CHECK(fake_counts().peer_copies == 0);
+    CHECK(fake_counts().nccl_copies == 0);  // only when it is asked for
+    for (const Plan& plan : {one_gpu, three_gpus}) {
+      CHECK(difference(expected, run(plan, seed, three, force(Transport::nccl))) == "");
+      CHECK(fake_counts().nccl_copies > 0);
+      CHECK(fake_counts().device_copies + fake_counts().peer_copies == 0);
+    }
   }
 }
 
