@@ -54,7 +54,8 @@ KernelOrReason cudnn_kernel(const executor::NodeSpec& node, const MakeOptions& o
     handle.handle = made;
     handle.destroy = [](void* old) { cudnn_api().cudnnDestroy(static_cast<cudnnHandle_t>(old)); };
   }
-  const CudnnTarget target{static_cast<cudnnHandle_t>(handle.handle), nullptr};
+  static const CodeCache kCache;
+  const CudnnTarget target{static_cast<cudnnHandle_t>(handle.handle), nullptr, handle.gpu, &kCache};
   try {
     std::unique_ptr<CudnnKernel> kernel = family.make(node, target, exactness_of(node, options));
     if (!kernel->reason().empty()) return declined(kernel->reason());
@@ -65,7 +66,8 @@ KernelOrReason cudnn_kernel(const executor::NodeSpec& node, const MakeOptions& o
   }
 }
 
-std::string cudnn_refusal(const executor::NodeSpec& node, const MakeOptions& options, const std::string& device_json) {
+std::string cudnn_refusal(const executor::NodeSpec& node, const MakeOptions& options, const std::string& device_json,
+                          const CodeCache* cache) {
   const Library& dnn = library(LibraryName::cudnn);
   if (dnn.handle == nullptr) return "cuDNN: " + dnn.path;
   const Family& family = *family_of(node.op);
@@ -75,7 +77,7 @@ std::string cudnn_refusal(const executor::NodeSpec& node, const MakeOptions& opt
              device_json.c_str());
   device.finalize();
   try {
-    return family.make(node, {nullptr, &device}, exactness_of(node, options))->reason();
+    return family.make(node, {nullptr, &device, device_json, cache}, exactness_of(node, options))->reason();
   } catch (const DeviceError& error) {
     return error.what();
   }

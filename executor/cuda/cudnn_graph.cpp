@@ -1,6 +1,7 @@
 #include "executor/cuda/cudnn_graph.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "executor/cuda/error.h"
 #include "executor/cuda/libraries.h"
@@ -24,7 +25,31 @@ void check_cudnn(cudnnStatus_t status, const char* call, const char* file, int l
   throw_library("cuDNN", static_cast<int>(status), cudnn_api().cudnnGetErrorString(status), call, file, line);
 }
 
-CudnnDescriptor::CudnnDescriptor(cudnnBackendDescriptorType_t type) {
+namespace {
+
+/// Of one value of an attribute; 0 for what points elsewhere.
+size_t attribute_bytes(cudnnBackendAttributeType_t type) {
+  switch (type) {
+    case CUDNN_TYPE_HANDLE:
+    case CUDNN_TYPE_VOID_PTR:
+    case CUDNN_TYPE_BACKEND_DESCRIPTOR:
+      return 0;
+    case CUDNN_TYPE_BOOLEAN:
+      return sizeof(bool);
+    case CUDNN_TYPE_CHAR:
+      return sizeof(char);
+    case CUDNN_TYPE_INT64:
+      return sizeof(int64_t);
+    case CUDNN_TYPE_DOUBLE:
+      return sizeof(double);
+    default:  // float, int32 and the enumerations
+      return sizeof(int32_t);
+  }
+}
+
+}  // namespace
+
+CudnnDescriptor::CudnnDescriptor(cudnnBackendDescriptorType_t type) : text_(std::to_string(type)) {
   MPC_DNN(cudnnBackendCreateDescriptor(type, &value_));
 }
 
@@ -35,10 +60,13 @@ CudnnDescriptor::~CudnnDescriptor() {
 void CudnnDescriptor::set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count,
                           const void* values) {
   MPC_DNN(cudnnBackendSetAttribute(value_, name, type, count, values));
+  text_ += " " + std::to_string(name) + ":" + std::to_string(count) + ":";
+  text_.append(static_cast<const char*>(values), static_cast<size_t>(count) * attribute_bytes(type));
 }
 
 void CudnnDescriptor::set_one(cudnnBackendAttributeName_t name, const CudnnDescriptor& other) {
   set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &other.value_);
+  text_ += "(" + other.text_ + ")";
 }
 
 void CudnnDescriptor::set_integers(cudnnBackendAttributeName_t name, const std::vector<int64_t>& values) {
@@ -154,6 +182,12 @@ void CudnnGraph::reshape(Id x, Id y) {
   add(std::move(operation));
 }
 
+std::string CudnnGraph::text() const {
+  std::string text;
+  for (const CudnnDescriptor& operation : operations_) text += operation.text() + "\n";
+  return text;
+}
+
 void CudnnGraph::finish(const CudnnTarget& target) {
   std::vector<cudnnBackendDescriptor_t> raw;
   for (const CudnnDescriptor& operation : operations_) raw.push_back(operation.get());
@@ -193,9 +227,54 @@ constexpr int64_t kMostConfigs = 64;
 // 12 heads.
 constexpr int64_t kMostWorkspace = int64_t{2} << 30;
 
+void aim(CudnnDescriptor& plan, const CudnnTarget& target) {
+  if (target.handle != nullptr) plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &target.handle);
+  if (target.device != nullptr) plan.set_one(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, *target.device);
+}
+
+int64_t workspace_of(const CudnnDescriptor& plan) {
+  int64_t found = 0;
+  int64_t bytes = 0;
+  MPC_DNN(cudnnBackendGetAttribute(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &found,
+                                   &bytes));
+  return bytes;
+}
+
+/// The plan that was kept, if there is one and cuDNN takes it.
+std::optional<CudnnPlan> kept_plan(const std::string& key, const CudnnTarget& target) {
+  const auto json = target.cache == nullptr ? std::nullopt : target.cache->find(key);
+  if (!json) return std::nullopt;
+  CudnnPlan result{CudnnDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR), 0, {}};
+  aim(result.plan, target);
+  const cudnnStatus_t status =
+      cudnn_api().cudnnBackendSetAttribute(result.plan.get(), CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
+                                           CUDNN_TYPE_CHAR, static_cast<int64_t>(json->size()), json->data());
+  if (status != CUDNN_STATUS_SUCCESS || result.plan.try_finalize() != CUDNN_STATUS_SUCCESS) return std::nullopt;
+  result.workspace_bytes = workspace_of(result.plan);
+  return result;
+}
+
+/// Keeps the plan, unless it is of an engine that cannot be written down.
+void keep_plan(const std::string& key, const CudnnTarget& target, const CudnnPlan& plan) {
+  if (target.cache == nullptr) return;
+  const auto read = [&](int64_t room, int64_t& bytes, char* text) {
+    return cudnn_api().cudnnBackendGetAttribute(plan.plan.get(), CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
+                                                CUDNN_TYPE_CHAR, room, &bytes, text) == CUDNN_STATUS_SUCCESS;
+  };
+  int64_t bytes = 0;
+  if (!read(0, bytes, nullptr) || bytes <= 0) return;
+  std::string json(static_cast<size_t>(bytes), ' ');
+  if (!read(bytes, bytes, json.data())) return;
+  json.resize(static_cast<size_t>(bytes));
+  target.cache->keep(key, json);
+}
+
 }  // namespace
 
 CudnnPlan make_cudnn_plan(const CudnnGraph& graph, const CudnnTarget& target, CudnnExactness exactness) {
+  const std::string key = "cudnn " + std::to_string(cudnn_api().cudnnGetVersion()) + "\n" + target.gpu + "\n" +
+                          (exactness == CudnnExactness::any ? "any" : "strict f32") + "\n" + graph.text();
+  if (auto known = kept_plan(key, target)) return std::move(*known);
   CudnnDescriptor heuristic(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
   const cudnnBackendHeurMode_t mode = CUDNN_HEUR_MODE_A;
   heuristic.set_one(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph.graph());
@@ -221,10 +300,7 @@ CudnnPlan make_cudnn_plan(const CudnnGraph& graph, const CudnnTarget& target, Cu
     }
     CudnnPlan result{CudnnDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR), 0, {}};
     result.plan.set_one(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
-    if (target.handle != nullptr) {
-      result.plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &target.handle);
-    }
-    if (target.device != nullptr) result.plan.set_one(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, *target.device);
+    aim(result.plan, target);
     const cudnnStatus_t status = result.plan.try_finalize();
     // For a description, an engine that compiles its kernel gets as far as to load it, which needs a driver.
     if (target.device != nullptr && status == CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER) return result;
@@ -232,10 +308,11 @@ CudnnPlan make_cudnn_plan(const CudnnGraph& graph, const CudnnTarget& target, Cu
       ++refused;
       continue;
     }
-    int64_t found = 0;
-    MPC_DNN(cudnnBackendGetAttribute(result.plan.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1,
-                                     &found, &result.workspace_bytes));
-    if (result.workspace_bytes <= kMostWorkspace) return result;
+    result.workspace_bytes = workspace_of(result.plan);
+    if (result.workspace_bytes <= kMostWorkspace) {
+      keep_plan(key, target, result);
+      return result;
+    }
     ++refused;
   }
   return {{},

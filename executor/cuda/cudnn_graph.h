@@ -9,6 +9,7 @@
 
 #include "compiler/base/dtype.h"
 #include "compiler/base/shape.h"
+#include "executor/cuda/code_cache.h"
 #include "executor/cuda/library_kernels.h"
 
 // The graph API of cuDNN: tensors and operations are descriptors, a graph of them gets an execution plan from the first
@@ -47,9 +48,11 @@ class CudnnDescriptor {
   CudnnDescriptor() = default;
   explicit CudnnDescriptor(cudnnBackendDescriptorType_t type);
   ~CudnnDescriptor();
-  CudnnDescriptor(CudnnDescriptor&& other) noexcept : value_(std::exchange(other.value_, nullptr)) {}
+  CudnnDescriptor(CudnnDescriptor&& other) noexcept
+      : value_(std::exchange(other.value_, nullptr)), text_(std::move(other.text_)) {}
   CudnnDescriptor& operator=(CudnnDescriptor&& other) noexcept {
     std::swap(value_, other.value_);
+    std::swap(text_, other.text_);
     return *this;
   }
   cudnnBackendDescriptor_t get() const { return value_; }
@@ -59,15 +62,20 @@ class CudnnDescriptor {
   void set_integers(cudnnBackendAttributeName_t name, const std::vector<int64_t>& values);
   void finalize();
   cudnnStatus_t try_finalize();
+  /// Everything that was set, with the descriptors that are referred to: equal for descriptors that mean the same.
+  const std::string& text() const { return text_; }
 
  private:
   cudnnBackendDescriptor_t value_ = nullptr;
+  std::string text_;
 };
 
 /// Either a handle (on a GPU) or the description of a device.
 struct CudnnTarget {
   cudnnHandle_t handle = nullptr;
   const CudnnDescriptor* device = nullptr;
+  std::string gpu;                   // all that choices depend on: model, driver
+  const CodeCache* cache = nullptr;  // where plans are kept; null: nowhere
 };
 
 cudnnDataType_t cudnn_type(DType dtype);
@@ -113,6 +121,8 @@ class CudnnGraph {
   /// @throws DeviceError for what cuDNN does not take as a graph.
   void finish(const CudnnTarget& target);
   const CudnnDescriptor& graph() const { return graph_; }
+  /// Everything that the graph consists of, in words for a key.
+  std::string text() const;
 
  private:
   enum class Place : uint8_t { device, between, host };
@@ -140,6 +150,8 @@ struct CudnnPlan {
   void run(cudnnHandle_t handle, const std::vector<CudnnGraph::Id>& ids, const std::vector<void*>& pointers,
            void* workspace) const;
 };
+/// The plan that the target's cache has for the graph, else that of the first engine that qualifies, which is then
+/// kept: a kernel that cuDNN compiles takes about a second.
 CudnnPlan make_cudnn_plan(const CudnnGraph& graph, const CudnnTarget& target, CudnnExactness exactness);
 
 // What cudnn.cpp chooses from. `why_not` gives the reason for which a node is none of theirs before cuDNN is asked, or

@@ -9,6 +9,8 @@
 
 namespace mpc::cuda {
 
+class CodeCache;
+
 /// A library's handle for one logical device, made when it is first asked for.
 class LibraryHandle {
  public:
@@ -16,6 +18,7 @@ class LibraryHandle {
   LibraryHandle(const LibraryHandle&) = delete;
   LibraryHandle& operator=(const LibraryHandle&) = delete;
   ~LibraryHandle();
+  std::string gpu;  // all that a library's choices depend on beside its version: model, driver
   void* handle = nullptr;
   void (*destroy)(void*) = nullptr;
 };
@@ -35,7 +38,8 @@ KernelOrReason nvrtc_fused(const executor::NodeSpec& node, int ordinal);
 
 /// For tests without a GPU: whether cuDNN has an engine for the node on the device that `device_json` describes; "" or
 /// why not. @pre is_for_cudnn(node.op).
-std::string cudnn_refusal(const executor::NodeSpec& node, const MakeOptions& options, const std::string& device_json);
+std::string cudnn_refusal(const executor::NodeSpec& node, const MakeOptions& options, const std::string& device_json,
+                          const CodeCache* cache = nullptr);
 
 // What library kernels need of the plugin's own (kernels/*.cu).
 

@@ -176,11 +176,21 @@ int32_t list_library(int32_t index, mpc_cuda_library* row) {
   return 1;
 }
 
+std::string describe_gpu(int ordinal) {
+  cudaDeviceProp properties{};
+  MPC_CUDA(cudaGetDeviceProperties(&properties, ordinal));
+  int driver = 0;
+  MPC_CUDA(cudaDriverGetVersion(&driver));
+  return std::string(properties.name) + ", sm_" + std::to_string(properties.major) + std::to_string(properties.minor) +
+         ", " + std::to_string(properties.multiProcessorCount) + " multiprocessors, driver " + std::to_string(driver);
+}
+
 int32_t open_device(int32_t ordinal, mpc_cuda_device** device, mpc_cuda_error* error) {
   return guarded(ordinal, error, [&] {
     MPC_CUDA(cudaFree(nullptr));  // makes the context
     auto made = std::make_unique<mpc_cuda_device>();
     made->ordinal = ordinal;
+    made->cudnn.gpu = describe_gpu(ordinal);
     *device = made.release();
   });
 }

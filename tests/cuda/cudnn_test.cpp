@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iterator>
@@ -14,10 +15,12 @@
 #include <vector>
 
 #include "api/reference_evaluator.h"
+#include "executor/cuda/code_cache.h"
 #include "executor/cuda/libraries.h"
 #include "executor/cuda/library_kernels.h"
 #include "tests/cuda/model_file.h"
 #include "tests/support/run_plan.h"
+#include "tests/unit/helpers.h"
 
 namespace {
 
@@ -159,6 +162,36 @@ TEST_CASE("cudnn: every graph that the zoo's plans ask for has an engine, in f32
     });
     CHECK(attention == 12);  // of six kinds of transformers, forward and backward
   }
+}
+
+TEST_CASE("cudnn: a plan that was kept is taken again; what differs in anything has a plan of its own") {
+  const std::string device = device_json();
+  const test::TemporaryFolder folder;
+  const cuda::CodeCache cache(folder / "plans");
+  const auto asks = [&](const ConvCase& c, bool tf32, const std::string& gpu) {
+    CHECK(cuda::cudnn_refusal(c.node, {.allows_tf32 = tf32, .product = {}}, gpu, &cache) == "");
+  };
+  const auto files = [&] {
+    std::map<std::string, std::filesystem::file_time_type> times;
+    for (const auto& file : std::filesystem::directory_iterator(folder / "plans")) {
+      times[file.path().string()] = file.last_write_time();
+    }
+    return times;
+  };
+  const ConvCase middle(OpKind::Conv, DType::f32, {8, 64, 56, 56}, {64, 64, 3, 3}, 1, 1);
+  asks(middle, false, device);
+  const auto first = files();
+  REQUIRE(first.size() == 1);
+  asks(middle, false, device);
+  CHECK(files() == first);  // what is looked for again is written again
+  asks(middle, true, device);
+  CHECK(files().size() == 2);
+  asks(middle, false, device + " ");
+  CHECK(files().size() == 3);
+  asks(ConvCase(OpKind::Conv, DType::f32, {4, 64, 56, 56}, {64, 64, 3, 3}, 1, 1), false, device);
+  asks(ConvCase(OpKind::Conv, DType::f32, {8, 64, 56, 56}, {64, 64, 3, 3}, 2, 1), false, device);
+  asks(ConvCase(OpKind::ConvInputGrad, DType::f32, {8, 64, 56, 56}, {64, 64, 3, 3}, 1, 1), false, device);
+  CHECK(files().size() == 6);
 }
 
 TEST_CASE("cudnn: what is not a convolution of cuDNN is declined with a reason") {
