@@ -1,8 +1,10 @@
 #include "mpc/cost_graph.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <ctime>
+#include <functional>
 #include <map>
 #include <optional>
 
@@ -88,7 +90,10 @@ std::string bytes_of(double bytes) {
 /// The graph of kind "piper" that the text holds; nothing when it holds another one. Only a text with that word is read
 /// for it: large graphs of the other kind are read once.
 std::optional<ParallelGraph> parallel_graph_of(const std::string& text, const std::string& path) {
-  if (text.find("\"piper\"") == std::string::npos) return std::nullopt;
+  // The quotes of a JSON text make a plain search stop at every key.
+  constexpr std::string_view kWord = "\"piper\"";
+  const std::boyer_moore_horspool_searcher word(kWord.begin(), kWord.end());
+  if (std::search(text.begin(), text.end(), word) == text.end()) return std::nullopt;
   const Json json = parse_json(text, ErrorId::M066, path);
   if (!is_parallel_graph(json)) return std::nullopt;
   return parse_parallel_graph(json, path);

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/file.h"
+#include "compiler/base/json_rows.h"
 #include "compiler/base/text.h"
 
 namespace mpc {
@@ -17,7 +18,13 @@ namespace {
 // state in a vector, so that no depth of nesting can exhaust the stack.
 class Builder {
  public:
-  Builder(ErrorId id, const std::string& where, const JsonLimits& limits) : id_(id), where_(where), limits_(limits) {}
+  /// Rows that are not kept: elements of the root's arrays under `keys`.
+  struct Rows {
+    const std::vector<std::string_view>& keys;
+    const TakeJsonRow& take;
+  };
+  Builder(ErrorId id, const std::string& where, const JsonLimits& limits, const Rows* rows)
+      : id_(id), where_(where), limits_(limits), rows_(rows) {}
 
   Json take() { return std::move(root_); }
 
@@ -37,6 +44,11 @@ class Builder {
     const auto [it, is_first] = object.try_emplace(std::move(name));
     if (!is_first) fail(fmt::format("the key \"{}\" stands twice", escaped(it->first, 200)));
     member_ = &it->second;
+    if (rows_ != nullptr && open_.size() == kRootDepth) {
+      const auto key = std::find(rows_->keys.begin(), rows_->keys.end(), it->first);
+      row_key_ = key == rows_->keys.end() ? nullptr : &*key;
+      row_index_ = 0;
+    }
     return true;
   }
   bool start_object(size_t) { return open(Json::value_t::object); }
@@ -66,6 +78,7 @@ class Builder {
   template <class T>
   bool add(T&& value) {
     place(Json(std::forward<T>(value)));
+    take_row();
     return true;
   }
   bool open(Json::value_t type) {
@@ -77,12 +90,25 @@ class Builder {
   }
   bool close() {
     open_.pop_back();
+    take_row();
     return true;
   }
+  /// Hands on what is complete now, when it is a row.
+  void take_row() {
+    if (row_key_ == nullptr || open_.size() != kRootDepth + 1 || !open_.back()->is_array()) return;
+    Json::array_t& array = open_.back()->get_ref<Json::array_t&>();
+    rows_->take(*row_key_, row_index_++, array.back());
+    array.pop_back();
+  }
+
+  static constexpr size_t kRootDepth = 1;  // containers that are open where the root's members stand
 
   ErrorId id_;
   const std::string& where_;
   const JsonLimits& limits_;
+  const Rows* rows_;                           // or none
+  const std::string_view* row_key_ = nullptr;  // of the root's array that is open, when its rows are not kept
+  int64_t row_index_ = 0;
   Json root_;
   std::vector<Json*>
       open_;                // containers being filled, outermost first; only the last one grows, so the others stay put
@@ -90,18 +116,29 @@ class Builder {
   int64_t values_ = 0;
 };
 
-}  // namespace
-
-Json parse_json(std::string_view text, ErrorId id, const std::string& where, const JsonLimits& limits) {
+Json build(std::string_view text, ErrorId id, const std::string& where, const JsonLimits& limits,
+           const Builder::Rows* rows) {
   if (static_cast<int64_t>(text.size()) > limits.bytes) {
     throw Error(ErrorId::M051, where, fmt::format("has {} bytes of JSON, the limit is {}", text.size(), limits.bytes));
   }
   // The parser takes a NUL for the end of the text and would accept anything behind it.
   const size_t nul = text.find('\0');
   if (nul != std::string_view::npos) throw Error(id, where, fmt::format("is not valid JSON: byte {} is NUL", nul));
-  Builder builder(id, where, limits);
+  Builder builder(id, where, limits, rows);
   Json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, ErrorId id, const std::string& where, const JsonLimits& limits) {
+  return build(text, id, where, limits, nullptr);
+}
+
+Json parse_json_rows(std::string_view text, ErrorId id, const std::string& where,
+                     const std::vector<std::string_view>& keys, const TakeJsonRow& take, const JsonLimits& limits) {
+  const Builder::Rows rows{keys, take};
+  return build(text, id, where, limits, &rows);
 }
 
 Json read_json_file(const std::string& path, ErrorId id, const JsonLimits& limits) {

@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
-#include "compiler/base/json.h"
+#include "compiler/base/json_rows.h"
 #include "compiler/base/text.h"
 
 namespace mpc {
@@ -25,17 +25,17 @@ constexpr double kMostBytes = 1e18;
 // Two edges of one node carry the same tensor: a difference within the rounding of a printed number is none.
 constexpr double kSameCost = 1e-6;
 
-/// Reads members of one row. A view is made only to say what is wrong: making one builds the path as text, which a
-/// million rows would feel.
+/// Reads members of one row.
 class Row {
  public:
-  Row(const JsonView& rows, int64_t index) : rows_(rows), index_(index) {}
+  /// @pre `row` and `place`, the place of the rows in messages, outlive this.
+  Row(const Json& row, const std::string& place, int64_t index) : row_(row), place_(place), index_(index) {
+    if (!row.is_object()) fail("is not an object");
+  }
 
   const Json* find(const char* key) const {
-    const Json& row = rows_.json()[static_cast<size_t>(index_)];
-    if (!row.is_object()) fail("is not an object");
-    const auto it = row.find(key);
-    return it == row.end() ? nullptr : &*it;
+    const auto it = row_.find(key);
+    return it == row_.end() ? nullptr : &*it;
   }
   const Json& at(const char* key) const {
     const Json* found = find(key);
@@ -60,10 +60,11 @@ class Row {
     return value.get<bool>();
   }
   [[noreturn]] void fail(const std::string& message) const {
-    throw Error(ErrorId::M066, fmt::format("{}[{}]", rows_.place(), index_),
-                subject_.empty() ? message : fmt::format("{} {}", subject_, message));
+    throw Error(ErrorId::M066, fmt::format("{}[{}]", place_, index_),
+                node_ ? fmt::format("node {} {}", *node_, message) : message);
   }
-  void name(std::string subject) { subject_ = std::move(subject); }
+  /// Names the node that the row is of, for messages.
+  void name(int64_t node) { node_ = node; }
 
  private:
   [[noreturn]] void fail_type(const Json& value, const char* key, const std::string& expected) const {
@@ -72,32 +73,61 @@ class Row {
     fail(fmt::format("\"{}\" is {}, must be {}", key, found, expected));
   }
 
-  const JsonView& rows_;
+  const Json& row_;
+  const std::string& place_;
   int64_t index_;
-  std::string subject_;
+  std::optional<int64_t> node_;
 };
 
+/// Nodes and edges are read row by row while the text is parsed. Either may come first, so edges are resolved at the
+/// end.
 class CostGraphReader {
  public:
-  explicit CostGraphReader(const JsonView& root) : root_(root) {}
+  explicit CostGraphReader(const std::string& where)
+      : where_(where), nodes_place_(where + ": nodes"), edges_place_(where + ": edges") {}
 
-  CostGraph run() {
-    read_head();
-    read_devices(root_.at("devices"));
-    read_nodes(root_.at("nodes"));
-    read_edges(root_.at("edges"));
+  CostGraph run(std::string_view text) {
+    const Json json = parse_json_rows(text, ErrorId::M066, where_, {kNodes, kEdges},
+                                      [this](std::string_view key, int64_t index, const Json& row) {
+                                        if (key == kNodes)
+                                          take_node(row, index);
+                                        else
+                                          take_edge(row, index);
+                                      });
+    const JsonView root(json, ErrorId::M066, where_);
+    read_head(root);
+    read_devices(root.at("devices"));
+    const JsonView nodes = root.at(kNodes), edges = root.at(kEdges);
+    nodes.count();  // both are arrays, or their rows were not taken
+    edges.count();
+    if (graph_.nodes.empty()) nodes.fail("is empty: there is nothing to place");
+    resolve_edges();
     return std::move(graph_);
   }
 
  private:
-  void read_head() {
-    if (const auto kind = root_.find("kind"); kind && kind->text() != "placement") {
+  static constexpr std::string_view kNodes = "nodes";
+  static constexpr std::string_view kEdges = "edges";
+  /// An edge as the file has it.
+  struct NamedEdge {
+    int64_t from = 0;
+    int64_t to = 0;
+    double cost = 0;
+  };
+
+  static void limit(const std::string& place, const char* what, int64_t index, int64_t most) {
+    if (index < most) return;
+    throw Error(ErrorId::M051, place, fmt::format("has more than {} {}, the limit", most, what));
+  }
+
+  void read_head(const JsonView& root) {
+    if (const auto kind = root.find("kind"); kind && kind->text() != "placement") {
       throw Error(ErrorId::M046, kind->place(),
                   fmt::format("is \"{}\"; this version of mpc plans cost graphs of kind \"placement\"",
                               escaped(kind->text(), 80)));
     }
-    if (const auto name = root_.find("name")) graph_.name = name->text();
-    if (const auto unit = root_.find("time_unit")) graph_.time_unit = unit->text();
+    if (const auto name = root.find("name")) graph_.name = name->text();
+    if (const auto unit = root.find("time_unit")) graph_.time_unit = unit->text();
   }
 
   void read_devices(const JsonView& row) {
@@ -108,25 +138,17 @@ class CostGraphReader {
     graph_.gpu_memory_bytes = row.at("memory_bytes").number(0, kMostBytes);
   }
 
-  void read_nodes(const JsonView& rows) {
-    const int64_t count = rows.count();
-    if (count < 1) rows.fail("is empty: there is nothing to place");
-    if (count > kMostNodes) {
-      throw Error(ErrorId::M051, rows.place(), fmt::format("has {} nodes, the limit is {}", count, kMostNodes));
-    }
-    graph_.nodes.reserve(static_cast<size_t>(count));
-    index_.reserve(static_cast<size_t>(count));
-    for (int64_t i = 0; i < count; ++i) {
-      Row row(rows, i);
-      const CostNode node = read_node(row);
-      const auto [it, is_first] = index_.emplace(node.id, static_cast<int>(graph_.nodes.size()));
-      if (is_first) {
-        graph_.nodes.push_back(node);
-      } else if (!is_repetition(node, graph_.nodes[static_cast<size_t>(it->second)])) {
-        row.fail("stands twice");
-      } else {
-        ++graph_.repeated_nodes;
-      }
+  void take_node(const Json& json, int64_t index) {
+    limit(nodes_place_, "nodes", index, kMostNodes);
+    Row row(json, nodes_place_, index);
+    const CostNode node = read_node(row);
+    const auto [it, is_first] = index_.emplace(node.id, static_cast<int>(graph_.nodes.size()));
+    if (is_first) {
+      graph_.nodes.push_back(node);
+    } else if (!is_repetition(node, graph_.nodes[static_cast<size_t>(it->second)])) {
+      row.fail("stands twice");
+    } else {
+      ++graph_.repeated_nodes;
     }
   }
 
@@ -140,7 +162,7 @@ class CostGraphReader {
   CostNode read_node(Row& row) {
     CostNode node;
     node.id = row.integer("id");
-    row.name(fmt::format("node {}", node.id));
+    row.name(node.id);
     node.gpu_time = row.number("time_gpu", kMostCost);
     node.memory_bytes = row.number("memory_bytes", kMostBytes);
     node.is_backward = row.flag(row.at("backward"), "backward");
@@ -159,30 +181,33 @@ class CostGraphReader {
     return it->second;
   }
 
-  int node_of(const Row& row, const char* key) const {
-    const int64_t id = row.integer(key);
+  void take_edge(const Json& json, int64_t index) {
+    limit(edges_place_, "edges", index, kMostEdges);
+    const Row row(json, edges_place_, index);
+    edges_.push_back({row.integer("from"), row.integer("to"), row.number("cost", kMostCost)});
+  }
+
+  [[noreturn]] void fail_edge(size_t index, const std::string& message) const {
+    throw Error(ErrorId::M066, fmt::format("{}[{}]", edges_place_, index), message);
+  }
+  int node_of(size_t edge, const char* key, int64_t id) const {
     const auto found = index_.find(id);
-    if (found == index_.end()) row.fail(fmt::format("\"{}\": there is no node {}", key, id));
+    if (found == index_.end()) fail_edge(edge, fmt::format("\"{}\": there is no node {}", key, id));
     return found->second;
   }
 
-  void read_edges(const JsonView& rows) {
-    const int64_t count = rows.count();
-    if (count > kMostEdges) {
-      throw Error(ErrorId::M051, rows.place(), fmt::format("has {} edges, the limit is {}", count, kMostEdges));
-    }
-    graph_.edges.reserve(static_cast<size_t>(count));
+  void resolve_edges() {
+    graph_.edges.reserve(edges_.size());
     std::vector<char> has_cost(graph_.nodes.size(), 0);
-    for (int64_t i = 0; i < count; ++i) {
-      const Row row(rows, i);
-      const CostEdge edge{node_of(row, "from"), node_of(row, "to")};
-      const double cost = row.number("cost", kMostCost);
+    for (size_t i = 0; i < edges_.size(); ++i) {
+      const CostEdge edge{node_of(i, "from", edges_[i].from), node_of(i, "to", edges_[i].to)};
+      const double cost = edges_[i].cost;
       CostNode& from = graph_.nodes[static_cast<size_t>(edge.from)];
       if (has_cost[static_cast<size_t>(edge.from)] == 0) from.tensor_cost = cost;
       has_cost[static_cast<size_t>(edge.from)] = 1;
       if (std::abs(cost - from.tensor_cost) > kSameCost * std::max(1.0, from.tensor_cost)) {
-        row.fail(fmt::format("the edge from node {} to node {} costs {}, another edge of node {} costs {}", from.id,
-                             graph_.nodes[static_cast<size_t>(edge.to)].id, cost, from.id, from.tensor_cost));
+        fail_edge(i, fmt::format("the edge from node {} to node {} costs {}, another edge of node {} costs {}", from.id,
+                                 graph_.nodes[static_cast<size_t>(edge.to)].id, cost, from.id, from.tensor_cost));
       }
       if (edge.from == edge.to)
         ++graph_.self_loops;  // on one device whatever the split
@@ -195,8 +220,10 @@ class CostGraphReader {
     graph_.edges.erase(std::unique(graph_.edges.begin(), graph_.edges.end(), same), graph_.edges.end());
   }
 
-  JsonView root_;
+  const std::string& where_;
+  std::string nodes_place_, edges_place_;
   CostGraph graph_;
+  std::vector<NamedEdge> edges_;
   std::unordered_map<int64_t, int> index_;
   std::unordered_map<int64_t, int> color_;
 };
@@ -204,8 +231,7 @@ class CostGraphReader {
 }  // namespace
 
 CostGraph parse_cost_graph(std::string_view json, const std::string& where) {
-  const Json parsed = parse_json(json, ErrorId::M066, where);
-  return CostGraphReader(JsonView(parsed, ErrorId::M066, where)).run();
+  return CostGraphReader(where).run(json);
 }
 
 }  // namespace mpc

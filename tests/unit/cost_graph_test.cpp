@@ -1,3 +1,4 @@
+#include <array>
 #include <cmath>
 #include <functional>
 #include <string>
@@ -66,6 +67,20 @@ TEST_CASE("cost graph: nodes, colours, tensors and devices are read") {
   CHECK(graph.nodes[2].tensor_cost == 0);
   CHECK(graph.nodes[2].memory_bytes == 0.5);
   CHECK(graph.edges.size() == 3);
+}
+
+TEST_CASE("cost graph: edges may stand before the nodes or behind them") {
+  const char* rows[] = {R"("nodes": [{"id": 1, "time_gpu": 1, "memory_bytes": 0, "backward": false},
+                                     {"id": 2, "time_gpu": 1, "memory_bytes": 0, "backward": false}])",
+                        R"("edges": [{"from": 1, "to": 2, "cost": 0.5}])",
+                        R"("devices": {"count": 2, "memory_bytes": 1})"};
+  for (const auto& [a, b, c] : {std::array{0, 1, 2}, std::array{2, 1, 0}, std::array{1, 2, 0}}) {
+    const CostGraph graph = parse_cost_graph(fmt::format("{{{}, {}, {}}}", rows[a], rows[b], rows[c]), "g.json");
+    REQUIRE(graph.edges.size() == 1);
+    CHECK(graph.edges[0].from == 0);
+    CHECK(graph.edges[0].to == 1);
+    CHECK(graph.nodes[0].tensor_cost == 0.5);
+  }
 }
 
 TEST_CASE("cost graph: devices without cpus have none, and edges that repeat count once") {

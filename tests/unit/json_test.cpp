@@ -1,11 +1,14 @@
 #include "compiler/base/json.h"
 
 #include <limits>
+#include <string>
+#include <vector>
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/file.h"
+#include "compiler/base/json_rows.h"
 #include "tests/unit/helpers.h"
 
 namespace mpc {
@@ -145,6 +148,25 @@ TEST_CASE("json: a view reads typed values and names the place of a wrong one") 
           device.require_keys({"bytes", "rates", "name", "on", "none"});
         }) == "c.json: devices[0]: has the unknown key \"rate\"; did you mean \"rates\"?");
   CHECK(message([&] { device.require_keys({"bytes", "rate", "name", "on", "none", "more"}); }) == "none");
+}
+
+TEST_CASE("json: rows are handed on one by one and not kept") {
+  std::vector<std::string> taken;
+  const auto take = [&](std::string_view key, int64_t index, const Json& row) {
+    taken.push_back(std::string(key) + " " + std::to_string(index) + " " + row.dump());
+  };
+  const auto parse = [&](std::string_view text) {
+    taken.clear();
+    return parse_json_rows(text, ErrorId::M066, "g.json", {"a", "b"}, take);
+  };
+  CHECK(parse(R"({"a":[1,{"a":[2]},[3,4],null],"c":[5],"b":[6],"d":{"a":[7]}})").dump() ==
+        R"({"a":[],"b":[],"c":[5],"d":{"a":[7]}})");
+  CHECK(taken == std::vector<std::string>{"a 0 1", R"(a 1 {"a":[2]})", "a 2 [3,4]", "a 3 null", "b 0 6"});
+  CHECK(parse(R"({"a":{"b":[1]},"b":2})").dump() == R"({"a":{"b":[1]},"b":2})");
+  CHECK(taken.empty());
+  CHECK(parse("[[1]]").dump() == "[[1]]");
+  CHECK(taken.empty());
+  CHECK(error_id([&] { (void)parse(R"({"a":[{"x":1,"x":2}]})"); }) == "M066");
 }
 
 TEST_CASE("json: a file is read with its name in the message") {
