@@ -7,12 +7,16 @@ Of every graph of the folder, some variants drawn from: 2 to 8 GPUs, 0 to 2 CPU 
 1e-3 to 1e6, nodes renamed and permuted. Checked of each, with the folder's evaluate.py as the judge:
 - an answer fits, or its bytes say why none does: the GPUs together hold less than there is (then exit code 5 is right)
 - the bound is at most the value, and the free split is at most the contiguous one
+- no split of one topological order into segments, one per GPU, is better than the contiguous one (a plain dynamic program
+  that shares no code with the planner; graphs whose colours have a cycle are passed over)
 - renamed, permuted and scaled, the graph gets the same value within 0.1 % (contiguous: within 1e-6, where it is optimal)
 Exits with 1 when a check fails. Needs the standard library only.
 """
 import argparse
 import copy
+import graphlib
 import json
+import math
 import pathlib
 import random
 import subprocess
@@ -40,6 +44,73 @@ def permuted(graph, rng, scale):
     rng.shuffle(result["nodes"])
     rng.shuffle(result["edges"])
     return result
+
+
+def topological_order(graph):
+    """The colours in an order of the forward graph, backward edges reversed; nothing where it has a cycle."""
+    color = {node["id"]: ("c", node["color_class"]) if node.get("color_class") is not None else ("n", node["id"])
+             for node in graph["nodes"]}
+    backward = {node["id"]: node["backward"] for node in graph["nodes"]}
+    before = {block: set() for block in color.values()}
+    for edge in graph["edges"]:
+        first, second = edge["from"], edge["to"]
+        if backward[first] != backward[second]:
+            continue
+        if backward[first]:
+            first, second = second, first
+        if color[first] != color[second]:
+            before[color[second]].add(color[first])
+    try:
+        return list(graphlib.TopologicalSorter(before).static_order()), color
+    except graphlib.CycleError:
+        return None, color
+
+
+def has_better_segments(graph, value):
+    """Is there a split of one topological order into segments, one per GPU, with every load below `value`?"""
+    order, color = topological_order(graph)
+    nodes = {node["id"]: node for node in graph["nodes"]}  # rows that repeat a node cost nothing
+    if order is None or not all(node.get("gpu_ok", True) for node in nodes.values()):
+        return False
+    cost, readers = {}, {}
+    for edge in graph["edges"]:
+        if edge["from"] != edge["to"]:
+            cost[edge["from"]] = edge["cost"]
+            readers.setdefault(edge["from"], set()).add(edge["to"])
+    inputs = {}
+    for name, users in readers.items():
+        for user in users:
+            inputs.setdefault(user, []).append(name)
+    members = {block: [] for block in order}
+    for name in nodes:
+        members[color[name]].append(name)
+    capacity, limit = graph["devices"]["memory_bytes"], value * (1 - 1e-9)
+    least = [0] + [math.inf] * len(order)  # GPUs for each prefix
+    for first in range(len(order)):
+        if least[first] >= graph["devices"]["count"]:
+            continue
+        time = memory = transfers = 0
+        inside, count = set(), {}
+
+        def paid(name):
+            is_made_here, here = name in inside, count.get(name, 0)
+            return cost[name] if (here < len(readers[name]) if is_made_here else here > 0) else 0
+
+        for last in range(first, len(order)):
+            for name in members[order[last]]:
+                touched = inputs.get(name, []) + ([name] if name in readers else [])
+                transfers -= sum(paid(t) for t in touched)
+                inside.add(name)
+                for t in inputs.get(name, []):
+                    count[t] = count.get(t, 0) + 1
+                transfers += sum(paid(t) for t in touched)
+                time += nodes[name]["time_gpu"]
+                memory += nodes[name]["memory_bytes"]
+            if time >= limit or memory > capacity:
+                break
+            if time + transfers < limit:
+                least[last + 1] = min(least[last + 1], least[first] + 1)
+    return least[-1] <= graph["devices"]["count"]
 
 
 class Checker:
@@ -85,6 +156,8 @@ class Checker:
             return
         if stages is not None and free["value"] > stages["value"] * (1 + 1e-9):
             self.fail(f"{label}: free {free['value']} above contiguous {stages['value']}")
+        if has_better_segments(graph, stages["value"] if stages else math.inf):
+            self.fail(f"{label}: segments of a topological order are better than the contiguous split")
         scale = rng.choice([1e-3, 1, 17, 1e6])
         other = permuted(graph, rng, scale)
         ratios = []
