@@ -52,7 +52,10 @@ Shop::Shop(const Segments& segments, int microbatches, bool has_tail) : device_c
   fill_rows(pairs, count, &LinkedPair::from, &LinkedPair::to, after_begin_, after_);
   fill_rows(pairs, count, &LinkedPair::to, &LinkedPair::from, before_begin_, before_);
   before_counts.resize(count);
-  for (size_t t = 0; t < count; ++t) before_counts[t] = static_cast<int>(before(static_cast<TaskId>(t)).size());
+  for (size_t t = 0; t < count; ++t) {
+    before_counts[t] = static_cast<int>(before(static_cast<TaskId>(t)).size());
+    if (device[t] >= 0 && before_counts[t] == 0) roots.push_back(static_cast<TaskId>(t));
+  }
 }
 
 Timer::Timer(const Shop& shop) : shop_(shop), missing_(shop.count()), next_(shop.count()) {}
@@ -72,8 +75,8 @@ bool Timer::time(const Orders& orders, Timing& timing) {
       ++missing_[static_cast<size_t>(order[i])];
     }
   }
-  for (size_t t = 0; t < count; ++t) {
-    if (shop_.device[t] >= 0 && missing_[t] == 0) timing.topological.push_back(static_cast<TaskId>(t));
+  for (const TaskId root : shop_.roots) {
+    if (missing_[static_cast<size_t>(root)] == 0) timing.topological.push_back(root);
   }
   const auto reach = [&](TaskId to, double when) {
     double& start_s = timing.start_s[static_cast<size_t>(to)];

@@ -28,6 +28,7 @@ class Shop {
   std::vector<double> seconds;     // [task]
   std::vector<int> device;         // [task]; -1: there is no such task
   std::vector<int> before_counts;  // [task]: arcs that end there
+  std::vector<TaskId> roots;       // tasks that wait for none, ascending
   int device_count = 0;
 
  private:
