@@ -7,15 +7,14 @@
 namespace mpc {
 namespace {
 
-std::string claim(std::unordered_map<std::string, int>& names, std::string_view base) {
-  std::string name(base);
-  auto [it, is_free] = names.try_emplace(name, 1);
-  while (!is_free) {
-    name = std::string(base) + "." + std::to_string(it->second++);
-    const bool claimed = names.try_emplace(name, 1).second;
-    if (claimed) break;
+std::string claim(std::unordered_map<std::string, int>& names, std::string base) {
+  const auto [entry, is_free] = names.try_emplace(base, 1);
+  if (is_free) return base;
+  int& suffix = entry->second;
+  for (;;) {
+    std::string name = base + "." + std::to_string(suffix++);
+    if (names.try_emplace(name, 1).second) return name;
   }
-  return name;
 }
 
 }  // namespace
@@ -35,11 +34,11 @@ std::string_view value_kind_name(ValueKind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
-std::string Graph::unique_value_name(std::string_view base) { return claim(value_names_, base); }
-std::string Graph::unique_node_name(std::string_view base) { return claim(node_names_, base); }
+std::string Graph::unique_value_name(std::string_view base) { return claim(value_names_, std::string(base)); }
+std::string Graph::unique_node_name(std::string_view base) { return claim(node_names_, std::string(base)); }
 
 ValueId Graph::add_value(Value value) {
-  value.name = unique_value_name(value.name);
+  value.name = claim(value_names_, std::move(value.name));
   values_.push_back(std::move(value));
   return ValueId(values_.size() - 1);
 }
@@ -71,7 +70,7 @@ NodeId Graph::add_node(Node node, std::span<const OutputType> outputs) {
     MPC_CHECK(!input.is_valid() || input.index() < values_.size(), "an operand of '" + node.name + "' does not exist");
   }
   const NodeId id(nodes_.size());
-  node.name = unique_node_name(node.name);
+  node.name = claim(node_names_, std::move(node.name));
   node.outputs.clear();
   for (size_t i = 0; i < outputs.size(); ++i) {
     const OutputType& type = outputs[i];

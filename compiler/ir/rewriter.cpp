@@ -44,11 +44,21 @@ std::vector<ValueId> Rewriter::at(const std::vector<ValueId>& old) {
 }
 
 NodeId Rewriter::copy(NodeId old) {
-  Node node = source_.node(old);
-  const std::vector<ValueId> old_outputs = node.outputs;
-  node.inputs = at(node.inputs);
+  const Node& source = source_.node(old);
+  const std::vector<ValueId>& old_outputs = source.outputs;
+  Node node{.op = source.op,
+            .name = source.name,
+            .origin = source.origin,
+            .attributes = source.attributes,
+            .inputs = at(source.inputs),
+            .outputs = {},
+            .phase = source.phase,
+            .rate = source.rate,
+            .anchor = source.anchor,
+            .device = source.device};
   if (node.anchor.is_valid()) node.anchor = anchor_of_copy(node);
   std::vector<Graph::OutputType> types;
+  types.reserve(old_outputs.size());
   for (const ValueId output : old_outputs) {
     if (!output.is_valid()) {
       types.emplace_back();
