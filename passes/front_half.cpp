@@ -11,6 +11,7 @@
 #include "passes/differentiate.h"
 #include "passes/fold_transposes.h"
 #include "passes/fuse.h"
+#include "passes/fuse_bias_gradients.h"
 #include "passes/fuse_products.h"
 #include "passes/observed.h"
 #include "passes/pipeline.h"
@@ -195,12 +196,13 @@ class FrontHalf {
   // Transposes before products, which take in what follows them; products before elementwise operators, which get the rest.
   void fuse_nodes(FrontGraphs& graphs) const {
     const FusionLimits limits = {options_.pins, options_.assignment};
-    std::vector<Graph> folded = fold_transposes(variants_of(graphs), limits);
-    graphs.main = observed_.after("fold_transposes", std::move(folded.front()));
-    if (graphs.tail) graphs.tail = observed_.after("fold_transposes", std::move(folded.back()));
-    const std::vector<ProductGroup> products = product_groups(variants_of(graphs), limits);
-    graphs.main = observed_.after("fuse_products", fuse_products(graphs.main, products));
-    if (graphs.tail) graphs.tail = observed_.after("fuse_products", fuse_products(*graphs.tail, products));
+    const auto become = [&](std::string_view pass, std::vector<Graph> made) {
+      if (graphs.tail) graphs.tail = observed_.after(pass, std::move(made.back()));
+      graphs.main = observed_.after(pass, std::move(made.front()));
+    };
+    become("fold_transposes", fold_transposes(variants_of(graphs), limits));
+    become("fuse_products", fuse_products(variants_of(graphs), limits));
+    become("fuse_bias_gradients", fuse_bias_gradients(variants_of(graphs)));
     const FusionGroups groups = fusion_groups(variants_of(graphs), limits);
     graphs.main = observed_.after("fuse", fuse(graphs.main, groups));
     if (graphs.tail) graphs.tail = observed_.after("fuse", fuse(*graphs.tail, groups));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 
 #include "compiler/ir/rewriter.h"
 #include "compiler/ops/builder.h"
@@ -9,6 +10,17 @@
 
 namespace mpc {
 namespace {
+
+/// One fused product. Ids are of the graph that is fused.
+struct ProductGroup {
+  NodeId product;
+  NodeId reshape;               // between product and the rest; often invalid
+  NodeId last;                  // names the group
+  std::vector<NodeId> members;  // ascending: product, reshape and what follows
+  ValueId row;                  // these two may be invalid
+  ValueId whole;
+  std::optional<OpKind> activation;
+};
 
 class Finder {
  public:
@@ -282,13 +294,7 @@ class GroupWriter {
   const Node& product_;
 };
 
-}  // namespace
-
-std::vector<ProductGroup> product_groups(const std::vector<const Graph*>& graphs, const FusionLimits& limits) {
-  return Finder(graphs, limits).run();
-}
-
-Graph fuse_products(const Graph& graph, const std::vector<ProductGroup>& groups) {
+Graph write_groups(const Graph& graph, const std::vector<ProductGroup>& groups) {
   std::map<NodeId, const ProductGroup*> group_at;  // of every member
   for (const ProductGroup& group : groups) {
     for (const NodeId member : group.members) group_at[member] = &group;
@@ -304,6 +310,15 @@ Graph fuse_products(const Graph& graph, const std::vector<ProductGroup>& groups)
     }
   }
   return rewriter.finish(graph.stage);
+}
+
+}  // namespace
+
+std::vector<Graph> fuse_products(const std::vector<const Graph*>& graphs, const FusionLimits& limits) {
+  const std::vector<ProductGroup> groups = Finder(graphs, limits).run();
+  std::vector<Graph> fused;
+  for (const Graph* graph : graphs) fused.push_back(write_groups(*graph, groups));
+  return fused;
 }
 
 }  // namespace mpc

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include "compiler/ir/graph.h"
@@ -19,22 +18,9 @@ namespace mpc {
 // A gradient that is added up runs where its last product does, instead of where the value was made: across a cut one
 // sum travels instead of its parts. Sums of weights stay where they are.
 
-/// One fused product. Ids are of the graph that is fused.
-struct ProductGroup {
-  NodeId product;
-  NodeId reshape;               // between product and the rest; often invalid
-  NodeId last;                  // names the group
-  std::vector<NodeId> members;  // ascending: product, reshape and what follows
-  ValueId row;                  // these two may be invalid
-  ValueId whole;
-  std::optional<OpKind> activation;
-};
-
-/// @pre `graphs` have the same structure: those of the sizes of micro-batch. O(N + E).
+/// The graphs with one product for each group, in the place and with the name and origin of its last node. O(N + E).
+/// @pre `graphs` have the same structure: those of the sizes of micro-batch; they are changed alike.
 /// @throws Error(M003) for a pin that is no regular expression.
-std::vector<ProductGroup> product_groups(const std::vector<const Graph*>& graphs, const FusionLimits& limits);
-
-/// The graph with one product for each group, in the place and with the name and origin of its last node. O(N + E).
-Graph fuse_products(const Graph& graph, const std::vector<ProductGroup>& groups);
+std::vector<Graph> fuse_products(const std::vector<const Graph*>& graphs, const FusionLimits& limits);
 
 }  // namespace mpc

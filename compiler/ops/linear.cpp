@@ -116,7 +116,7 @@ void infer_matmul(InferContext& context) {
 void require_plain(const GradientContext& context, int plain_inputs) {
   const Attributes& attributes = context.attributes();
   const bool is_matmul = plain_inputs == 2;
-  if (context.input_count() <= plain_inputs && !attributes.has("activation") &&
+  if (context.input_count() <= plain_inputs && !context.output(1).is_valid() && !attributes.has("activation") &&
       !(is_matmul && (attributes.has("transA") || attributes.has("transB")))) {
     return;
   }
@@ -214,6 +214,10 @@ void infer_gemm(InferContext& context) {
     }
   }
   context.set_output(0, context.input(0).dtype, y);
+  context.set_output(1, context.input(0).dtype, Shape{y[1]});
+  if (context.output_count() > 1 && (context.input_count() > 2 || attributes.has("activation"))) {
+    context.fail(ErrorId::M031, "only a product alone has the sums of B's columns beside it");
+  }
   require_epilogue(context, -1, 3, y);
 }
 
@@ -257,7 +261,9 @@ OpQuantities gemm_cost(const CostContext& context) {
   const int64_t inner = a[context.attributes.flag("transA") ? 0 : 1];
   const bool has_c = context.inputs.size() > 2 && context.inputs[2].has_value();
   const double epilogue = epilogue_flops(context, 3) + (has_c ? 2.0 : 0.0);
-  return {.flops = elements * (2.0 * static_cast<double>(inner) + epilogue)};
+  const bool has_sums = context.outputs.size() > 1 && context.outputs[1].has_value();
+  const double sums = has_sums ? static_cast<double>(context.input(1).shape.elements()) : 0.0;
+  return {.flops = elements * (2.0 * static_cast<double>(inner) + epilogue) + sums};
 }
 
 }  // namespace
@@ -282,12 +288,13 @@ const OpDef MatMul_def = {
 
 /// Y = alpha op(A) op(B) + beta C, op(M) = M or its transpose; C broadcasts to (M, N). Accumulates in double
 /// (reference) or f32; integers wrap. 2 M N K FLOPs, and 2 M N for C. ONNX 13. Fused: (A, B, C?, whole?), then
-/// activation, as MatMul.
+/// activation, as MatMul; or (A, B) -> Y, the sums of op(B)'s columns: of a weight's gradient and its bias's.
 extern const OpDef Gemm_def;
 const OpDef Gemm_def = {
     .op = OpKind::Gemm,
     .min_inputs = 2,
     .max_inputs = 4,
+    .max_outputs = 2,
     .attributes = {{.name = "activation", .type = AttributeType::text, .is_optional = true},
                    {"alpha", AttributeType::number, 1.0},
                    {"beta", AttributeType::number, 1.0},

@@ -41,9 +41,46 @@ class FusedProduct final : public Kernel {
   std::string name_;
 };
 
+/// A Gemm, and the sums of B's columns by the kernel that sums have alone.
+class ProductAndSums final : public Kernel {
+ public:
+  ProductAndSums(std::unique_ptr<Kernel> product, std::unique_ptr<Kernel> sums)
+      : product_(std::move(product)), sums_(std::move(sums)), name_(std::string(product_->name()) + ", sums") {}
+
+  void run(const KernelCall& call) override {
+    product_->run({call.attributes, call.inputs, call.outputs.first(1), call.step, call.workspace});
+    sums_->run({call.attributes, call.inputs.subspan(1, 1), call.outputs.subspan(1, 1), call.step, {}});
+  }
+  void forget_constants() override { product_->forget_constants(); }
+  std::string_view name() const override { return name_; }
+
+ private:
+  std::unique_ptr<Kernel> product_;
+  std::unique_ptr<Kernel> sums_;
+  std::string name_;
+};
+
+KernelOrReason product_and_sums(const NodeSpec& node) {
+  NodeSpec product = node;
+  product.outputs.resize(1);
+  KernelOrReason found = find_kernel(product);
+  if (found.kernel == nullptr) return declined(found.reason);
+  const std::vector<int64_t> axes = {node.attributes->flag("transB") ? 1 : 0};
+  const Attributes attributes = {{"axes", axes}, {"keepdims", int64_t{0}}, {"noop_with_empty_axes", int64_t{0}}};
+  NodeSpec sums = node;
+  sums.op = OpKind::ReduceSum;
+  sums.attributes = &attributes;
+  sums.inputs = {node.inputs[1]};
+  sums.outputs = {node.outputs[1]};
+  KernelOrReason found_sums = find_kernel(sums);
+  if (found_sums.kernel == nullptr) return declined(found_sums.reason);
+  return {std::make_unique<ProductAndSums>(std::move(found.kernel), std::move(found_sums.kernel)), {}};
+}
+
 }  // namespace
 
 KernelOrReason fused_product(const NodeSpec& node) {
+  if (has_output(node, 1)) return product_and_sums(node);
   std::vector<bool> is_present;
   for (const NodeSpec::Operand& operand : node.inputs) is_present.push_back(operand.is_present);
   const ProductEpilogue epilogue = epilogue_of(node.op, *node.attributes, node.outputs[0].dtype, is_present);

@@ -129,6 +129,7 @@ struct ProductShape {
   double beta = 0;        // of what c holds
   bool has_bias = false;  // a row, added to every row
   enum class Activation : uint8_t { none, relu, gelu } activation = Activation::none;
+  bool has_sums = false;  // of op(b)'s columns, as a second result; with no bias and no activation
   /// Further batches that no single step describes: element offsets of a, b and y.
   struct Offsets {
     int64_t a, b, y;
@@ -138,6 +139,7 @@ struct ProductShape {
 
 /// What the library does with a product before it is stored. GELU is the approximation by tanh.
 cublasLtEpilogue_t epilogue_of(const ProductShape& shape) {
+  if (shape.has_sums) return CUBLASLT_EPILOGUE_BGRADA;  // the library's first operand is b
   switch (shape.activation) {
     case ProductShape::Activation::relu:
       return shape.has_bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
@@ -175,7 +177,7 @@ class ProductKernel final : public Kernel {
     set_transposed(CUBLASLT_MATMUL_DESC_TRANSB, shape.trans_a);
     const cublasLtEpilogue_t epilogue = epilogue_of(shape);
     MPC_LT(cublasLtMatmulDescSetAttribute(made, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue)));
-    if (shape.has_bias) {
+    if (shape.has_bias || shape.has_sums) {
       // The heuristic asks for a pointer, of which it looks at the alignment only.
       const void* aligned = reinterpret_cast<const void*>(uintptr_t{4096});
       MPC_LT(cublasLtMatmulDescSetAttribute(made, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &aligned, sizeof(aligned)));
@@ -203,6 +205,10 @@ class ProductKernel final : public Kernel {
     if (shape_.has_bias) {
       const void* bias = launch.inputs[addends_.bias];
       MPC_LT(cublasLtMatmulDescSetAttribute(operation_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)));
+    }
+    if (shape_.has_sums) {
+      void* sums = launch.outputs[1];
+      MPC_LT(cublasLtMatmulDescSetAttribute(operation_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &sums, sizeof(sums)));
     }
     for (const ProductShape::Offsets& offsets : shape_.outer) {
       std::byte* y = static_cast<std::byte*>(launch.outputs[0]) + offsets.y * element_bytes;
@@ -332,7 +338,8 @@ bool has_type(const executor::NodeSpec& node, DType dtype) {
   return true;
 }
 
-/// The product alone, then a kernel of the plugin's own for what it was fused with.
+/// The product alone, then a kernel of the plugin's own for what it was fused with: on its result, or on operands of
+/// its for a second result.
 class TwoKernels final : public Kernel {
  public:
   TwoKernels(std::unique_ptr<Kernel> product, std::unique_ptr<Kernel> rest, std::vector<size_t> rest_inputs)
@@ -340,14 +347,18 @@ class TwoKernels final : public Kernel {
 
   void run(const Launch& launch) override {
     product_->run(launch);
-    std::array<void*, 3> inputs = {launch.outputs[0], nullptr, nullptr};
-    for (size_t i = 0; i < rest_inputs_.size(); ++i) inputs[i + 1] = launch.inputs[rest_inputs_[i]];
+    const bool has_second = launch.outputs.size() > 1;
+    std::array<void*, 3> inputs = {};
+    size_t count = 0;
+    if (!has_second) inputs[count++] = launch.outputs[0];
+    for (const size_t i : rest_inputs_) inputs[count++] = launch.inputs[i];
     Launch rest = launch;
-    rest.inputs = std::span<void* const>(inputs).first(rest_inputs_.size() + 1);
+    rest.inputs = std::span<void* const>(inputs).first(count);
+    rest.outputs = launch.outputs.last(1);
     rest_->run(rest);
   }
   int64_t workspace_bytes() const override { return product_->workspace_bytes(); }
-  std::string_view name() const override { return "cuda:cublaslt, then cuda:fused"; }
+  std::string_view name() const override { return "cuda:cublaslt, then the plugin's"; }
 
  private:
   std::unique_ptr<Kernel> product_;
@@ -379,6 +390,23 @@ KernelOrReason then_epilogue(const executor::NodeSpec& node, const MakeOptions& 
   return {std::make_unique<TwoKernels>(std::move(found.kernel), std::move(own.kernel), epilogue.inputs), {}};
 }
 
+KernelOrReason then_sums(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle) {
+  executor::NodeSpec product = node;
+  product.outputs.resize(1);
+  KernelOrReason found = cublaslt_product(product, options, handle);
+  if (found.kernel == nullptr) return found;
+  const std::vector<int64_t> axes = {node.attributes->flag("transB") ? 1 : 0};
+  const Attributes attributes = {{"axes", axes}, {"keepdims", int64_t{0}}, {"noop_with_empty_axes", int64_t{0}}};
+  executor::NodeSpec sums = node;
+  sums.op = OpKind::ReduceSum;
+  sums.attributes = &attributes;
+  sums.inputs = {node.inputs[1]};
+  sums.outputs = {node.outputs[1]};
+  KernelOrReason own = find_own_kernel(sums, options);
+  if (own.kernel == nullptr) return own;
+  return {std::make_unique<TwoKernels>(std::move(found.kernel), std::move(own.kernel), std::vector<size_t>{1}), {}};
+}
+
 }  // namespace
 
 KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle) {
@@ -398,6 +426,7 @@ KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOption
   ProductShape shape = node.op == OpKind::MatMul ? matmul_shape(node) : gemm_shape(node);
   shape.dtype = dtype;
   shape.activation = activation_of(node);
+  shape.has_sums = has_output(node, 1);
   if (has_input(node, 3)) {
     addends.whole = 3;
     shape.beta = 1;
@@ -425,7 +454,7 @@ KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOption
     kernel = std::make_unique<ProductKernel>(shape, addends, copy(), options, handle);
   }
   if (kernel->has_algorithm()) return {std::move(kernel), {}};
-  return then_epilogue(node, options, handle);
+  return shape.has_sums ? then_sums(node, options, handle) : then_epilogue(node, options, handle);
 }
 
 }  // namespace mpc::cuda

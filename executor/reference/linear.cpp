@@ -132,6 +132,15 @@ void gemm(const KernelCall& call) {
   }
 }
 
+/// Output 1 of a Gemm: the sums of op(B)'s columns.
+void sum_columns(const KernelCall& call) {
+  if (!call.has_output(1)) return;
+  const std::vector<int64_t> axes = {call.attributes.flag("transB") ? 1 : 0};
+  const Attributes attributes = {{"axes", axes}, {"keepdims", int64_t{0}}, {"noop_with_empty_axes", int64_t{0}}};
+  reference_kernel(OpKind::ReduceSum)(
+      {attributes, call.inputs.subspan(1, 1), call.outputs.subspan(1, 1), call.step, {}});
+}
+
 }  // namespace
 
 void MatMul(const KernelCall& call) {
@@ -142,6 +151,7 @@ void MatMul(const KernelCall& call) {
 void Gemm(const KernelCall& call) {
   with_compute_type(call.inputs[0].dtype, [&](auto c) { gemm<decltype(c)>(call); });
   finish(call, {3});
+  sum_columns(call);
 }
 
 }  // namespace mpc::reference

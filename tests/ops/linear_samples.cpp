@@ -113,6 +113,17 @@ void add_fused(SampleList& list) {
       {{"activation", std::string("Relu")}, {"transB", yes}});
   add("C, Gelu", OpKind::Gemm, {of({3, 8}), of({4, 8}), of({4})},
       {{"activation", std::string("Gelu")}, {"transB", yes}});
+  const auto add_sums = [&](std::string name, Operand a, Operand b, Attributes attributes) {
+    list.push_back({.name = "sums " + std::move(name),
+                    .op = OpKind::Gemm,
+                    .inputs = {std::move(a), std::move(b)},
+                    .attributes = std::move(attributes),
+                    .outputs = {true, true},
+                    .check_gradient = false});
+  };
+  add_sums("of B", of({8, 3}), of({8, 4}), {{"transA", yes}});
+  add_sums("of B transposed", of({3, 33}), of({7, 33}), {{"transB", yes}});
+  add_sums("of no rows", of({0, 3}), of({0, 4}), {{"transA", yes}});
   // A result at the border of two numbers may be rounded to the other one: 2^-8 and 2^-11 of it.
   add("bf16", OpKind::MatMul,
       {of({3, 8}, DType::bf16), of({8, 4}, DType::bf16), of({4}, DType::bf16), of({3, 4}, DType::bf16)}, gelu, 0x1p-8);

@@ -11,6 +11,7 @@
 #include "compiler/ir/print.h"
 #include "compiler/ir/verify.h"
 #include "passes/fold_transposes.h"
+#include "passes/fuse_bias_gradients.h"
 
 namespace {
 
@@ -25,7 +26,7 @@ Graph parsed(const std::string& body) {
 
 Graph fused(const std::string& body, const FusionLimits& limits = {}) {
   const Graph graph = parsed(body);
-  Graph result = fuse_products(graph, product_groups({&graph}, limits));
+  Graph result = std::move(fuse_products({&graph}, limits).front());
   verify(result);
   return result;
 }
@@ -190,4 +191,33 @@ TEST_CASE("fold_transposes: a Transpose that somebody else reads, of other dimen
   CHECK(folded("input %q f32[2,4,8]\n%t f32[4,2,8] = Transpose(%q) {perm = [1, 0, 2]}\n%y f32[4,2,16] = MatMul(%t, "
                "%w)\noutput y = %y\n")
             .node_count() == 2);
+}
+
+TEST_CASE("fuse_bias_gradients: the sums of a bias come with the weight's product, where nobody needs them earlier") {
+  // %d is the gradient of %f = MatMul(%x, %w); 2 x 2 rows of 16.
+  const auto after = [](const std::string& between, const std::string& anchor) {
+    const Graph graph =
+        parsed(R"ir(input %d f32[2,2,16]
+%f f32[4,16] = MatMul(%x, %w) @f
+%o f32[4,16] = Tanh(%f) @o
+%s f32[1,1,16] = ReduceSum(%d) {axes = [0, 1], keepdims = 1} @s phase weight_grad anchor @)ir" +
+               anchor + "\n%r f32[16] = Reshape(%s) {shape = [16]} @r phase weight_grad anchor @f\n" + between +
+               R"ir(%q f32[4,16] = Reshape(%d) {shape = [4, 16]} @q phase weight_grad anchor @f
+%g f32[8,16] = Gemm(%x, %q) {transA = 1} @g phase weight_grad anchor @f
+output o = %o
+output g = %g
+output r = %r
+)ir");
+    return std::move(fuse_bias_gradients({&graph}).front());
+  };
+  const Graph graph = after("", "f");
+  CHECK(ops_of(graph) ==
+        Ops{OpKind::MatMul, OpKind::Tanh, OpKind::Reshape, OpKind::Gemm, OpKind::Reshape, OpKind::Reshape});
+  const Node& node = graph.node(NodeId(3));
+  REQUIRE(node.outputs.size() == 2);
+  CHECK(graph.outputs[1].value == node.outputs[0]);
+  CHECK(graph.value(graph.outputs[2].value).name == "r");
+  // of another forward node; read before the product is made
+  CHECK(after("", "o").node_count() == 6);
+  CHECK(after("%u f32[16] = Tanh(%r) @u phase weight_grad anchor @f\n", "f").node_count() == 7);
 }

@@ -74,6 +74,23 @@ struct Product {
   }
 };
 
+/// A Gemm, and behind its results the sums of op(B)'s columns.
+template <class T>
+struct ProductAndSums {
+  Product<T> product;
+  Out<T> sums;  // (columns)
+  int64_t results;
+  MPC_DEVICE void operator()(int64_t i) const {
+    if (i < results) return product(i);
+    const int64_t column = i - results;
+    Total<T> sum = 0;
+    for (int64_t k = 0; k < product.inner; ++k) {
+      sum = functors::Add::value(sum, static_cast<Total<T>>(product.b[k * product.b_step + column * product.b_column]));
+    }
+    sums.set(column, static_cast<T>(sum));
+  }
+};
+
 bool is_set(const executor::NodeSpec& node, std::string_view name) {
   return node.attributes->has(name) && node.attributes->flag(name);
 }
@@ -148,6 +165,17 @@ KernelOrReason make(const executor::NodeSpec& node) {
   body.c.dtype = input_dtype(node, 2);
   body.y.dtype = output_dtype(node, 0);
   const int64_t count = node.outputs[0].shape.elements();
+  if (has_output(node, 1)) {
+    const ProductAndSums<T> both{body, {nullptr, output_dtype(node, 1)}, count};
+    return function_kernel("cuda:plain product", [=](const Launch& launch) {
+      ProductAndSums<T> bound = both;
+      bound.product.a.data = launch.inputs[0];
+      bound.product.b.data = launch.inputs[1];
+      bound.product.y.data = launch.outputs[0];
+      bound.sums.data = launch.outputs[1];
+      for_each(launch.stream, count + bound.product.columns, bound, "product");
+    });
+  }
   return function_kernel("cuda:plain product", [=](const Launch& launch) {
     Product<T> bound = body;
     bound.a.data = launch.inputs[0];
