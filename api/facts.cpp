@@ -175,7 +175,8 @@ std::map<std::string, int> assignment_of(const Plan& plan) {
   std::map<std::string, int> devices;
   for (const PlanNode& node : plan.nodes) {
     if (node.phase != PlanPhase::forward || node.origin.empty()) continue;
-    for (const std::string& origin : origins_of(node)) devices.emplace(onnx_name(origin), static_cast<int>(node.device.index()));
+    for (const std::string& origin : origins_of(node))
+      devices.emplace(onnx_name(origin), static_cast<int>(node.device.index()));
   }
   return devices;
 }

@@ -72,7 +72,8 @@ class LossBuilder {
 
   ValueId own_loss() {
     const Value& y = graph_.value(y_);
-    if (y.shape.elements() != 1 || !is_float(y.dtype)) fail(fmt::format("is {}, a loss is one float", type_text(y.dtype, y.shape)));
+    if (y.shape.elements() != 1 || !is_float(y.dtype))
+      fail(fmt::format("is {}, a loss is one float", type_text(y.dtype, y.shape)));
     return weighted(y_, y.dtype);
   }
 
@@ -112,10 +113,12 @@ ValueId find_output(const Graph& graph, const std::string& name) {
     names.push_back(output.name);
   }
   if (name.empty()) {
-    throw Error(ErrorId::M002, "--loss-input", fmt::format("the model has {} outputs", graph.outputs.size()), "name the one the loss is taken of, for example --loss-input " + names.front());
+    throw Error(ErrorId::M002, "--loss-input", fmt::format("the model has {} outputs", graph.outputs.size()),
+                "name the one the loss is taken of, for example --loss-input " + names.front());
   }
   const auto near = nearest(name, names);
-  throw Error(ErrorId::M002, "--loss-input", fmt::format("the model has no output '{}'", name), near ? "did you mean '" + *near + "'?" : "");
+  throw Error(ErrorId::M002, "--loss-input", fmt::format("the model has no output '{}'", name),
+              near ? "did you mean '" + *near + "'?" : "");
 }
 
 }  // namespace
@@ -138,10 +141,17 @@ Graph add_loss(const Graph& graph, const LossOptions& options) {
   const ValueId y = find_output(result, options.output);
   LossBuilder builder(result, y, options.weight);
   switch (options.kind) {
-    case LossKind::cross_entropy: result.loss = builder.class_loss(OpKind::SoftmaxCrossEntropyLoss); break;
-    case LossKind::nll: result.loss = builder.class_loss(OpKind::NegativeLogLikelihoodLoss); break;
-    case LossKind::none: result.loss = builder.own_loss(); break;
-    default: result.loss = builder.mean_loss(options.kind);
+    case LossKind::cross_entropy:
+      result.loss = builder.class_loss(OpKind::SoftmaxCrossEntropyLoss);
+      break;
+    case LossKind::nll:
+      result.loss = builder.class_loss(OpKind::NegativeLogLikelihoodLoss);
+      break;
+    case LossKind::none:
+      result.loss = builder.own_loss();
+      break;
+    default:
+      result.loss = builder.mean_loss(options.kind);
   }
   std::erase_if(result.outputs, [&](const NamedValue& output) {
     // A model that computes its loss itself tends to call it "loss": from here on that is the weighted loss.

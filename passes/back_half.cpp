@@ -21,7 +21,8 @@
 #include "passes/schedule/shop.h"
 #include "passes/synchronize.h"
 
-// From graphs to a plan: place, insert transfers, schedule, lower, plan memory, synchronize; again where it does not fit.
+// From graphs to a plan: place, insert transfers, schedule, lower, plan memory, synchronize; again where it does not
+// fit.
 
 namespace mpc {
 namespace {
@@ -74,7 +75,8 @@ class BackHalf {
     std::vector<Way> ways;
     for (const ChunkLayout layout : layouts()) ways.push_back(begin(layout));
     for (Way& way : ways) {
-      if (ways.size() > 1) way.least_s = least_step_seconds(Shop(way.step.cuts.split, graphs_.microbatches, graphs_.tail.has_value()));
+      if (ways.size() > 1)
+        way.least_s = least_step_seconds(Shop(way.step.cuts.split, graphs_.microbatches, graphs_.tail.has_value()));
     }
     while (Way* next = most_promising(ways, best_of(ways))) {
       next->result = finish(*next, best_of(ways));
@@ -83,7 +85,8 @@ class BackHalf {
     Attempt best = std::move(*best_of(ways));
     if (best.is_of_parts) judge_placement(graphs_.main, cluster_, place_options(), best.placement);
     // The way of one micro-batch through the devices is the step, which is now known better than by an estimate.
-    if (options_.objective == Objective::latency && graphs_.microbatches == 1) best.placement.objective_value = best.step_seconds;
+    if (options_.objective == Objective::latency && graphs_.microbatches == 1)
+      best.placement.objective_value = best.step_seconds;
     return best;
   }
 
@@ -107,7 +110,8 @@ class BackHalf {
 
   // The ways to lay out a pipeline that the schedule wants. Given devices and pins leave one.
   std::vector<ChunkLayout> layouts() const {
-    const bool is_given = !options_.assignment.empty() || !options_.pins.empty() || options_.objective != Objective::throughput;
+    const bool is_given =
+        !options_.assignment.empty() || !options_.pins.empty() || options_.objective != Objective::throughput;
     if (is_given || cluster_.count() < 2) return {ChunkLayout::one};
     if (options_.schedule == ScheduleKind::interleaved) return {ChunkLayout::looped};
     if (options_.schedule == ScheduleKind::zb_v) return {ChunkLayout::vee};
@@ -144,7 +148,8 @@ class BackHalf {
     std::optional<Attempt> best;
     for (int i = 0; i < kMostAttempts; ++i) {
       Attempt attempt = i == 0 ? std::move(way.first) : place(way);
-      if (!(i == 0 ? lower_step(way.step, attempt, rival) : lower_step(localize(attempt), attempt, rival))) return std::nullopt;
+      if (!(i == 0 ? lower_step(way.step, attempt, rival) : lower_step(localize(attempt), attempt, rival)))
+        return std::nullopt;
       const std::vector<int64_t> before = extra_bytes;
       for (size_t part = 0; part < way.parts.device_of.size(); ++part) {
         // What the estimate missed counts against the capacity in the next attempt.
@@ -166,17 +171,21 @@ class BackHalf {
 
   void fit_to_memory(Attempt& best) const {
     const Graph placed = apply_placement(graphs_.main, best.placement.device_of_node);
-    fit_memory(best, {placed, cluster_, graphs_.microbatches, options_}, [this](Attempt& attempt) { lower_step(localize(attempt), attempt, nullptr); });
+    fit_memory(best, {placed, cluster_, graphs_.microbatches, options_},
+               [this](Attempt& attempt) { lower_step(localize(attempt), attempt, nullptr); });
   }
 
-  PlaceOptions place_options() const { return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false, false}; }
+  PlaceOptions place_options() const {
+    return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false, false};
+  }
 
   Placement choose_devices(const ChunkedCluster& parts, const PlaceOptions& place) const {
     if (!options_.assignment.empty()) return place_as_assigned();
     Placement placement = split(parts, place);
     for (DeviceId& device : placement.device_of_node) device = parts.device_of[device.index()];
     std::vector<int64_t> bytes(cluster_.devices.size(), 0);
-    for (size_t part = 0; part < parts.device_of.size(); ++part) bytes[parts.device_of[part].index()] += placement.estimated_bytes[part];
+    for (size_t part = 0; part < parts.device_of.size(); ++part)
+      bytes[parts.device_of[part].index()] += placement.estimated_bytes[part];
     placement.estimated_bytes = std::move(bytes);
     return placement;
   }
@@ -208,7 +217,8 @@ class BackHalf {
       }
       const auto given = options_.assignment.find(node.name);
       if (given == options_.assignment.end() || given->second < 0 || given->second >= cluster_.count()) {
-        throw Error(ErrorId::M003, "assignment", fmt::format("node '{}' has no device or one that does not exist", node.name));
+        throw Error(ErrorId::M003, "assignment",
+                    fmt::format("node '{}' has no device or one that does not exist", node.name));
       }
       placement.device_of_node[static_cast<size_t>(i)] = DeviceId(given->second);
     }
@@ -226,7 +236,8 @@ class BackHalf {
       step.main = observed_.after("offload", offload(step.main, values, with_host));
       if (!values.empty()) step.cluster = with_host;
     }
-    if (step.tail) MPC_CHECK(have_same_structure(step.main, *step.tail), "the last micro-batch has another graph than the others");
+    if (step.tail)
+      MPC_CHECK(have_same_structure(step.main, *step.tail), "the last micro-batch has another graph than the others");
     step.cuts = make_cuts(step.variants(), step.cluster, graphs_.microbatches);
     return step;
   }
@@ -247,8 +258,8 @@ class BackHalf {
     return values;
   }
 
-  // Schedules and lowers. `auto` has to do with less memory, by as much as the plan that it made exceeds the capacities.
-  // False, and no plan, where the step cannot be preferred to that of `rival`.
+  // Schedules and lowers. `auto` has to do with less memory, by as much as the plan that it made exceeds the
+  // capacities. False, and no plan, where the step cannot be preferred to that of `rival`.
   bool lower_step(const LocalStep& step, Attempt& attempt, const Attempt* rival) const {
     const std::vector<const Graph*> variants = step.variants();
     observed_.stage("schedule", 0.6);
@@ -256,7 +267,8 @@ class BackHalf {
     std::vector<int64_t> most_kept;
     add_chunk_note(step.cuts.whole, attempt);
     for (int i = 0; i < kMostSchedules; ++i) {
-      CutSchedule chosen = make_schedule(step.cuts, graphs_.microbatches, variants.size() > 1, options_.schedule, most_kept);
+      CutSchedule chosen =
+          make_schedule(step.cuts, graphs_.microbatches, variants.size() > 1, options_.schedule, most_kept);
       // A plan takes at least what its schedule expects.
       if (!may_win(attempt.is_of_parts, chosen.schedule.step_seconds, rival)) return false;
       observed_.stage("lower", 0.7);
@@ -266,7 +278,8 @@ class BackHalf {
       const int64_t excess = excess_bytes(plan);
       most_kept = chosen.schedule.kept_bytes;
       for (size_t d = 0; d < most_kept.size(); ++d) {
-        most_kept[d] = std::max<int64_t>(0, most_kept[d] + plan.devices[d].capacity_bytes - plan.devices[d].arena_bytes);
+        most_kept[d] =
+            std::max<int64_t>(0, most_kept[d] + plan.devices[d].capacity_bytes - plan.devices[d].arena_bytes);
       }
       if (i == 0 || excess < attempt.excess_bytes) {
         attempt.plan = std::move(plan);
@@ -310,8 +323,10 @@ class BackHalf {
       if (segment.phase == SegmentPhase::forward && !segment.per_step) ++runs[segment.device.index()];
     }
     if (std::ranges::max(runs) > 1) return;
-    attempt.notes.push_back(fmt::format("schedule {}: no device has more than one run of nodes, so there is nothing to interleave{}", schedule_name(options_.schedule),
-                                        options_.pins.empty() && options_.assignment.empty() ? "" : " (pins and annotations decide what runs where)"));
+    attempt.notes.push_back(fmt::format(
+        "schedule {}: no device has more than one run of nodes, so there is nothing to interleave{}",
+        schedule_name(options_.schedule),
+        options_.pins.empty() && options_.assignment.empty() ? "" : " (pins and annotations decide what runs where)"));
   }
 
   Graph insert_transfers_of(const Graph& graph, const Attempt& attempt) const {
@@ -322,14 +337,16 @@ class BackHalf {
     const Graph placed = place_and_drop(graph);
     // The main graph says what is small, so that both sizes of micro-batch group their transfers alike.
     const bool is_main = &graph == &graphs_.main;
-    Graph local = observed_.after("insert_transfers", is_main ? insert_transfers(placed) : insert_transfers(placed, place_and_drop(graphs_.main)));
+    Graph local = observed_.after("insert_transfers", is_main ? insert_transfers(placed)
+                                                              : insert_transfers(placed, place_and_drop(graphs_.main)));
     // Last: until here an update goes where its parameter is.
     return options_.may_fuse ? observed_.after("batch_updates", batch_updates(local)) : local;
   }
 
   static int64_t excess_bytes(const Plan& plan) {
     int64_t excess = 0;
-    for (const PlanDevice& device : plan.devices) excess += std::max<int64_t>(0, device.arena_bytes - device.capacity_bytes);
+    for (const PlanDevice& device : plan.devices)
+      excess += std::max<int64_t>(0, device.arena_bytes - device.capacity_bytes);
     return excess;
   }
 
@@ -342,7 +359,8 @@ class BackHalf {
 
 }  // namespace
 
-Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed) {
+Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
+                     const Observed& observed) {
   return BackHalf(graphs, cluster, options, observed).run();
 }
 

@@ -39,6 +39,7 @@ struct Attempt {
 
 /// The plan of the best placement found, synchronized; with excess_bytes where none fits.
 /// @throws Error for options that the graphs or the cluster do not allow.
-Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed);
+Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
+                     const Observed& observed);
 
 }  // namespace mpc

@@ -17,11 +17,16 @@ bool is_identity(const Graph& graph, const Node& node) {
   switch (node.op) {
     case OpKind::Reshape:
     case OpKind::Expand:
-    case OpKind::Cast: return true;
-    case OpKind::Transpose: return std::ranges::is_sorted(node.attributes.integers("perm"));
-    case OpKind::Slice: return std::ranges::all_of(node.attributes.integers("steps"), [](int64_t step) { return step == 1; });
-    case OpKind::Pad: return std::ranges::all_of(node.attributes.integers("pads"), [](int64_t pad) { return pad == 0; });
-    default: return false;
+    case OpKind::Cast:
+      return true;
+    case OpKind::Transpose:
+      return std::ranges::is_sorted(node.attributes.integers("perm"));
+    case OpKind::Slice:
+      return std::ranges::all_of(node.attributes.integers("steps"), [](int64_t step) { return step == 1; });
+    case OpKind::Pad:
+      return std::ranges::all_of(node.attributes.integers("pads"), [](int64_t pad) { return pad == 0; });
+    default:
+      return false;
   }
 }
 
@@ -52,7 +57,9 @@ bool have_same_structure(const Graph& a, const Graph& b) {
   for (int i = 0; i < a.node_count(); ++i) {
     const Node& x = a.node(NodeId(i));
     const Node& y = b.node(NodeId(i));
-    if (x.op != y.op || x.inputs != y.inputs || x.outputs != y.outputs || x.anchor != y.anchor || x.phase != y.phase || x.rate != y.rate) return false;
+    if (x.op != y.op || x.inputs != y.inputs || x.outputs != y.outputs || x.anchor != y.anchor || x.phase != y.phase ||
+        x.rate != y.rate)
+      return false;
   }
   for (int i = 0; i < a.value_count(); ++i) {
     const Value& x = a.value(ValueId(i));

@@ -21,7 +21,9 @@ void describe_inputs(Plan& plan, const FrontGraphs& graphs) {
     const auto own = graphs.own_inputs.find(input.name);
     if (own != graphs.own_inputs.end()) input.role = own->second;
     const PlanValue& value = plan.values[input.value];
-    const auto rows_match = [&](size_t v, int64_t rows) { return value.shapes[v].rank() > 0 && value.shapes[v][0] == rows; };
+    const auto rows_match = [&](size_t v, int64_t rows) {
+      return value.shapes[v].rank() > 0 && value.shapes[v][0] == rows;
+    };
     input.is_batched = !value.per_step && graphs.batch > 0 && rows_match(0, graphs.microbatch_rows) &&
                        (!plan.has_tail || rows_match(1, plan.rows_of(plan.microbatches - 1)));
     if (input.role != PlanInput::Role::data) continue;
@@ -37,9 +39,12 @@ void describe_outputs(Plan& plan, const FrontGraphs& graphs) {
     const PlanValue& value = plan.values[output.value];
     const bool has_rows = value.shapes[0].rank() > 0 && value.shapes[0][0] == graphs.microbatch_rows;
     if (has_rows) continue;
-    throw Error(ErrorId::M045, fmt::format("output \"{}\"", output.name),
-                fmt::format("has shape {}: it has no batch dimension, so the results of {} micro-batches cannot be put together", to_string(value.shapes[0]), plan.microbatches),
-                "use one micro-batch");
+    throw Error(
+        ErrorId::M045, fmt::format("output \"{}\"", output.name),
+        fmt::format(
+            "has shape {}: it has no batch dimension, so the results of {} micro-batches cannot be put together",
+            to_string(value.shapes[0]), plan.microbatches),
+        "use one micro-batch");
   }
 }
 
@@ -66,8 +71,7 @@ void add_repetition(Plan& plan, const Graph& graph) {
   for (int n = 0; n < graph.node_count(); ++n) forward += graph.node(NodeId(n)).phase == Phase::forward ? 1 : 0;
   if (2 * layers.nodes * layers.times < forward || layers.times < 2) return;
   plan.notes.push_back(fmt::format("the model is {} x a block of {} nodes (from {}), and {} others", layers.times,
-                                   layers.nodes, graph.node(layers.first).name,
-                                   forward - layers.nodes * layers.times));
+                                   layers.nodes, graph.node(layers.first).name, forward - layers.nodes * layers.times));
 }
 
 /// Which device a stream of micro-batches waits for, and the node that it spends most time on.
@@ -84,9 +88,11 @@ void add_bottleneck(Plan& plan) {
     if (node.device == DeviceId(slowest) && !node.per_step) seconds_of[node.origin] += node.seconds.front();
   }
   if (seconds_of.empty()) return;
-  const auto& [node, seconds] = *std::ranges::max_element(seconds_of, {}, [](const auto& entry) { return entry.second; });
+  const auto& [node, seconds] =
+      *std::ranges::max_element(seconds_of, {}, [](const auto& entry) { return entry.second; });
   const PlanDevice& device = plan.devices[slowest];
-  plan.notes.push_back(fmt::format("{} is the bottleneck: it works {} per step, {} of it on {}", device.name, seconds_text(device.seconds), seconds_text(seconds * plan.microbatches), node));
+  plan.notes.push_back(fmt::format("{} is the bottleneck: it works {} per step, {} of it on {}", device.name,
+                                   seconds_text(device.seconds), seconds_text(seconds * plan.microbatches), node));
 }
 
 void add_warnings(Plan& plan) {
@@ -98,18 +104,23 @@ void add_warnings(Plan& plan) {
   }
   for (const PlanDevice& device : plan.devices) {
     if (is_host_memory(device)) continue;
-    const bool has_work = std::ranges::any_of(plan.nodes, [&](const PlanNode& node) { return plan.devices[node.device.index()].name == device.name; });
-    if (!has_work) plan.warnings.push_back(fmt::format("{} is idle: the plan uses fewer devices than it was given", device.name));
+    const bool has_work = std::ranges::any_of(
+        plan.nodes, [&](const PlanNode& node) { return plan.devices[node.device.index()].name == device.name; });
+    if (!has_work)
+      plan.warnings.push_back(fmt::format("{} is idle: the plan uses fewer devices than it was given", device.name));
   }
   constexpr double kUnbalanced = 1.5;
   const size_t count = computing_device_count(plan);
   if (total > 0 && count > 1 && largest * static_cast<double>(count) > kUnbalanced * total) {
     std::string shares;
-    for (const PlanDevice& device : std::span(plan.devices).first(count)) shares += fmt::format("{}{:.1f} %", shares.empty() ? "" : " / ", 100 * device.flops / total);
+    for (const PlanDevice& device : std::span(plan.devices).first(count))
+      shares += fmt::format("{}{:.1f} %", shares.empty() ? "" : " / ", 100 * device.flops / total);
     plan.warnings.push_back("the devices have unequal shares of the FLOPs: " + shares);
   }
   if (count > 1 && plan.one_device_seconds > 0 && plan.step_seconds > plan.one_device_seconds) {
-    plan.warnings.push_back(fmt::format("one device alone would be faster ({} instead of {} predicted), if the model fits it", seconds_text(plan.one_device_seconds), seconds_text(plan.step_seconds)));
+    plan.warnings.push_back(
+        fmt::format("one device alone would be faster ({} instead of {} predicted), if the model fits it",
+                    seconds_text(plan.one_device_seconds), seconds_text(plan.step_seconds)));
   }
 }
 

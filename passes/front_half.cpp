@@ -193,7 +193,8 @@ class FrontHalf {
   }
 
   // On the whole step, so that gradients and updates are fused too; before placement, which does not cut a group.
-  // Transposes before products, which take in what follows them; products before elementwise operators, which get the rest.
+  // Transposes before products, which take in what follows them; products before elementwise operators, which get the
+  // rest.
   void fuse_nodes(FrontGraphs& graphs) const {
     const FusionLimits limits = {options_.pins, options_.assignment};
     const auto become = [&](std::string_view pass, std::vector<Graph> made) {

@@ -55,7 +55,8 @@ class TransferInserter {
       for (const ValueId input : node.inputs) {
         if (!input.is_valid()) continue;
         const ValueKind kind = graph_.value(input).kind;
-        const bool lives_with_reader = kind == ValueKind::state || (kind == ValueKind::parameter && replaced[input.index()]);
+        const bool lives_with_reader =
+            kind == ValueKind::state || (kind == ValueKind::parameter && replaced[input.index()]);
         if (lives_with_reader && !owner_[input].is_valid()) owner_[input] = node.device;
       }
       for (const ValueId output : node.outputs) {

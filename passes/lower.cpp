@@ -14,18 +14,24 @@ namespace {
 
 PlanValueKind plan_kind(ValueKind kind) {
   switch (kind) {
-    case ValueKind::input: return PlanValueKind::input;
-    case ValueKind::parameter: return PlanValueKind::parameter;
-    case ValueKind::state: return PlanValueKind::state;
-    case ValueKind::constant: return PlanValueKind::constant;
-    case ValueKind::node: return PlanValueKind::temporary;
+    case ValueKind::input:
+      return PlanValueKind::input;
+    case ValueKind::parameter:
+      return PlanValueKind::parameter;
+    case ValueKind::state:
+      return PlanValueKind::state;
+    case ValueKind::constant:
+      return PlanValueKind::constant;
+    case ValueKind::node:
+      return PlanValueKind::temporary;
   }
   return PlanValueKind::temporary;
 }
 
 class Lowering {
  public:
-  Lowering(const std::vector<const Graph*>& graphs, const Segments& segments, const Schedule& schedule, const Cluster& cluster, int microbatches)
+  Lowering(const std::vector<const Graph*>& graphs, const Segments& segments, const Schedule& schedule,
+           const Cluster& cluster, int microbatches)
       : graphs_(graphs), graph_(*graphs[0]), segments_(segments), schedule_(schedule), cluster_(cluster) {
     plan_.microbatches = microbatches;
     plan_.has_tail = graphs.size() > 1;
@@ -178,7 +184,8 @@ class Lowering {
       for (const Node& node : graph_.nodes()) {
         if (node.op == OpKind::Transfer) continue;
         for (const ValueId input : node.inputs) {
-          if (input.is_valid() && !reader_device_[input.index()].is_valid()) reader_device_[input.index()] = node.device;
+          if (input.is_valid() && !reader_device_[input.index()].is_valid())
+            reader_device_[input.index()] = node.device;
         }
       }
     }
@@ -187,10 +194,13 @@ class Lowering {
   }
 
   void add_results() {
-    for (const ValueId id : graph_.inputs) plan_.inputs.push_back({graph_.value(id).name, id.index(), graph_.value(id).rate == Rate::per_microbatch, PlanInput::Role::data});
+    for (const ValueId id : graph_.inputs)
+      plan_.inputs.push_back(
+          {graph_.value(id).name, id.index(), graph_.value(id).rate == Rate::per_microbatch, PlanInput::Role::data});
     for (const NamedValue& output : graph_.outputs) {
       const bool per_step = graph_.value(output.value).rate == Rate::per_step;
-      PlanOutput row{output.name, output.value.index(), per_step ? PlanOutput::Combine::last : PlanOutput::Combine::concatenate};
+      PlanOutput row{output.name, output.value.index(),
+                     per_step ? PlanOutput::Combine::last : PlanOutput::Combine::concatenate};
       if (output.value == graph_.loss && output.name == "loss") {
         row.combine = PlanOutput::Combine::sum;
         plan_.loss = static_cast<PlanIndex>(plan_.outputs.size());
@@ -198,7 +208,8 @@ class Lowering {
       plan_.outputs.push_back(std::move(row));
     }
     outputs_of_value_.resize(plan_.values.size());
-    for (size_t i = 0; i < plan_.outputs.size(); ++i) outputs_of_value_[plan_.outputs[i].value].push_back(static_cast<PlanIndex>(i));
+    for (size_t i = 0; i < plan_.outputs.size(); ++i)
+      outputs_of_value_[plan_.outputs[i].value].push_back(static_cast<PlanIndex>(i));
   }
 
   PlanIndex link_queue(DeviceId device, QueueKind kind, DeviceId peer) {
@@ -213,7 +224,9 @@ class Lowering {
     if (plan_.values[value].per_step) microbatch = kPerStep;
     // The same constant serves every micro-batch, except that the last one may have its own.
     const bool has_own_tail = plan_.values[value].literals.size() == 2;
-    const auto [it, is_first] = slices_.try_emplace({value, has_own_tail ? variant_slot(microbatch_) : microbatch, device}, static_cast<PlanIndex>(plan_.slices.size()));
+    const auto [it, is_first] =
+        slices_.try_emplace({value, has_own_tail ? variant_slot(microbatch_) : microbatch, device},
+                            static_cast<PlanIndex>(plan_.slices.size()));
     if (is_first) {
       PlanSlice row;
       row.value = value;
@@ -225,7 +238,8 @@ class Lowering {
     return it->second;
   }
 
-  // A constant whose content differs in the last micro-batch has one slice for it and one (of micro-batch 0) for all others.
+  // A constant whose content differs in the last micro-batch has one slice for it and one (of micro-batch 0) for all
+  // others.
   int32_t variant_slot(int32_t microbatch) const {
     return microbatch != kPerStep && plan_.variant_of(microbatch) == 1 ? microbatch : 0;
   }
@@ -276,7 +290,8 @@ class Lowering {
   void fetch_from_host(const Node& node, int32_t microbatch) {
     for (const ValueId input : node.inputs) {
       if (!input.is_valid() || fetch_of_[input.index()] == kNone) continue;
-      if (!slices_.contains({input.index(), microbatch, node.device})) emit_transfer(fetch_of_[input.index()], microbatch);
+      if (!slices_.contains({input.index(), microbatch, node.device}))
+        emit_transfer(fetch_of_[input.index()], microbatch);
     }
   }
 
@@ -292,7 +307,8 @@ class Lowering {
     if (plan_.slices.size() == known) return;
     const auto position = std::ranges::find(graph_.inputs, input) - graph_.inputs.begin();
     const bool per_step = graph_.value(input).rate == Rate::per_step;
-    emit(Action::feed, device.index(), static_cast<PlanIndex>(position), per_step ? kPerStep : microbatch).writes = {written};
+    emit(Action::feed, device.index(), static_cast<PlanIndex>(position), per_step ? kPerStep : microbatch).writes = {
+        written};
   }
 
   Instruction& emit_run(NodeId id, int32_t microbatch) {
@@ -339,8 +355,10 @@ class Lowering {
     std::vector<PlanIndex> writes;
     for (const PlanIndex value : transfer.sources) reads.push_back(slice(value, microbatch, transfer.from));
     for (const PlanIndex value : transfer.destinations) writes.push_back(slice(value, microbatch, transfer.to));
-    emit(Action::send, link_queue(transfer.from, QueueKind::send, transfer.to), index, instance).reads = std::move(reads);
-    emit(Action::recv, link_queue(transfer.to, QueueKind::recv, transfer.from), index, instance).writes = std::move(writes);
+    emit(Action::send, link_queue(transfer.from, QueueKind::send, transfer.to), index, instance).reads =
+        std::move(reads);
+    emit(Action::recv, link_queue(transfer.to, QueueKind::recv, transfer.from), index, instance).writes =
+        std::move(writes);
     // What arrived may go on at once, to host memory.
     emit_transfers_after(node_of_transfer_[index], microbatch);
   }
@@ -368,8 +386,8 @@ class Lowering {
   const Schedule& schedule_;
   const Cluster& cluster_;
   Plan plan_;
-  int32_t microbatch_ = kPerStep;  // of the task being lowered
-  std::vector<PlanIndex> index_of_node_;  // in the plan's nodes or transfers
+  int32_t microbatch_ = kPerStep;                        // of the task being lowered
+  std::vector<PlanIndex> index_of_node_;                 // in the plan's nodes or transfers
   std::vector<std::vector<PlanIndex>> transfers_after_;  // [node]: that wait for it
   std::vector<std::vector<int>> unmade_;                 // [transfer][micro-batch]: nodes that it still waits for
   std::vector<NodeId> node_of_transfer_;
@@ -383,7 +401,8 @@ class Lowering {
 
 }  // namespace
 
-Plan lower(const std::vector<const Graph*>& graphs, const Segments& segments, const Schedule& schedule, const Cluster& cluster, int microbatches) {
+Plan lower(const std::vector<const Graph*>& graphs, const Segments& segments, const Schedule& schedule,
+           const Cluster& cluster, int microbatches) {
   return Lowering(graphs, segments, schedule, cluster, microbatches).run();
 }
 

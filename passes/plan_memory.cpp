@@ -25,7 +25,12 @@ constexpr int64_t kApartShare = 110;
 
 class MemoryPlanner {
  public:
-  explicit MemoryPlanner(Plan& plan) : plan_(plan), origins_(origins_of_bytes(plan)), buffer_of_slice_(plan.slices.size(), -1), first_(plan.slices.size(), -1), last_(plan.slices.size(), -1) {}
+  explicit MemoryPlanner(Plan& plan)
+      : plan_(plan),
+        origins_(origins_of_bytes(plan)),
+        buffer_of_slice_(plan.slices.size(), -1),
+        first_(plan.slices.size(), -1),
+        last_(plan.slices.size(), -1) {}
 
   std::vector<int64_t> run() {
     find_lifetimes();
@@ -80,7 +85,10 @@ class MemoryPlanner {
         auto input_slice = slice_of.find({node.inputs[static_cast<size_t>(*input)], node.device});
         if (input_slice == slice_of.end()) {
           // With one micro-batch nothing reads the accumulator, but it is still what the gradient lives in.
-          input_slice = slice_of.emplace(std::pair(node.inputs[static_cast<size_t>(*input)], node.device), add_slice(node.inputs[static_cast<size_t>(*input)], node.device)).first;
+          input_slice = slice_of
+                            .emplace(std::pair(node.inputs[static_cast<size_t>(*input)], node.device),
+                                     add_slice(node.inputs[static_cast<size_t>(*input)], node.device))
+                            .first;
         }
         in_place_of_[output_slice->second] = input_slice->second;
       }
@@ -183,7 +191,8 @@ class MemoryPlanner {
 
   // The buffer of an operand that dies at instruction i and that the op may write over, or -1.
   int dying_operand(const Instruction& instruction, PlanIndex written, int64_t i) const {
-    if (instruction.action != Action::run || op_share(plan_.nodes[instruction.index].op) != Share::kElementwise) return -1;
+    if (instruction.action != Action::run || op_share(plan_.nodes[instruction.index].op) != Share::kElementwise)
+      return -1;
     const PlanSlice& to = plan_.slices[written];
     for (const PlanIndex s : instruction.reads) {
       if (s == kNone || last_[s] != i || buffer_of_slice_[s] < 0) continue;
@@ -191,10 +200,13 @@ class MemoryPlanner {
       const PlanSlice& from = plan_.slices[s];
       const bool same_type = from.bytes == to.bytes && plan_.values[from.value].dtype == plan_.values[to.value].dtype;
       if (!same_type || buffer.end != i || to.bytes == 0) continue;
-      const auto is_in_buffer = [&](PlanIndex other) { return other != kNone && buffer_of_slice_[other] == buffer_of_slice_[s]; };
+      const auto is_in_buffer = [&](PlanIndex other) {
+        return other != kNone && buffer_of_slice_[other] == buffer_of_slice_[s];
+      };
       if (std::ranges::count_if(instruction.reads, is_in_buffer) > 1) continue;
       bool is_taken = false;  // by another output of this instruction
-      for (const PlanIndex other : instruction.writes) is_taken = is_taken || (other != kNone && other != written && buffer_of_slice_[other] == buffer_of_slice_[s]);
+      for (const PlanIndex other : instruction.writes)
+        is_taken = is_taken || (other != kNone && other != written && buffer_of_slice_[other] == buffer_of_slice_[s]);
       if (!is_taken) return buffer_of_slice_[s];
     }
     return -1;
@@ -213,7 +225,8 @@ class MemoryPlanner {
   }
 
   void set_offset(PlanIndex slice) {
-    if (buffer_of_slice_[slice] >= 0) plan_.slices[slice].offset = buffers_[static_cast<size_t>(buffer_of_slice_[slice])].offset;
+    if (buffer_of_slice_[slice] >= 0)
+      plan_.slices[slice].offset = buffers_[static_cast<size_t>(buffer_of_slice_[slice])].offset;
   }
 
   // Keeps apart what queues would wait for each other over, where that takes next to nothing and fits.
@@ -275,7 +288,9 @@ class MemoryPlanner {
       if (!is_live || is_counted[b] || buffers_[b].begin == kAlways) continue;
       is_counted[b] = true;
       const bool is_received = plan_.instructions[static_cast<size_t>(first_[s])].action == Action::recv;
-      (slice.value == kNone ? memory.workspace_bytes : is_received ? memory.staging_bytes : memory.activation_bytes) += slice.bytes;
+      (slice.value == kNone ? memory.workspace_bytes
+       : is_received        ? memory.staging_bytes
+                            : memory.activation_bytes) += slice.bytes;
     }
   }
 
@@ -299,6 +314,8 @@ class MemoryPlanner {
 
 }  // namespace
 
-std::vector<int64_t> plan_memory(Plan& plan) { return MemoryPlanner(plan).run(); }
+std::vector<int64_t> plan_memory(Plan& plan) {
+  return MemoryPlanner(plan).run();
+}
 
 }  // namespace mpc

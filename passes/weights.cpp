@@ -23,7 +23,8 @@ std::vector<bool> fixed_values(const Graph& graph) {
   for (int i = 0; i < graph.node_count(); ++i) {
     const Node& node = graph.node(NodeId(i));
     const auto is_fixed = [&](ValueId id) { return !id.is_valid() || fixed[id.index()]; };
-    if (node.rate != Rate::per_step || node.phase != Phase::forward || !std::ranges::all_of(node.inputs, is_fixed)) continue;
+    if (node.rate != Rate::per_step || node.phase != Phase::forward || !std::ranges::all_of(node.inputs, is_fixed))
+      continue;
     double elements = 0;
     for (const ValueId output : node.outputs) {
       if (output.is_valid()) elements += static_cast<double>(graph.value(output).shape.elements());

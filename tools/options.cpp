@@ -246,7 +246,8 @@ void SplitFlags::add(CLI::App& app) {
       ->type_name("V")
       ->group("Split")
       ->check(CLI::Range(2, 64));
-  app.add_option("--fuse", fuse, "auto: elementwise operators in a row run as one kernel, products take in what follows them | never")
+  app.add_option("--fuse", fuse,
+                 "auto: elementwise operators in a row run as one kernel, products take in what follows them | never")
       ->group("Split")
       ->check(CLI::IsMember({"auto", "never"}));
   app.add_option("--recompute", recompute,

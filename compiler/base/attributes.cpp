@@ -22,13 +22,16 @@ auto lower_bound(auto& items, std::string_view name) {
                           [](const auto& item, std::string_view key) { return item.first < key; });
 }
 
-bool is_same(double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+bool is_same(double a, double b) {
+  return a == b || (std::isnan(a) && std::isnan(b));
+}
 
 bool is_same(const Attribute& a, const Attribute& b) {
   if (a.index() != b.index()) return false;
   if (const auto* number = std::get_if<double>(&a)) return is_same(*number, std::get<double>(b));
   if (const auto* numbers = std::get_if<std::vector<double>>(&a)) {
-    return std::ranges::equal(*numbers, std::get<std::vector<double>>(b), [](double x, double y) { return is_same(x, y); });
+    return std::ranges::equal(*numbers, std::get<std::vector<double>>(b),
+                              [](double x, double y) { return is_same(x, y); });
   }
   return a == b;
 }
@@ -59,13 +62,20 @@ void Attributes::erase(std::string_view name) {
 }
 
 bool Attributes::operator==(const Attributes& other) const {
-  return std::ranges::equal(items_, other.items_,
-                            [](const auto& a, const auto& b) { return a.first == b.first && is_same(a.second, b.second); });
+  return std::ranges::equal(items_, other.items_, [](const auto& a, const auto& b) {
+    return a.first == b.first && is_same(a.second, b.second);
+  });
 }
 
-int64_t Attributes::integer(std::string_view name) const { return typed<int64_t>(*this, name); }
-double Attributes::number(std::string_view name) const { return typed<double>(*this, name); }
-const std::string& Attributes::text(std::string_view name) const { return typed<std::string>(*this, name); }
+int64_t Attributes::integer(std::string_view name) const {
+  return typed<int64_t>(*this, name);
+}
+double Attributes::number(std::string_view name) const {
+  return typed<double>(*this, name);
+}
+const std::string& Attributes::text(std::string_view name) const {
+  return typed<std::string>(*this, name);
+}
 const std::vector<int64_t>& Attributes::integers(std::string_view name) const {
   return typed<std::vector<int64_t>>(*this, name);
 }

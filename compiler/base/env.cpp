@@ -9,7 +9,8 @@ namespace {
 constexpr int kMostLogLevel = 3;
 
 constexpr EnvironmentVariable kVariables[] = {
-    {"MPC_CUDA_CACHE", "a folder, none", "keep kernels compiled for GPUs there (default: mpc/cuda in the user's cache)"},
+    {"MPC_CUDA_CACHE", "a folder, none",
+     "keep kernels compiled for GPUs there (default: mpc/cuda in the user's cache)"},
     {"MPC_CUDA_LIBS", "a folder", "look there first for cuBLASLt, cuDNN, NVRTC and NCCL"},
     {"MPC_CUDA_PLUGIN", "a file", "the CUDA plugin to load (default: libmpc_cuda.so beside the program)"},
     {"MPC_DUMP_DIR", "a folder", "write the graph after each pass, the plan and its drawing there"},

@@ -14,10 +14,10 @@ struct Environment {
   std::string dump_dir;          // MPC_DUMP_DIR: where every pass leaves its graph; empty: nowhere
   bool times_passes = false;     // MPC_TIME_PASSES
   bool verifies_passes = false;  // MPC_VERIFY: check the graph after every pass; on in builds with assertions
-  std::string cuda_cache;        // MPC_CUDA_CACHE: where compiled kernels are kept; "none"; empty: the user's cache folder
-  std::string cuda_libs;         // MPC_CUDA_LIBS: where CUDA's libraries are looked for first; empty: nowhere
-  std::string cuda_plugin;       // MPC_CUDA_PLUGIN: the CUDA plugin to load; empty: the one beside the program
-  std::string trace_path;        // MPC_TRACE: where a run leaves its trace; empty: nowhere
+  std::string cuda_cache;   // MPC_CUDA_CACHE: where compiled kernels are kept; "none"; empty: the user's cache folder
+  std::string cuda_libs;    // MPC_CUDA_LIBS: where CUDA's libraries are looked for first; empty: nowhere
+  std::string cuda_plugin;  // MPC_CUDA_PLUGIN: the CUDA plugin to load; empty: the one beside the program
+  std::string trace_path;   // MPC_TRACE: where a run leaves its trace; empty: nowhere
 };
 
 /// One row of the table of variables.

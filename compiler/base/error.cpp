@@ -23,9 +23,15 @@ constexpr Row kRows[] = {
 
 }  // namespace
 
-int exit_code(ErrorId id) { return kRows[static_cast<size_t>(id)].exit_code; }
-std::string_view error_name(ErrorId id) { return kRows[static_cast<size_t>(id)].name; }
-std::string_view error_meaning(ErrorId id) { return kRows[static_cast<size_t>(id)].meaning; }
+int exit_code(ErrorId id) {
+  return kRows[static_cast<size_t>(id)].exit_code;
+}
+std::string_view error_name(ErrorId id) {
+  return kRows[static_cast<size_t>(id)].name;
+}
+std::string_view error_meaning(ErrorId id) {
+  return kRows[static_cast<size_t>(id)].meaning;
+}
 
 std::string escaped(std::string_view text, size_t max_bytes) {
   std::string out;

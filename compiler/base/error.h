@@ -16,7 +16,7 @@ std::string escaped(std::string_view text, size_t max_bytes = 2000);
 }  // namespace mpc
 
 /// States a fact about our own code after validation; user input must never reach it. Stays on in release (exit 70).
-#define MPC_CHECK(condition, message)                                                   \
-  do {                                                                                  \
+#define MPC_CHECK(condition, message)                                                 \
+  do {                                                                                \
     if (!(condition)) ::mpc::check_failed(__FILE__, __LINE__, #condition, (message)); \
   } while (false)

@@ -35,8 +35,8 @@ T to_integer_clamped(double value) {
   return static_cast<T>(value);
 }
 
-// The float between which and its neighbours no bit of `value` is forgotten ("round to odd"): rounding it once more to a type of
-// at most 22 significant bits gives what rounding `value` itself would give.
+// The float between which and its neighbours no bit of `value` is forgotten ("round to odd"): rounding it once more to
+// a type of at most 22 significant bits gives what rounding `value` itself would give.
 float narrowed(double value) {
   const float nearest = static_cast<float>(value);
   if (static_cast<double>(nearest) == value || value != value) return nearest;
@@ -49,59 +49,97 @@ float narrowed(double value) {
 
 double read_number(DType dtype, const std::byte* p) {
   switch (dtype) {
-    case DType::f32: return load<float>(p);
-    case DType::f64: return load<double>(p);
-    case DType::f16: return to_float(load<f16>(p));
-    case DType::bf16: return to_float(load<bf16>(p));
-    default: return dtype == DType::u64 ? static_cast<double>(load<uint64_t>(p)) : static_cast<double>(read_integer(dtype, p));
+    case DType::f32:
+      return load<float>(p);
+    case DType::f64:
+      return load<double>(p);
+    case DType::f16:
+      return to_float(load<f16>(p));
+    case DType::bf16:
+      return to_float(load<bf16>(p));
+    default:
+      return dtype == DType::u64 ? static_cast<double>(load<uint64_t>(p)) : static_cast<double>(read_integer(dtype, p));
   }
 }
 
 int64_t read_integer(DType dtype, const std::byte* p) {
   switch (dtype) {
-    case DType::i8: return load<int8_t>(p);
-    case DType::i16: return load<int16_t>(p);
-    case DType::i32: return load<int32_t>(p);
-    case DType::i64: return load<int64_t>(p);
-    case DType::u8: return load<uint8_t>(p);
-    case DType::u16: return load<uint16_t>(p);
-    case DType::u32: return load<uint32_t>(p);
-    case DType::u64: return static_cast<int64_t>(load<uint64_t>(p));
-    case DType::boolean: return load<uint8_t>(p) != 0;
-    default: return to_integer_clamped<int64_t>(read_number(dtype, p));
+    case DType::i8:
+      return load<int8_t>(p);
+    case DType::i16:
+      return load<int16_t>(p);
+    case DType::i32:
+      return load<int32_t>(p);
+    case DType::i64:
+      return load<int64_t>(p);
+    case DType::u8:
+      return load<uint8_t>(p);
+    case DType::u16:
+      return load<uint16_t>(p);
+    case DType::u32:
+      return load<uint32_t>(p);
+    case DType::u64:
+      return static_cast<int64_t>(load<uint64_t>(p));
+    case DType::boolean:
+      return load<uint8_t>(p) != 0;
+    default:
+      return to_integer_clamped<int64_t>(read_number(dtype, p));
   }
 }
 
 void write_number(DType dtype, std::byte* p, double value) {
   switch (dtype) {
-    case DType::f32: return store(p, static_cast<float>(value));
-    case DType::f64: return store(p, value);
-    case DType::f16: return store(p, to_f16(narrowed(value)));
-    case DType::bf16: return store(p, to_bf16(narrowed(value)));
-    case DType::i8: return store(p, to_integer_clamped<int8_t>(value));
-    case DType::i16: return store(p, to_integer_clamped<int16_t>(value));
-    case DType::i32: return store(p, to_integer_clamped<int32_t>(value));
-    case DType::i64: return store(p, to_integer_clamped<int64_t>(value));
-    case DType::u8: return store(p, to_integer_clamped<uint8_t>(value));
-    case DType::u16: return store(p, to_integer_clamped<uint16_t>(value));
-    case DType::u32: return store(p, to_integer_clamped<uint32_t>(value));
-    case DType::u64: return store(p, to_integer_clamped<uint64_t>(value));
-    case DType::boolean: return store(p, static_cast<uint8_t>(value != 0));
+    case DType::f32:
+      return store(p, static_cast<float>(value));
+    case DType::f64:
+      return store(p, value);
+    case DType::f16:
+      return store(p, to_f16(narrowed(value)));
+    case DType::bf16:
+      return store(p, to_bf16(narrowed(value)));
+    case DType::i8:
+      return store(p, to_integer_clamped<int8_t>(value));
+    case DType::i16:
+      return store(p, to_integer_clamped<int16_t>(value));
+    case DType::i32:
+      return store(p, to_integer_clamped<int32_t>(value));
+    case DType::i64:
+      return store(p, to_integer_clamped<int64_t>(value));
+    case DType::u8:
+      return store(p, to_integer_clamped<uint8_t>(value));
+    case DType::u16:
+      return store(p, to_integer_clamped<uint16_t>(value));
+    case DType::u32:
+      return store(p, to_integer_clamped<uint32_t>(value));
+    case DType::u64:
+      return store(p, to_integer_clamped<uint64_t>(value));
+    case DType::boolean:
+      return store(p, static_cast<uint8_t>(value != 0));
   }
 }
 
 void write_integer(DType dtype, std::byte* p, int64_t value) {
   switch (dtype) {
-    case DType::i8: return store(p, static_cast<int8_t>(value));
-    case DType::i16: return store(p, static_cast<int16_t>(value));
-    case DType::i32: return store(p, static_cast<int32_t>(value));
-    case DType::i64: return store(p, value);
-    case DType::u8: return store(p, static_cast<uint8_t>(value));
-    case DType::u16: return store(p, static_cast<uint16_t>(value));
-    case DType::u32: return store(p, static_cast<uint32_t>(value));
-    case DType::u64: return store(p, static_cast<uint64_t>(value));
-    case DType::boolean: return store(p, static_cast<uint8_t>(value != 0));
-    default: return write_number(dtype, p, static_cast<double>(value));
+    case DType::i8:
+      return store(p, static_cast<int8_t>(value));
+    case DType::i16:
+      return store(p, static_cast<int16_t>(value));
+    case DType::i32:
+      return store(p, static_cast<int32_t>(value));
+    case DType::i64:
+      return store(p, value);
+    case DType::u8:
+      return store(p, static_cast<uint8_t>(value));
+    case DType::u16:
+      return store(p, static_cast<uint16_t>(value));
+    case DType::u32:
+      return store(p, static_cast<uint32_t>(value));
+    case DType::u64:
+      return store(p, static_cast<uint64_t>(value));
+    case DType::boolean:
+      return store(p, static_cast<uint8_t>(value != 0));
+    default:
+      return write_number(dtype, p, static_cast<double>(value));
   }
 }
 
@@ -146,7 +184,8 @@ std::vector<std::byte> Literal::dense() const {
   if (!is_splat_) return {stored().begin(), stored().end()};
   std::vector<std::byte> out(static_cast<size_t>(byte_size(shape_, dtype_)));
   const auto element = stored();
-  for (size_t i = 0; i < out.size(); i += element.size()) std::copy(element.begin(), element.end(), out.begin() + static_cast<std::ptrdiff_t>(i));
+  for (size_t i = 0; i < out.size(); i += element.size())
+    std::copy(element.begin(), element.end(), out.begin() + static_cast<std::ptrdiff_t>(i));
   return out;
 }
 

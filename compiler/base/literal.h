@@ -11,8 +11,8 @@
 
 namespace mpc {
 
-/// A tensor whose elements are known when compiling. A splat stores one element for any shape, so that a constant fill of
-/// millions of elements costs nothing. Bytes are shared between copies and never change (shared_ptr: literals are
+/// A tensor whose elements are known when compiling. A splat stores one element for any shape, so that a constant fill
+/// of millions of elements costs nothing. Bytes are shared between copies and never change (shared_ptr: literals are
 /// copied with graphs and plans).
 class Literal {
  public:
@@ -47,7 +47,8 @@ class Literal {
   std::shared_ptr<const std::vector<std::byte>> bytes_;
 };
 
-/// One element read from / written to memory as a number. i64/u64 values beyond 2^53 lose bits here: use the integer forms.
+/// One element read from / written to memory as a number. i64/u64 values beyond 2^53 lose bits here: use the integer
+/// forms.
 double read_number(DType dtype, const std::byte* element);
 int64_t read_integer(DType dtype, const std::byte* element);
 void write_number(DType dtype, std::byte* element, double value);

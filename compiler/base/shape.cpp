@@ -18,7 +18,9 @@ Shape::Shape(std::span<const int64_t> dims) : rank_(static_cast<int>(dims.size()
   }
 }
 
-int64_t Shape::elements() const { return elements(0, rank_); }
+int64_t Shape::elements() const {
+  return elements(0, rank_);
+}
 
 int64_t Shape::elements(int from, int to) const {
   int64_t product = 1;
@@ -38,9 +40,13 @@ std::optional<Shape> checked_shape(std::span<const int64_t> dims, DType dtype) {
   return Shape(dims);
 }
 
-int64_t byte_size(const Shape& shape, DType dtype) { return shape.elements() * dtype_bytes(dtype); }
+int64_t byte_size(const Shape& shape, DType dtype) {
+  return shape.elements() * dtype_bytes(dtype);
+}
 
-std::string to_string(const Shape& shape) { return fmt::format("({})", fmt::join(shape.dims(), ", ")); }
+std::string to_string(const Shape& shape) {
+  return fmt::format("({})", fmt::join(shape.dims(), ", "));
+}
 
 std::string type_text(DType dtype, const Shape& shape) {
   return fmt::format("{}[{}]", dtype_name(dtype), fmt::join(shape.dims(), ","));

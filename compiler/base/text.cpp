@@ -58,7 +58,8 @@ std::string flops_text(double flops) {
 
 std::string count_text(int64_t count) {
   std::string digits = fmt::format("{}", count);
-  for (int i = static_cast<int>(digits.size()) - 3; i > (count < 0 ? 1 : 0); i -= 3) digits.insert(static_cast<size_t>(i), ",");
+  for (int i = static_cast<int>(digits.size()) - 3; i > (count < 0 ? 1 : 0); i -= 3)
+    digits.insert(static_cast<size_t>(i), ",");
   return digits;
 }
 

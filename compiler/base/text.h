@@ -30,7 +30,8 @@ std::optional<int64_t> parse_integer(std::string_view text);
 /// code points above U+10FFFF are invalid). @pre text is not empty.
 size_t utf8_sequence_bytes(std::string_view text);
 bool is_utf8(std::string_view text);
-/// `text` between double quotes; quotes, backslashes, control bytes and bytes that are not UTF-8 are escaped as \" \\ \n \t \xNN.
+/// `text` between double quotes; quotes, backslashes, control bytes and bytes that are not UTF-8 are escaped as \"
+/// \\ \n \t \xNN.
 std::string in_quotes(std::string_view text);
 std::vector<std::string> split(std::string_view text, char separator);
 

@@ -12,7 +12,8 @@ namespace mpc {
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
-  /// Reads out.size() bytes of tensor `name` (an initializer's name), from byte `offset` on, little-endian and row-major.
+  /// Reads out.size() bytes of tensor `name` (an initializer's name), from byte `offset` on, little-endian and
+  /// row-major.
   /// @throws Error(M010, M023, M024) when it is not there or shorter.
   virtual void read(const std::string& name, int64_t offset, std::span<std::byte> out) const = 0;
 };

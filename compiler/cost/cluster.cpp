@@ -24,7 +24,8 @@ Device make_device(const DeviceKind& kind, std::string name) {
 }
 
 [[noreturn]] void bad_devices(std::string_view text, const std::string& what) {
-  throw Error(ErrorId::M003, fmt::format("--devices {}", text), what, "for example cpu:2, cuda:0,cuda:1, cuda:0*2 or cpu,cuda:0");
+  throw Error(ErrorId::M003, fmt::format("--devices {}", text), what,
+              "for example cpu:2, cuda:0,cuda:1, cuda:0*2 or cpu,cuda:0");
 }
 
 // "cpu:2" is two CPU devices; "cuda:1" is GPU number 1; "cuda:1*3" is three logical devices on it.
@@ -32,7 +33,8 @@ void append_devices(Cluster& cluster, std::string_view text, std::string_view it
   int64_t copies = 1;
   if (const size_t star = item.find('*'); star != std::string_view::npos) {
     const auto parsed = parse_integer(item.substr(star + 1));
-    if (!parsed || *parsed < 1 || *parsed > kMostDevices) bad_devices(text, fmt::format("'{}' is not a number of devices", item.substr(star + 1)));
+    if (!parsed || *parsed < 1 || *parsed > kMostDevices)
+      bad_devices(text, fmt::format("'{}' is not a number of devices", item.substr(star + 1)));
     copies = *parsed;
     item = item.substr(0, star);
   }
@@ -41,7 +43,8 @@ void append_devices(Cluster& cluster, std::string_view text, std::string_view it
   std::optional<int64_t> number;
   if (colon != std::string_view::npos) {
     number = parse_integer(item.substr(colon + 1));
-    if (!number || *number < 0 || *number > kMostDevices) bad_devices(text, fmt::format("'{}' is not a device number", item.substr(colon + 1)));
+    if (!number || *number < 0 || *number > kMostDevices)
+      bad_devices(text, fmt::format("'{}' is not a device number", item.substr(colon + 1)));
   }
   if (backend == "cpu") {
     const int64_t count = number.value_or(1) * copies;
@@ -111,7 +114,9 @@ void link_nodes(Cluster& cluster, int per_node, double bytes_per_second) {
 
 Cluster parse_devices(std::string_view text, std::string_view gpu_kind) {
   const DeviceKind* gpu = find_device_kind(gpu_kind);
-  if (gpu == nullptr) throw Error(ErrorId::M002, "--gpu-type", fmt::format("'{}' is not a known device kind", gpu_kind), "use one of " + known_kinds());
+  if (gpu == nullptr)
+    throw Error(ErrorId::M002, "--gpu-type", fmt::format("'{}' is not a known device kind", gpu_kind),
+                "use one of " + known_kinds());
   Cluster cluster;
   for (const std::string& item : split(text, ',')) append_devices(cluster, text, item, *gpu);
   if (cluster.devices.size() > kMostDevices) bad_devices(text, fmt::format("more than {} devices", kMostDevices));
@@ -133,12 +138,16 @@ Cluster parse_devices(std::string_view text, std::string_view gpu_kind) {
 void cap_memory(Cluster& cluster, std::string_view text) {
   const std::vector<std::string> items = split(text, ',');
   if (items.size() != 1 && items.size() != cluster.devices.size()) {
-    throw Error(ErrorId::M003, fmt::format("--memory {}", text), fmt::format("has {} sizes for {} devices", items.size(), cluster.devices.size()), "give one size, or one for each device");
+    throw Error(ErrorId::M003, fmt::format("--memory {}", text),
+                fmt::format("has {} sizes for {} devices", items.size(), cluster.devices.size()),
+                "give one size, or one for each device");
   }
   for (size_t i = 0; i < cluster.devices.size(); ++i) {
     const std::string& item = items[items.size() == 1 ? 0 : i];
     const auto bytes = parse_bytes(item);
-    if (!bytes || *bytes <= 0) throw Error(ErrorId::M003, fmt::format("--memory {}", text), fmt::format("'{}' is not a size", item), "for example 16GiB, 2.4MiB or 512MB");
+    if (!bytes || *bytes <= 0)
+      throw Error(ErrorId::M003, fmt::format("--memory {}", text), fmt::format("'{}' is not a size", item),
+                  "for example 16GiB, 2.4MiB or 512MB");
     cluster.devices[i].memory_bytes = *bytes;
   }
 }

@@ -17,11 +17,11 @@ class DeviceProfile;  // compiler/cost/profile.h
 
 /// What a device can do per second: rates, to which compiler/cost/estimate.h applies an op's quantities.
 struct DeviceRates {
-  double flops_f32 = 0;         // matrix arithmetic in f32
-  double flops_f16 = 0;         // in f16 and bf16 with f32 accumulation
+  double flops_f32 = 0;  // matrix arithmetic in f32
+  double flops_f16 = 0;  // in f16 and bf16 with f32 accumulation
   double flops_f64 = 0;
-  double bytes_per_second = 0;  // of its memory
-  double launch_s = 0;          // fixed cost of one node
+  double bytes_per_second = 0;       // of its memory
+  double launch_s = 0;               // fixed cost of one node
   double host_bytes_per_second = 0;  // copies from and to the host
   double flops(DType dtype) const;
 };
@@ -40,8 +40,8 @@ struct DeviceKind {
 
 std::span<const DeviceKind> device_kinds();
 const DeviceKind* find_device_kind(std::string_view name);
-/// The row for the name that a driver gives a device: the longest that is part of it, then the nearest memory; null when
-/// there is none.
+/// The row for the name that a driver gives a device: the longest that is part of it, then the nearest memory; null
+/// when there is none.
 const DeviceKind* device_kind_of_model(std::string_view model, int64_t memory_bytes);
 /// The kind assumed when planning for GPUs that are not at hand.
 inline constexpr std::string_view kAssumedGpuKind = "h100-80g";

@@ -9,10 +9,11 @@
 #include "compiler/cost/cluster.h"
 
 // {"devices": [{"name": "a", "kind": "h200"},
-//              {"name": "b", "backend": "cpu", "memory_bytes": 8589934592, "flops": {"f32": 5e10}, "memory_bandwidth": 1.2e10}],
+//              {"name": "b", "backend": "cpu", "memory_bytes": 8589934592, "flops": {"f32": 5e10},
+//              "memory_bandwidth": 1.2e10}],
 //  "links": [{"from": "a", "to": "b", "bytes_per_second": 5e10, "latency_seconds": 1e-5}, ...]}
-// A device of a known kind takes from the table what the file leaves out. With "links", every ordered pair must be there;
-// without, devices are linked as the table says.
+// A device of a known kind takes from the table what the file leaves out. With "links", every ordered pair must be
+// there; without, devices are linked as the table says.
 
 namespace mpc {
 namespace {
@@ -29,7 +30,8 @@ class ClusterReader {
     root_.require_keys({"devices", "links"});
     const JsonView devices = root_.at("devices");
     const int64_t count = devices.count();
-    if (count < 1 || count > kMostDevices) devices.fail(fmt::format("has {} devices, must have 1 to {}", count, kMostDevices));
+    if (count < 1 || count > kMostDevices)
+      devices.fail(fmt::format("has {} devices, must have 1 to {}", count, kMostDevices));
     for (int64_t i = 0; i < count; ++i) read_device(devices.element(i));
     link_all(cluster_);
     if (const auto links = root_.find("links")) read_links(*links);
@@ -38,12 +40,14 @@ class ClusterReader {
 
  private:
   void read_device(const JsonView& row) {
-    row.require_keys({"name", "kind", "backend", "memory_bytes", "flops", "memory_bandwidth", "launch_seconds", "threads"});
+    row.require_keys(
+        {"name", "kind", "backend", "memory_bytes", "flops", "memory_bandwidth", "launch_seconds", "threads"});
     Device device;
     device.kind = "custom";
     const auto kind_name = row.find("kind");
     const DeviceKind* kind = kind_name ? find_device_kind(kind_name->text()) : nullptr;
-    if (kind_name && kind == nullptr && kind_name->text() != "custom") kind_name->fail(fmt::format("'{}' is not a known device kind", kind_name->text()));
+    if (kind_name && kind == nullptr && kind_name->text() != "custom")
+      kind_name->fail(fmt::format("'{}' is not a known device kind", kind_name->text()));
     if (kind != nullptr) {
       device.kind = std::string(kind->name);
       device.backend = std::string(kind->backend);
@@ -51,11 +55,15 @@ class ClusterReader {
       device.rates = kind->rates;
     }
     device.name = row.at("name").text();
-    if (device.name.empty() || !index_.emplace(device.name, cluster_.devices.size()).second) row.fail(fmt::format("device name '{}' is empty or used twice", device.name));
+    if (device.name.empty() || !index_.emplace(device.name, cluster_.devices.size()).second)
+      row.fail(fmt::format("device name '{}' is empty or used twice", device.name));
     if (const auto backend = row.find("backend")) device.backend = backend->text();
-    if (device.backend != "cpu" && device.backend != "cuda") row.fail(fmt::format("backend '{}' must be cpu or cuda", device.backend));
-    if (kind == nullptr || row.find("memory_bytes")) device.memory_bytes = row.at("memory_bytes").integer(1, int64_t{1} << 60);
-    if (kind == nullptr || row.find("memory_bandwidth")) device.rates.bytes_per_second = row.at("memory_bandwidth").number(kLeastRate, kMostRate);
+    if (device.backend != "cpu" && device.backend != "cuda")
+      row.fail(fmt::format("backend '{}' must be cpu or cuda", device.backend));
+    if (kind == nullptr || row.find("memory_bytes"))
+      device.memory_bytes = row.at("memory_bytes").integer(1, int64_t{1} << 60);
+    if (kind == nullptr || row.find("memory_bandwidth"))
+      device.rates.bytes_per_second = row.at("memory_bandwidth").number(kLeastRate, kMostRate);
     if (kind == nullptr || row.find("flops")) read_flops(row.at("flops"), device.rates);
     if (const auto launch = row.find("launch_seconds")) device.rates.launch_s = launch->number(0, 1);
     if (const auto threads = row.find("threads")) device.threads = static_cast<int>(threads->integer(1, 1024));
@@ -95,7 +103,8 @@ class ClusterReader {
     for (size_t from = 0; from < cluster_.devices.size(); ++from) {
       for (size_t to = 0; to < cluster_.devices.size(); ++to) {
         if (from == to || seen.contains({from, to})) continue;
-        links.fail(fmt::format("the link from '{}' to '{}' is missing", cluster_.devices[from].name, cluster_.devices[to].name));
+        links.fail(fmt::format("the link from '{}' to '{}' is missing", cluster_.devices[from].name,
+                               cluster_.devices[to].name));
       }
     }
   }

@@ -15,7 +15,9 @@ int64_t operand_bytes(const Graph& graph, NodeId id) {
   return bytes;
 }
 
-double node_flops(const Graph& graph, NodeId id) { return quantities_of(graph, id).flops; }
+double node_flops(const Graph& graph, NodeId id) {
+  return quantities_of(graph, id).flops;
+}
 
 DType node_dtype(const Graph& graph, NodeId id) {
   DType dtype = DType::f32;

@@ -34,8 +34,12 @@ std::string_view value_kind_name(ValueKind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
-std::string Graph::unique_value_name(std::string_view base) { return claim(value_names_, std::string(base)); }
-std::string Graph::unique_node_name(std::string_view base) { return claim(node_names_, std::string(base)); }
+std::string Graph::unique_value_name(std::string_view base) {
+  return claim(value_names_, std::string(base));
+}
+std::string Graph::unique_node_name(std::string_view base) {
+  return claim(node_names_, std::string(base));
+}
 
 ValueId Graph::add_value(Value value) {
   value.name = claim(value_names_, std::move(value.name));
@@ -44,24 +48,53 @@ ValueId Graph::add_value(Value value) {
 }
 
 ValueId Graph::add_input(std::string name, DType dtype, Shape shape, Rate rate) {
-  Value value{.name = std::move(name), .dtype = dtype, .shape = shape, .kind = ValueKind::input, .rate = rate, .producer = {}, .literal = {}, .source = {}};
+  Value value{.name = std::move(name),
+              .dtype = dtype,
+              .shape = shape,
+              .kind = ValueKind::input,
+              .rate = rate,
+              .producer = {},
+              .literal = {},
+              .source = {}};
   const ValueId id = add_value(std::move(value));
   inputs.push_back(id);
   return id;
 }
 
 ValueId Graph::add_parameter(std::string name, DType dtype, Shape shape, std::string source, bool trainable) {
-  Value value{.name = std::move(name), .dtype = dtype, .shape = shape, .kind = ValueKind::parameter, .rate = Rate::per_step, .producer = {}, .literal = {}, .source = std::move(source), .trainable = trainable};
+  Value value{.name = std::move(name),
+              .dtype = dtype,
+              .shape = shape,
+              .kind = ValueKind::parameter,
+              .rate = Rate::per_step,
+              .producer = {},
+              .literal = {},
+              .source = std::move(source),
+              .trainable = trainable};
   return add_value(std::move(value));
 }
 
 ValueId Graph::add_state(std::string name, Literal initial) {
-  Value value{.name = std::move(name), .dtype = initial.dtype(), .shape = initial.shape(), .kind = ValueKind::state, .rate = Rate::per_step, .producer = {}, .literal = std::move(initial), .source = {}};
+  Value value{.name = std::move(name),
+              .dtype = initial.dtype(),
+              .shape = initial.shape(),
+              .kind = ValueKind::state,
+              .rate = Rate::per_step,
+              .producer = {},
+              .literal = std::move(initial),
+              .source = {}};
   return add_value(std::move(value));
 }
 
 ValueId Graph::add_constant(std::string name, Literal literal) {
-  Value value{.name = std::move(name), .dtype = literal.dtype(), .shape = literal.shape(), .kind = ValueKind::constant, .rate = Rate::per_step, .producer = {}, .literal = std::move(literal), .source = {}};
+  Value value{.name = std::move(name),
+              .dtype = literal.dtype(),
+              .shape = literal.shape(),
+              .kind = ValueKind::constant,
+              .rate = Rate::per_step,
+              .producer = {},
+              .literal = std::move(literal),
+              .source = {}};
   return add_value(std::move(value));
 }
 
@@ -78,7 +111,15 @@ NodeId Graph::add_node(Node node, std::span<const OutputType> outputs) {
       node.outputs.emplace_back();
       continue;
     }
-    node.outputs.push_back(add_value(Value{.name = type.name, .dtype = type.dtype, .shape = type.shape, .kind = ValueKind::node, .rate = type.rate, .producer = id, .output_index = static_cast<int>(i), .literal = {}, .source = {}}));
+    node.outputs.push_back(add_value(Value{.name = type.name,
+                                           .dtype = type.dtype,
+                                           .shape = type.shape,
+                                           .kind = ValueKind::node,
+                                           .rate = type.rate,
+                                           .producer = id,
+                                           .output_index = static_cast<int>(i),
+                                           .literal = {},
+                                           .source = {}}));
   }
   nodes_.push_back(std::move(node));
   return id;

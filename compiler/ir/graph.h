@@ -18,16 +18,16 @@
 // A Graph is one training (or inference) step, written for ONE micro-batch. It is a list of nodes in an order in which
 // every operand is made before it is used: node ids ascend along every edge. Values are in single assignment.
 //
-// Rate. A node is executed once per micro-batch or once per step. A value with Rate::per_microbatch has one instance for
-// each micro-batch (inputs, activations, activation gradients). A value with Rate::per_step has one instance per step
-// (parameters, optimizer state, accumulated gradients, learning-rate inputs, constants). A node of rate per_step reads
-// only per_step values, and stands after every node that produces them.
+// Rate. A node is executed once per micro-batch or once per step. A value with Rate::per_microbatch has one instance
+// for each micro-batch (inputs, activations, activation gradients). A value with Rate::per_step has one instance per
+// step (parameters, optimizer state, accumulated gradients, learning-rate inputs, constants). A node of rate per_step
+// reads only per_step values, and stands after every node that produces them.
 //
 // In-place updates. Some ops write an output over one of their inputs (ops.def, column aliases): GradAccumulate adds a
 // micro-batch's gradient to its accumulator, an update writes the next parameter over the parameter. The old and the
 // next value then share their bytes, so every other reader of the old value comes before that node. A per_step
-// value that is aliased by a per_microbatch node holds its final content once the node has run for every micro-batch, in
-// ascending order of micro-batches; before the first one, GradAccumulate stores instead of adding.
+// value that is aliased by a per_microbatch node holds its final content once the node has run for every micro-batch,
+// in ascending order of micro-batches; before the first one, GradAccumulate stores instead of adding.
 //
 // Persistent values. A parameter's content comes from the model (initializer `source`), a state's from its literal
 // (initial content). `updates` says which value replaces a persistent value at the end of a step; the replacement
@@ -39,8 +39,8 @@
 //
 // Devices. After place() every node has a device. After insert_transfers() every operand of a node is available on the
 // node's device: it was produced there, or by a Transfer node of that device; graph inputs, constants and parameters
-// have the device list of their readers (all may be on several devices, but a parameter that an update replaces is on one).
-// A Transfer node carries n values to its device: output i is a copy of input i.
+// have the device list of their readers (all may be on several devices, but a parameter that an update replaces is on
+// one). A Transfer node carries n values to its device: output i is a copy of input i.
 //
 // Loss. The loss is a scalar per micro-batch, already weighted so that the sum over the micro-batches of a step is the
 // loss of the whole batch; gradients are seeded with 1, so accumulated gradients need no rescaling.
@@ -63,11 +63,11 @@ struct Value {
   Shape shape;
   ValueKind kind = ValueKind::node;
   Rate rate = Rate::per_microbatch;
-  NodeId producer;        // kind node only
-  int output_index = 0;   // kind node only
-  Literal literal;        // constant: its content; state: its initial content
-  std::string source;     // parameter: the initializer's name in the model
-  bool trainable = false; // parameter: does the optimizer update it?
+  NodeId producer;         // kind node only
+  int output_index = 0;    // kind node only
+  Literal literal;         // constant: its content; state: its initial content
+  std::string source;      // parameter: the initializer's name in the model
+  bool trainable = false;  // parameter: does the optimizer update it?
 
   int64_t bytes() const { return byte_size(shape, dtype); }
 };
@@ -108,10 +108,10 @@ class Graph {
  public:
   std::string name;
   Stage stage = Stage::imported;
-  std::vector<ValueId> inputs;            // graph inputs in the model's order, then those mpc added
-  std::vector<NamedValue> outputs;        // the model's outputs (and "loss" when training)
-  ValueId loss;                           // training: the weighted scalar loss of a micro-batch
-  std::vector<Update> updates;            // training
+  std::vector<ValueId> inputs;               // graph inputs in the model's order, then those mpc added
+  std::vector<NamedValue> outputs;           // the model's outputs (and "loss" when training)
+  ValueId loss;                              // training: the weighted scalar loss of a micro-batch
+  std::vector<Update> updates;               // training
   std::vector<ParameterGradient> gradients;  // training
 
   /// Adds a value that no node makes. A name that is taken gets a suffix. @return its id.

@@ -94,7 +94,8 @@ void broadcasting(Importer& importer, OnnxNode& node) {
 /// What fused products have beside ONNX's operands and attributes comes from no file.
 void refuse_fused(const OnnxNode& node, size_t most_inputs, std::initializer_list<std::string_view> own) {
   if (node.inputs.size() > most_inputs) {
-    node.fail(ErrorId::M022, fmt::format("has {} inputs, {} takes at most {}", node.inputs.size(), node.op, most_inputs));
+    node.fail(ErrorId::M022,
+              fmt::format("has {} inputs, {} takes at most {}", node.inputs.size(), node.op, most_inputs));
   }
   for (const std::string_view name : own) {
     if (node.attributes.has(name)) {

@@ -21,8 +21,9 @@ struct NodeInfo {
   std::vector<std::string> output_names;
 };
 
-/// Appends a node, inferring the types of its outputs. The node and its outputs are per_step when all operands are (and a
-/// gradient's anchor is too), or when the op updates a per_step value in place (the node then is per_microbatch if any operand is). @return its id.
+/// Appends a node, inferring the types of its outputs. The node and its outputs are per_step when all operands are (and
+/// a gradient's anchor is too), or when the op updates a per_step value in place (the node then is per_microbatch if
+/// any operand is). @return its id.
 /// @throws as infer_types.
 NodeId append(Graph& graph, OpKind op, std::vector<ValueId> inputs, Attributes attributes, NodeInfo info);
 

@@ -115,8 +115,8 @@ void conv_gradient(GradientContext& context) {
   }
 }
 
-/// With C the convolution by w as a matrix, this op is C^T: of u = input 0 and g = d(loss)/d(output) the gradient by u is
-/// C g, the convolution itself, and the gradient by w is that of <C g, u>, where u stands for dy and g for x.
+/// With C the convolution by w as a matrix, this op is C^T: of u = input 0 and g = d(loss)/d(output) the gradient by u
+/// is C g, the convolution itself, and the gradient by w is that of <C g, u>, where u stands for dy and g for x.
 void conv_input_grad_gradient(GradientContext& context) {
   const ValueId g = context.output_grad(0);
   const ValueId u = context.input(0);
@@ -163,8 +163,8 @@ const OpDef Conv_def = {
     .cost = conv_cost,
 };
 
-/// dx of Conv from (dy, w); attributes as the Conv, and `shape`, the shape of x. FLOPs as the products of the Conv. It is
-/// what ONNX calls ConvTranspose, so it is trained through.
+/// dx of Conv from (dy, w); attributes as the Conv, and `shape`, the shape of x. FLOPs as the products of the Conv. It
+/// is what ONNX calls ConvTranspose, so it is trained through.
 extern const OpDef ConvInputGrad_def;
 const OpDef ConvInputGrad_def = {
     .op = OpKind::ConvInputGrad,

@@ -14,7 +14,8 @@ class Evaluator {
   virtual ~Evaluator() = default;
   /// Results of the given types. @pre the types come from infer_types with these attributes and operands; absent
   /// optional operands are empty optionals.
-  virtual std::vector<Literal> evaluate(OpKind op, const Attributes& attributes, const std::vector<std::optional<Literal>>& inputs,
+  virtual std::vector<Literal> evaluate(OpKind op, const Attributes& attributes,
+                                        const std::vector<std::optional<Literal>>& inputs,
                                         const std::vector<TensorType>& outputs) const = 0;
 };
 

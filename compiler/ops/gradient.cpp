@@ -29,9 +29,13 @@ ValueId GradientContext::output_grad(int i) const {
   return i < static_cast<int>(output_grads_.size()) ? output_grads_[static_cast<size_t>(i)] : ValueId{};
 }
 
-bool GradientContext::needs(int i) const { return i < static_cast<int>(needs_.size()) && needs_[static_cast<size_t>(i)]; }
+bool GradientContext::needs(int i) const {
+  return i < static_cast<int>(needs_.size()) && needs_[static_cast<size_t>(i)];
+}
 
-TensorType GradientContext::type(ValueId id) const { return {graph_.value(id).dtype, graph_.value(id).shape}; }
+TensorType GradientContext::type(ValueId id) const {
+  return {graph_.value(id).dtype, graph_.value(id).shape};
+}
 
 void GradientContext::set_input_grad(int i, ValueId gradient) {
   const Value& of = graph_.value(input(i));
@@ -46,24 +50,30 @@ ValueId GradientContext::emit(OpKind op, std::vector<ValueId> inputs, Attributes
   return emit_many(op, std::move(inputs), 1, std::move(attributes), what)[0];
 }
 
-std::vector<ValueId> GradientContext::emit_many(OpKind op, std::vector<ValueId> inputs, int output_count, Attributes attributes, std::string_view what) {
-  return emit_some(op, std::move(inputs), std::vector<bool>(static_cast<size_t>(output_count), true), std::move(attributes), what);
+std::vector<ValueId> GradientContext::emit_many(OpKind op, std::vector<ValueId> inputs, int output_count,
+                                                Attributes attributes, std::string_view what) {
+  return emit_some(op, std::move(inputs), std::vector<bool>(static_cast<size_t>(output_count), true),
+                   std::move(attributes), what);
 }
 
-std::vector<ValueId> GradientContext::emit_some(OpKind op, std::vector<ValueId> inputs, const std::vector<bool>& wanted, Attributes attributes, std::string_view what) {
+std::vector<ValueId> GradientContext::emit_some(OpKind op, std::vector<ValueId> inputs, const std::vector<bool>& wanted,
+                                                Attributes attributes, std::string_view what) {
   NodeInfo info;
   info.name = graph_.node(node_).name + "/grad/" + std::string(what.empty() ? op_name(op) : what);
   info.origin = graph_.node(node_).origin;
   info.phase = Phase::input_grad;
   info.anchor = node_;
-  for (size_t i = 0; i < wanted.size(); ++i) info.output_names.push_back(wanted[i] ? info.name + (i == 0 ? "" : ":" + std::to_string(i)) : "");
+  for (size_t i = 0; i < wanted.size(); ++i)
+    info.output_names.push_back(wanted[i] ? info.name + (i == 0 ? "" : ":" + std::to_string(i)) : "");
   const NodeId id = append(graph_, op, std::move(inputs), std::move(attributes), std::move(info));
   std::vector<ValueId> outputs = graph_.node(id).outputs;
   outputs.resize(wanted.size());
   return outputs;
 }
 
-ValueId GradientContext::scalar(double value, DType dtype) { return graph_.add_constant("scalar", Literal::scalar(dtype, value)); }
+ValueId GradientContext::scalar(double value, DType dtype) {
+  return graph_.add_constant("scalar", Literal::scalar(dtype, value));
+}
 
 ValueId GradientContext::fill(double value, DType dtype, const Shape& shape) {
   return graph_.add_constant("fill", Literal::splat_number(dtype, shape, value));

@@ -10,8 +10,8 @@
 namespace mpc {
 
 /// The choices of gradient rules that depend on shapes (is a Reshape needed, which dimensions were broadcast), in the
-/// order they are made. Recorded for the graph of a full micro-batch and replayed for that of the last, smaller one: both then get
-/// the same nodes, even where a single row looks like a broadcast dimension.
+/// order they are made. Recorded for the graph of a full micro-batch and replayed for that of the last, smaller one:
+/// both then get the same nodes, even where a single row looks like a broadcast dimension.
 struct ShapeChoices {
   std::vector<std::vector<int64_t>> made;
   size_t next = 0;
@@ -46,9 +46,11 @@ class GradientContext {
 
   // Appending nodes. `what` names the new node: "<forward node>/grad/<what>".
   ValueId emit(OpKind op, std::vector<ValueId> inputs, Attributes attributes = {}, std::string_view what = {});
-  std::vector<ValueId> emit_many(OpKind op, std::vector<ValueId> inputs, int output_count, Attributes attributes = {}, std::string_view what = {});
+  std::vector<ValueId> emit_many(OpKind op, std::vector<ValueId> inputs, int output_count, Attributes attributes = {},
+                                 std::string_view what = {});
   /// Like emit_many, with outputs that are not wanted left absent.
-  std::vector<ValueId> emit_some(OpKind op, std::vector<ValueId> inputs, const std::vector<bool>& wanted, Attributes attributes = {}, std::string_view what = {});
+  std::vector<ValueId> emit_some(OpKind op, std::vector<ValueId> inputs, const std::vector<bool>& wanted,
+                                 Attributes attributes = {}, std::string_view what = {});
   /// A constant of one value with the dtype of `like`: a scalar, or a fill of a shape.
   ValueId scalar(double value, DType dtype);
   ValueId fill(double value, DType dtype, const Shape& shape);

@@ -33,8 +33,8 @@ struct AttributeSpec {
   bool is_optional = false;
 };
 
-/// An ONNX operand whose content must be known when planning and is carried as an attribute (the shape of a Reshape, the axes of
-/// a reduction). Importing an operand that is absent leaves the attribute to its default.
+/// An ONNX operand whose content must be known when planning and is carried as an attribute (the shape of a Reshape,
+/// the axes of a reduction). Importing an operand that is absent leaves the attribute to its default.
 struct StaticOperand {
   int onnx_input;
   std::string_view attribute;
@@ -43,7 +43,8 @@ struct StaticOperand {
 /// What type inference sees and writes. Operand positions are those of the IR (static operands removed).
 class InferContext {
  public:
-  InferContext(std::string where, Attributes& attributes, std::vector<std::optional<TensorType>> inputs, int output_count);
+  InferContext(std::string where, Attributes& attributes, std::vector<std::optional<TensorType>> inputs,
+               int output_count);
 
   /// Attributes may be rewritten to their canonical form (explicit pads, positive axes); inference of the canonical
   /// form must give the same form.
@@ -83,7 +84,7 @@ class InferContext {
 
 /// Quantities, not times (rates are per device: compiler/cost).
 struct OpQuantities {
-  double flops = 0;            // multiply and add count as two
+  double flops = 0;             // multiply and add count as two
   int64_t workspace_bytes = 0;  // scratch the reference or library kernel needs beside operands
 };
 
@@ -127,7 +128,8 @@ const OpDef& op_def(OpKind op);
 /// Fills in defaults, checks attributes and arity against the schema, and infers the outputs of a node; `attributes`
 /// become canonical. `where` names the node in errors. @throws Error(M022, M030..M033, M041, M051).
 std::vector<std::optional<TensorType>> infer_types(OpKind op, const std::string& where, Attributes& attributes,
-                                                   const std::vector<std::optional<TensorType>>& inputs, int output_count);
+                                                   const std::vector<std::optional<TensorType>>& inputs,
+                                                   int output_count);
 
 /// Quantities of a node with canonical attributes.
 OpQuantities op_quantities(OpKind op, const CostContext& context);

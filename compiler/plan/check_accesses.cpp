@@ -94,7 +94,8 @@ class Accesses {
     check_overlaps(i);
     if (is_view(plan_, origins_, instruction)) return;  // the bytes stay whose they are
     for (const PlanIndex slice : instruction.writes) {
-      if (slice != kNone) write(access, slice, {origins_[plan_.slices[slice].value], written_instance(instruction, slice)});
+      if (slice != kNone)
+        write(access, slice, {origins_[plan_.slices[slice].value], written_instance(instruction, slice)});
     }
     if (instruction.workspace != kNone) write(access, instruction.workspace, {});
   }

@@ -33,11 +33,15 @@ struct VectorExp {
 };
 struct VectorSigmoid {
   [[gnu::always_inline]] static float value(float x, Parameters<float>) { return fast_sigmoid(x); }
-  [[gnu::always_inline]] static float gradient(float dy, float, float y, Parameters<float>) { return dy * y * (1.0f - y); }
+  [[gnu::always_inline]] static float gradient(float dy, float, float y, Parameters<float>) {
+    return dy * y * (1.0f - y);
+  }
 };
 struct VectorTanh {
   [[gnu::always_inline]] static float value(float x, Parameters<float>) { return fast_tanh(x); }
-  [[gnu::always_inline]] static float gradient(float dy, float, float y, Parameters<float>) { return dy * (1.0f - y * y); }
+  [[gnu::always_inline]] static float gradient(float dy, float, float y, Parameters<float>) {
+    return dy * (1.0f - y * y);
+  }
 };
 struct VectorErf {
   [[gnu::always_inline]] static float value(float x, Parameters<float>) { return fast_erf(x); }
@@ -48,7 +52,9 @@ struct VectorErf {
 };
 /// x Phi(x).
 struct VectorGelu {
-  [[gnu::always_inline]] static float value(float x, Parameters<float>) { return 0.5f * x * (1.0f + fast_erf(x * 0.707106781f)); }
+  [[gnu::always_inline]] static float value(float x, Parameters<float>) {
+    return 0.5f * x * (1.0f + fast_erf(x * 0.707106781f));
+  }
   [[gnu::always_inline]] static float gradient(float dy, float x, float, Parameters<float>) {
     constexpr float kOneOverSqrtTwoPi = 0.398942280f;
     const float cdf = 0.5f * (1.0f + fast_erf(x * 0.707106781f));

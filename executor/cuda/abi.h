@@ -149,9 +149,9 @@ typedef struct mpc_cuda_plugin {
   int32_t (*copy)(mpc_cuda_stream* stream, void* to, const void* from, int64_t bytes, mpc_cuda_error* error);
   int32_t (*copy_peer)(mpc_cuda_stream* stream, mpc_cuda_device* to_device, void* to, mpc_cuda_device* from_device,
                        const void* from, int64_t bytes, mpc_cuda_error* error);
-  /* What copy_peer does, by NCCL: a send and a receive in one group, within one GPU by a communicator of one rank. `stream`
-     is of one of the two devices, and copies between the same two each time. The first copy on a stream makes the
-     communicators and may not be captured. */
+  /* What copy_peer does, by NCCL: a send and a receive in one group, within one GPU by a communicator of one rank.
+     `stream` is of one of the two devices, and copies between the same two each time. The first copy on a stream makes
+     the communicators and may not be captured. */
   int32_t (*copy_nccl)(mpc_cuda_stream* stream, mpc_cuda_device* to_device, void* to, mpc_cuda_device* from_device,
                        const void* from, int64_t bytes, mpc_cuda_error* error);
   int32_t (*fill)(mpc_cuda_stream* stream, void* memory, int32_t byte, int64_t bytes, mpc_cuda_error* error);

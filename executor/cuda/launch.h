@@ -109,8 +109,8 @@ class Block {
 
 #ifdef __CUDACC__
 
-// __grid_constant__: bodies hold tables (of tensors, of steps), which stay in constant memory instead of being copied by
-// every thread.
+// __grid_constant__: bodies hold tables (of tensors, of steps), which stay in constant memory instead of being copied
+// by every thread.
 template <class Body>
 __global__ void __launch_bounds__(kThreads) for_each_kernel(const __grid_constant__ Body body, int64_t count) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;

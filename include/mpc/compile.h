@@ -50,7 +50,8 @@ struct CompileOptions {
   std::string schedule = "auto";
   /// "interleaved": runs of layers per device.
   int chunks = 2;
-  /// May elementwise operators in a row run as one kernel, and the optimizer's updates of a device? No bit depends on it.
+  /// May elementwise operators in a row run as one kernel, and the optimizer's updates of a device? No bit depends on
+  /// it.
   bool may_fuse = true;
   /// May activations be computed again in the backward pass where a device cannot keep them?
   bool may_recompute = true;

@@ -279,7 +279,8 @@ std::regex regex_of(const Pin& pin) {
   try {
     return std::regex(pin.pattern);
   } catch (const std::regex_error& error) {
-    throw Error(ErrorId::M003, fmt::format("--pin {}={}", pin.pattern, pin.device), std::string("is not a regular expression: ") + error.what());
+    throw Error(ErrorId::M003, fmt::format("--pin {}={}", pin.pattern, pin.device),
+                std::string("is not a regular expression: ") + error.what());
   }
 }
 

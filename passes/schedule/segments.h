@@ -10,7 +10,8 @@ namespace mpc {
 // Segments are what a schedule orders: nodes of one device and one phase (forward; backward; weight; update) that can
 // run one after the other without waiting in between. A node's level is the largest number of changes of device or
 // phase on any path to it; nodes of equal device, phase and level form a segment. Edges between segments go from lower
-// to higher levels, from backward to weight within a level, or to updates, so they form no cycle whatever the placement.
+// to higher levels, from backward to weight within a level, or to updates, so they form no cycle whatever the
+// placement.
 
 enum class SegmentPhase : uint8_t { forward, backward, weight, update };
 

@@ -83,7 +83,8 @@ TEST_CASE(
       INFO("training: ", train);
       PlanOptions options = train ? two_adams({}) : PlanOptions{};
       options.objective = Objective::latency;
-      // `auto` would find an order that needs less, and activations could be computed again or wait: then one device does.
+      // `auto` would find an order that needs less, and activations could be computed again or wait: then one device
+      // does.
       options.schedule = ScheduleKind::one_f_one_b;
       options.may_recompute = false;
       options.may_offload = false;

@@ -159,7 +159,8 @@ TEST_CASE(
   };
   const std::vector<double> expected = losses(with_transport("auto"));
   REQUIRE(expected.size() == 4);
-  for (const std::string transport : {"device", "peer", "host", "nccl"}) CHECK(losses(with_transport(transport)) == expected);
+  for (const std::string transport : {"device", "peer", "host", "nccl"})
+    CHECK(losses(with_transport(transport)) == expected);
   const CommandResult refused = with_transport("hots");
   CHECK(refused.exit_code == 2);
   CHECK(contains(refused.err, "did you mean host?"));

@@ -124,7 +124,8 @@ bool takes_f64(const Sample& sample) {
       std::ranges::any_of(as_stated.inputs, [](const auto& input) { return input && input->dtype() == DType::f32; });
   if (!has_f32) return false;
   const OpDef& def = op_def(sample.op);
-  const bool is_fused_product = sample.inputs.size() > (sample.op == OpKind::Gemm ? 3u : 2u) || sample.attributes.has("activation");
+  const bool is_fused_product =
+      sample.inputs.size() > (sample.op == OpKind::Gemm ? 3u : 2u) || sample.attributes.has("activation");
   if ((sample.op == OpKind::MatMul || sample.op == OpKind::Gemm) && is_fused_product) return false;  // f32 and 16 bits
   // The scalars of an optimizer are f32 whatever the parameter is; what has gradient rules takes one float type.
   return def.differentiable == Differentiable::yes || has_gradient_check(sample);

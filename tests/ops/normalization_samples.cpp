@@ -82,8 +82,10 @@ void add_layer_normalization(SampleList& list) {
     list.push_back(sample(OpKind::LayerNormalization, name, inputs, attributes));
     list.push_back(sample(OpKind::LayerNormalizationGrad, name,
                           {of(inputs[0]->shape, inputs[0]->dtype), inputs[0], inputs[1]}, attributes));
-    list.push_back(sample(OpKind::LayerNormalizationGrad, name + ", added to",
-                          {of(inputs[0]->shape, inputs[0]->dtype), inputs[0], inputs[1], of(inputs[0]->shape, inputs[0]->dtype)}, attributes));
+    list.push_back(
+        sample(OpKind::LayerNormalizationGrad, name + ", added to",
+               {of(inputs[0]->shape, inputs[0]->dtype), inputs[0], inputs[1], of(inputs[0]->shape, inputs[0]->dtype)},
+               attributes));
     Sample weights = sample(OpKind::LayerNormalizationWeightGrad, name,
                             {of(inputs[0]->shape, inputs[0]->dtype), inputs[0]}, attributes);
     weights.outputs = {true, true};

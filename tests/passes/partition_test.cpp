@@ -166,8 +166,8 @@ TEST_CASE("partition: a graph whose plan is wrong is reduced to the node that is
 }
 
 TEST_CASE("partition: a parameter that both sides of a cut read is not told as a block's small result") {
-  // %b is 256 bytes, what the block that reads it first reads beside it is 16,384: but the block does not make %b. It is
-  // trained, so the other device gets it anew in each step.
+  // %b is 256 bytes, what the block that reads it first reads beside it is 16,384: but the block does not make %b. It
+  // is trained, so the other device gets it anew in each step.
   const Graph graph = parse_graph(R"(graph "shared" imported
 input %x f32[64,64]
 parameter %b f32[64] from "b"

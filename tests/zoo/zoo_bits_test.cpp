@@ -151,7 +151,8 @@ void check_sample(const Sample& sample, int first_schedule) {
     CHECK(alone.at(microbatches).losses.size() == 2);
     PlanOptions plain = options;
     plain.may_fuse = false;
-    const auto difference = test::find_difference(model.run(test::plan_on_cpus(model.graphs(plain), 1, plain)), alone.at(microbatches));
+    const auto difference =
+        test::find_difference(model.run(test::plan_on_cpus(model.graphs(plain), 1, plain)), alone.at(microbatches));
     CHECK_MESSAGE(!difference, "fusion changes bits: " << difference.value_or(""));
   }
   int next = first_schedule;
@@ -200,11 +201,11 @@ TEST_CASE("zoo: in bf16 and f16, too, k devices give the bits of one device, and
       CHECK(test::is_finite(alone));
       PlanOptions plain = options;
       plain.may_fuse = false;
-      const auto fused =
-          test::find_difference(model.run(test::plan_on_cpus(model.graphs(plain), 1, plain)), alone);
+      const auto fused = test::find_difference(model.run(test::plan_on_cpus(model.graphs(plain), 1, plain)), alone);
       CHECK_MESSAGE(!fused, "fusion changes bits: " << fused.value_or(""));
       if (split.random_placement) options.assignment = test::random_assignment(graphs.main, split.devices, kSeed);
-      const auto difference = test::find_difference(alone, model.run(test::plan_on_cpus(graphs, split.devices, options)));
+      const auto difference =
+          test::find_difference(alone, model.run(test::plan_on_cpus(graphs, split.devices, options)));
       CHECK_MESSAGE(!difference, describe(split, ScheduleKind::automatic) << ": " << difference.value_or(""));
     }
   }
