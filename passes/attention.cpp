@@ -1,12 +1,14 @@
 #include "passes/attention.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "compiler/base/attention_parts.h"
 #include "compiler/ir/rewriter.h"
 #include "compiler/ops/builder.h"
 
@@ -185,17 +187,56 @@ class AttentionRaiser {
     return match;
   }
 
+  /// A value whose dimensions are read in another order.
+  struct Arranged {
+    ValueId id;
+    Permutation order;
+  };
+
   // `id` with its dimensions in another order; transposes that it comes from are looked through, and with a scale to
   // collect them in also its factors.
-  ValueId rearranged(ValueId id, Permutation order, double* scale, const std::string& origin) {
+  Arranged rearranged(ValueId id, Permutation order, double* scale) const {
     for (;;) {
       if (scale != nullptr) id = unscaled(id, *scale);
       const Node* transpose = maker(id, OpKind::Transpose);
-      if (transpose == nullptr) return transposed(rewriter_.at(id), order, origin);
+      if (transpose == nullptr) return {id, std::move(order)};
       const std::vector<int64_t>& perm = transpose->attributes.integers("perm");
       for (int64_t& dim : order) dim = perm[static_cast<size_t>(dim)];
       id = transpose->inputs[0];
     }
+  }
+
+  // What the three are thirds of, one after another in its last dimension, each with its heads apart.
+  std::optional<ValueId> packed(const std::array<Arranged, kAttentionParts>& parts) const {
+    std::optional<ValueId> whole;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const Value& part = source_.value(parts[i].id);
+      const Node* reshape = maker(parts[i].id, OpKind::Reshape);
+      if (reshape == nullptr || !std::ranges::is_sorted(parts[i].order)) return std::nullopt;
+      const Node* split = maker(reshape->inputs[0], OpKind::Split);
+      if (split == nullptr || split->outputs.size() != parts.size() || split->outputs[i] != reshape->inputs[0])
+        return std::nullopt;
+      const Shape third = source_.value(reshape->inputs[0]).shape;
+      if (third != Shape{part.shape[0], part.shape[1], part.shape[2] * part.shape[3]} ||
+          split->attributes.integer("axis") != 2 || part.shape != source_.value(parts[0].id).shape)
+        return std::nullopt;
+      if (whole && *whole != split->inputs[0]) return std::nullopt;
+      whole = split->inputs[0];
+    }
+    return whole;
+  }
+
+  // (batch, sequence, 3 heads width) to (batch, sequence, 3, heads, width).
+  ValueId parts_apart(ValueId whole, const Shape& part, const std::string& origin) {
+    Graph& graph = rewriter_.graph();
+    const ValueId id = rewriter_.at(whole);
+    NodeInfo info;
+    info.name = graph.unique_node_name(graph.value(id).name + "/parts");
+    info.origin = origin;
+    info.output_names = {graph.unique_value_name(graph.value(id).name + "/parts")};
+    const std::vector<int64_t> shape = {part[0], part[1], kAttentionParts, part[2], part[3]};
+    const Attributes attributes = {{"shape", shape}, {"allowzero", int64_t{1}}};
+    return graph.node(append(graph, OpKind::Reshape, {id}, attributes, std::move(info))).outputs[0];
   }
 
   ValueId transposed(ValueId id, const Permutation& order, const std::string& origin) {
@@ -211,9 +252,15 @@ class AttentionRaiser {
   void raise(NodeId id, const Match& match) {
     const Node& old = source_.node(id);
     double scale = match.scale;
-    const ValueId q = rearranged(match.q, kHeadsInside, &scale, old.origin);
-    const ValueId k = rearranged(match.k, kKeysInside, &scale, old.origin);
-    const ValueId v = rearranged(match.v, kHeadsInside, nullptr, old.origin);
+    const std::array<Arranged, kAttentionParts> parts = {rearranged(match.q, kHeadsInside, &scale),
+                                                         rearranged(match.k, kKeysInside, &scale),
+                                                         rearranged(match.v, kHeadsInside, nullptr)};
+    std::vector<ValueId> operands;
+    if (const std::optional<ValueId> whole = packed(parts)) {
+      operands = {parts_apart(*whole, source_.value(parts[0].id).shape, old.origin)};
+    } else {
+      for (const Arranged& part : parts) operands.push_back(transposed(rewriter_.at(part.id), part.order, old.origin));
+    }
     Graph& graph = rewriter_.graph();
     NodeInfo info;
     info.name = old.name;
@@ -221,7 +268,8 @@ class AttentionRaiser {
     const std::string name = source_.value(old.outputs[0]).name;
     info.output_names = {graph.unique_value_name(name + "/heads"), graph.unique_value_name(name + "/log_sum")};
     const Attributes attributes = {{"scale", scale}, {"is_causal", int64_t{match.is_causal}}};
-    const NodeId made = append(graph, OpKind::ScaledDotProductAttention, {q, k, v}, attributes, std::move(info));
+    const NodeId made =
+        append(graph, OpKind::ScaledDotProductAttention, std::move(operands), attributes, std::move(info));
     rewriter_.map_node(id, made);
     const ValueId y = graph.node(made).outputs[0];
     joined_.emplace_back(old.outputs[0], y);

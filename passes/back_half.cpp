@@ -9,6 +9,7 @@
 #include "compiler/ir/rewriter.h"
 #include "compiler/plan/host_memory.h"
 #include "compiler/plan/simulate.h"
+#include "passes/batch_casts.h"
 #include "passes/batch_updates.h"
 #include "passes/canonicalize.h"
 #include "passes/chunks.h"
@@ -339,8 +340,10 @@ class BackHalf {
     const bool is_main = &graph == &graphs_.main;
     Graph local = observed_.after("insert_transfers", is_main ? insert_transfers(placed)
                                                               : insert_transfers(placed, place_and_drop(graphs_.main)));
-    // Last: until here an update goes where its parameter is.
-    return options_.may_fuse ? observed_.after("batch_updates", batch_updates(local)) : local;
+    if (!options_.may_fuse) return local;
+    // Last: until here an update goes where its parameter is, and a cast where its reader is.
+    local = observed_.after("batch_updates", batch_updates(local));
+    return observed_.after("batch_casts", batch_casts(local));
   }
 
   static int64_t excess_bytes(const Plan& plan) {

@@ -40,6 +40,7 @@ class Differentiator {
     ValueId gradient;
     NodeId reader;           // the forward node whose gradient rule made it
     bool is_summed = false;  // over the micro-batches
+    bool is_own = false;     // made for this sum, and read by nothing else
   };
 
   bool needs_gradient(ValueId id) const { return id.is_valid() && id.index() < needs_.size() && needs_[id.index()]; }
@@ -156,11 +157,29 @@ class Differentiator {
     parts = std::move(summed);
   }
 
+  // What sums products or elements in f32 need not round them, if nothing else reads the result.
+  bool widen(ValueId gradient) {
+    const ValueId made = before_reshape(gradient);
+    Node& node = graph_.node(graph_.value(made).producer);
+    if ((node.op != OpKind::Gemm && node.op != OpKind::ReduceSum) || node.attributes.has("to")) return false;
+    if (node.op == OpKind::Gemm && node.inputs.size() > 2) return false;  // its addend is in 16 bits
+    node.attributes.set("to", std::string("f32"));
+    graph_.value(made).dtype = graph_.value(gradient).dtype = DType::f32;
+    return true;
+  }
+
+  // What a Reshape gives has the elements of its operand.
+  ValueId before_reshape(ValueId id) const {
+    const Node& node = graph_.node(graph_.value(id).producer);
+    return node.op == OpKind::Reshape ? node.inputs[0] : id;
+  }
+
   // Gradients are summed in f32: of a parameter that is read in less (through a Cast), too.
   ValueId in_f32(ValueId id, const Contribution& part) {
     const DType dtype = graph_.value(part.gradient).dtype;
     const bool is_narrow = dtype == DType::bf16 || dtype == DType::f16;
     if (!is_narrow || graph_.value(id).kind != ValueKind::node) return part.gradient;
+    if (part.is_own && widen(part.gradient)) return part.gradient;
     NodeInfo info;
     info.name = graph_.value(id).name + "/grad/f32";
     info.anchor = part.reader;
@@ -208,6 +227,7 @@ class Differentiator {
     }
     if (!any) return;
     GradientContext context(graph_, id, std::move(output_grads), needs, choices_);
+    const int first_made = graph_.node_count();
     op_def(graph_.node(id).op).gradient(context);
     const bool is_summed =
         graph_.node(id).rate == Rate::per_step && graph_.value(graph_.loss).rate == Rate::per_microbatch;
@@ -215,8 +235,29 @@ class Differentiator {
       if (!needs[k]) continue;
       MPC_CHECK(context.input_grads()[k].is_valid(),
                 "the gradient rule of " + describe(graph_.node(id)) + " gave none for input " + std::to_string(k));
-      contributions_[inputs[k].index()].push_back({context.input_grads()[k], id, is_summed});
+      const ValueId gradient = context.input_grads()[k];
+      const bool is_own = is_read_by(context.input_grads(), first_made, gradient);
+      contributions_[inputs[k].index()].push_back({gradient, id, is_summed, is_own});
     }
+  }
+
+  // Did nodes from `first` on make the gradient, and is it, and what a Reshape made it of, read nowhere but once among
+  // `gradients`?
+  bool is_read_by(const std::vector<ValueId>& gradients, int first, ValueId gradient) const {
+    const auto is_new = [&](ValueId id) {
+      const Value& value = graph_.value(id);
+      return value.kind == ValueKind::node && static_cast<int>(value.producer.index()) >= first;
+    };
+    if (!is_new(gradient)) return false;
+    const ValueId made = before_reshape(gradient);
+    if (!is_new(made)) return false;
+    int64_t readers = std::ranges::count(gradients, gradient);
+    if (made != gradient) readers += std::ranges::count(gradients, made) - 1;  // the Reshape
+    for (int i = first; i < graph_.node_count(); ++i) {
+      const std::vector<ValueId>& inputs = graph_.node(NodeId(i)).inputs;
+      readers += std::ranges::count(inputs, gradient) + (made != gradient ? std::ranges::count(inputs, made) : 0);
+    }
+    return readers == 1;
   }
 
   void accumulate_parameter_gradients() {

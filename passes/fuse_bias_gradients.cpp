@@ -70,7 +70,8 @@ class Finder {
     for (NodeId& product : found->second) {
       if (!product.is_valid()) continue;  // has its sums
       const Node& node = graph_.node(product);
-      const bool is_alike = node.anchor == sum.anchor && node.rate == sum.rate;
+      const bool is_alike = node.anchor == sum.anchor && node.rate == sum.rate &&
+                            graph_.value(node.outputs[0]).dtype == graph_.value(sum.outputs[0]).dtype;
       if (!is_alike || graph_.value(node.inputs[1]).shape[1] != columns) continue;
       Pair pair{product, id, {}};
       const ValueId end = follow(pair);

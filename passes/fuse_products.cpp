@@ -59,7 +59,8 @@ class Finder {
         if (node.inputs.size() > 2 || node.attributes.has("activation") || !has_rank(0) || !has_rank(1)) return false;
         break;
       case OpKind::Gemm:
-        if (node.inputs.size() > 3 || node.attributes.has("activation")) return false;
+        // What is added to a widened result is not of the type of the operands.
+        if (node.inputs.size() > 3 || node.attributes.has("activation") || node.attributes.has("to")) return false;
         break;
       case OpKind::LayerNormalizationGrad:
       case OpKind::RMSNormalizationGrad:

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "compiler/base/attention_parts.h"
 #include "compiler/ops/gradient.h"
 #include "compiler/ops/op_def.h"
 
@@ -15,16 +16,30 @@ DType log_sum_dtype(DType dtype) {
   return dtype == DType::f64 ? DType::f64 : DType::f32;
 }
 
-/// Checks q, k, v at `first`. @return the shape of y.
-Shape require_operands(const InferContext& context, int first) {
-  context.require_float(first);
-  for (int i = first; i < first + 3; ++i) {
-    context.require_same_dtype(first, i);
-    context.require_rank(i, 4);
+/// Checks q, k, v, or qkv, at `first`, where there are `others` operands beside them. @return the shape of y.
+Shape require_operands(const InferContext& context, int first, int others) {
+  for (int i = 0; i < context.input_count(); ++i) {
+    if (!context.has_input(i)) context.fail(ErrorId::M022, fmt::format("input {} is required", i));
   }
-  const Shape& q = context.input(first).shape;
-  const Shape& k = context.input(first + 1).shape;
-  const Shape& v = context.input(first + 2).shape;
+  context.require_float(first);
+  const int count = context.input_count() - others;
+  if (count != 1 && count != kAttentionParts) {
+    context.fail(ErrorId::M022, fmt::format("has {} inputs; it takes {} with q, k and v, or {} with qkv",
+                                            context.input_count(), others + kAttentionParts, others + 1));
+  }
+  for (int i = first; i < first + count; ++i) {
+    context.require_same_dtype(first, i);
+    context.require_rank(i, count == 1 ? kPackedAttentionRank : kPackedAttentionRank - 1);
+  }
+  if (count == 1 && context.input(first).shape[2] != kAttentionParts) {
+    context.fail(ErrorId::M032, fmt::format("qkv {} must be (batch, sequence, 3, heads, width)",
+                                            to_string(context.input(first).shape)));
+  }
+  const auto parts =
+      attention_parts([&](size_t i) -> const Shape& { return context.input(first + static_cast<int>(i)).shape; });
+  const Shape& q = parts[0].shape;
+  const Shape& k = parts[1].shape;
+  const Shape& v = parts[2].shape;
   const bool fits = q[0] == k[0] && q[0] == v[0] && q[2] == k[2] && q[2] == v[2] && q[3] == k[3] && k[1] == v[1];
   if (!fits || k[1] == 0) {
     context.fail(ErrorId::M032, fmt::format("q {}, k {} and v {} must be (batch, sequence, heads, width) of one batch, "
@@ -41,72 +56,88 @@ Shape require_operands(const InferContext& context, int first) {
 }
 
 void infer_attention(InferContext& context) {
-  const Shape y = require_operands(context, 0);
+  const Shape y = require_operands(context, 0, 0);
   const DType dtype = context.input(0).dtype;
   context.set_output(0, dtype, y);
   context.set_output(1, log_sum_dtype(dtype), Shape{y[0], y[2], y[1]});
 }
 
+/// dy stands before them, y and log_sum after them.
 void infer_attention_grad(InferContext& context) {
-  const Shape y = require_operands(context, 1);
-  context.require_same_dtype(0, 1);
-  context.require_same_dtype(0, 4);
-  const DType dtype = context.input(1).dtype;
+  constexpr int kFirst = 1;
+  const Shape y = require_operands(context, kFirst, 3);
+  const int at_y = context.input_count() - 2;
+  const int at_log_sum = context.input_count() - 1;
+  context.require_same_dtype(0, kFirst);
+  context.require_same_dtype(0, at_y);
+  const DType dtype = context.input(kFirst).dtype;
   const Shape log_sum{y[0], y[2], y[1]};
-  if (context.input(0).shape != y || context.input(4).shape != y || context.input(5).shape != log_sum) {
+  if (context.input(0).shape != y || context.input(at_y).shape != y || context.input(at_log_sum).shape != log_sum) {
     context.fail(ErrorId::M032,
                  fmt::format("dy {}, y {} and log_sum {} must be {}, {} and {}", to_string(context.input(0).shape),
-                             to_string(context.input(4).shape), to_string(context.input(5).shape), to_string(y),
-                             to_string(y), to_string(log_sum)));
+                             to_string(context.input(at_y).shape), to_string(context.input(at_log_sum).shape),
+                             to_string(y), to_string(y), to_string(log_sum)));
   }
-  if (context.input(5).dtype != log_sum_dtype(dtype)) {
-    context.fail(ErrorId::M030, fmt::format("log_sum is {}, must be {}", dtype_name(context.input(5).dtype),
+  if (context.input(at_log_sum).dtype != log_sum_dtype(dtype)) {
+    context.fail(ErrorId::M030, fmt::format("log_sum is {}, must be {}", dtype_name(context.input(at_log_sum).dtype),
                                             dtype_name(log_sum_dtype(dtype))));
   }
-  for (int i = 0; i < 3; ++i) context.set_output(i, dtype, context.input(i + 1).shape);
+  const int operands = at_y - kFirst;
+  if (context.output_count() > operands) {
+    context.fail(ErrorId::M022,
+                 fmt::format("gives {} outputs, one per operand of q, k and v: {}", context.output_count(), operands));
+  }
+  for (int i = 0; i < operands; ++i) context.set_output(i, dtype, context.input(kFirst + i).shape);
 }
 
-/// One node for all three: they share the recomputed probabilities.
+/// One node for all of them: they share the recomputed probabilities.
 void attention_gradient(GradientContext& context) {
   if (context.output_grad(1).is_valid()) {
     throw Error(ErrorId::M044, "ScaledDotProductAttention", "the gradient of the output log_sum is not supported");
   }
   const Attributes attributes = context.attributes();
-  const ValueId q = context.input(0);
-  const ValueId k = context.input(1);
-  const ValueId v = context.input(2);
+  std::vector<ValueId> operands;
+  std::vector<bool> wanted;
+  for (int i = 0; i < context.input_count(); ++i) {
+    operands.push_back(context.input(i));
+    wanted.push_back(context.needs(i));
+  }
   ValueId log_sum = context.output(1);
   if (!log_sum.is_valid())
-    log_sum = context.emit_many(OpKind::ScaledDotProductAttention, {q, k, v}, 2, attributes, "log_sum")[1];
-  const std::vector<bool> wanted = {context.needs(0), context.needs(1), context.needs(2)};
-  const auto grads =
-      context.emit_some(OpKind::ScaledDotProductAttentionGrad,
-                        {context.output_grad(0), q, k, v, context.output(0), log_sum}, wanted, attributes);
-  for (int i = 0; i < 3; ++i) {
-    if (context.needs(i)) context.set_input_grad(i, grads[static_cast<size_t>(i)]);
+    log_sum = context.emit_many(OpKind::ScaledDotProductAttention, operands, 2, attributes, "log_sum")[1];
+  operands.insert(operands.begin(), context.output_grad(0));
+  operands.insert(operands.end(), {context.output(0), log_sum});
+  const auto grads = context.emit_some(OpKind::ScaledDotProductAttentionGrad, std::move(operands), wanted, attributes);
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    if (wanted[i]) context.set_input_grad(static_cast<int>(i), grads[i]);
   }
 }
 
-/// Pairs of a query and a key that it may look at.
-double pairs_of(const CostContext& context, int first) {
-  const Shape& q = context.input(first).shape;
-  const double queries = static_cast<double>(q[1]);
-  const double keys = static_cast<double>(context.input(first + 1).shape[1]);
+/// q, k and v of the node, at `first`.
+auto parts_of(const CostContext& context, int first) {
+  return attention_parts([&](size_t i) -> const Shape& { return context.input(first + static_cast<int>(i)).shape; });
+}
+
+/// FLOPs of so many per pair of a query and a key that it may look at: 2 times `width_products` of width(q) and
+/// `value_products` of width(v), and `elementwise`.
+OpQuantities pair_cost(const CostContext& context, int first, double width_products, double value_products,
+                       double elementwise) {
+  const auto [q, k, v] = parts_of(context, first);
+  const double queries = static_cast<double>(q.shape[1]);
+  const double keys = static_cast<double>(k.shape[1]);
   const double looked_at = context.attributes.flag("is_causal") ? queries * (queries + 1) / 2 : queries * keys;
-  return static_cast<double>(q[0] * q[2]) * looked_at;
+  const double pairs = static_cast<double>(q.shape[0] * q.shape[2]) * looked_at;
+  return {.flops = pairs * (2 * width_products * static_cast<double>(q.shape[3]) +
+                            2 * value_products * static_cast<double>(v.shape[3]) + elementwise)};
 }
 
 /// Per pair: a product of width(q), one of width(v), and 5 for the softmax.
 OpQuantities attention_cost(const CostContext& context) {
-  const double width = static_cast<double>(context.input(0).shape[3]);
-  const double value_width = static_cast<double>(context.input(2).shape[3]);
-  return {.flops = pairs_of(context, 0) * (2 * width + 2 * value_width + 5)};
+  return pair_cost(context, 0, 1, 1, 5);
 }
 /// Per pair: the score again, dq and dk (width(q) each), dy v and dv (width(v) each), and 7 elementwise.
 OpQuantities attention_grad_cost(const CostContext& context) {
-  const double width = static_cast<double>(context.input(1).shape[3]);
-  const double value_width = static_cast<double>(context.input(3).shape[3]);
-  return {.flops = pairs_of(context, 1) * (6 * width + 4 * value_width + 7)};
+  return pair_cost(context, 1, 3, 2, 7);
 }
 
 std::vector<AttributeSpec> attention_attributes() {
@@ -117,11 +148,12 @@ std::vector<AttributeSpec> attention_attributes() {
 
 /// From q (B, S, H, D), k (B, T, H, D), v (B, T, H, E): y (B, S, H, E) = softmax(scale q k^T) v per batch and head, and
 /// log_sum (B, H, S) = log(sum(exp(scale q k^T))), which the gradient reads. is_causal: query i looks at keys 0..i.
+/// q, k and v may be one operand, qkv (B, S, 3, H, D), as a projection to all three leaves them.
 /// Accumulates in double (reference) or f32; 2 D + 2 E + 5 FLOPs per pair. Source: arXiv:1706.03762, 3.2.1.
 extern const OpDef ScaledDotProductAttention_def;
 const OpDef ScaledDotProductAttention_def = {
     .op = OpKind::ScaledDotProductAttention,
-    .min_inputs = 3,
+    .min_inputs = 1,
     .max_inputs = 3,
     .min_outputs = 1,
     .max_outputs = 2,
@@ -131,13 +163,14 @@ const OpDef ScaledDotProductAttention_def = {
     .cost = attention_cost,
 };
 
-/// dq, dk, dv from (dy, q, k, v, y, log_sum); each may be absent. Probabilities are computed again: p = exp(scale q k^T
+/// dq, dk, dv from (dy, q, k, v, y, log_sum); each may be absent. Or dqkv from (dy, qkv, y, log_sum). Probabilities are
+/// computed again: p = exp(scale q k^T
 /// - log_sum), ds = p (dy v^T - sum(dy y)), dq = scale ds k, dk = scale ds^T q, dv = p^T dy. Source: arXiv:2205.14135,
 /// algorithm 4. 6 D + 4 E + 7 FLOPs per pair.
 extern const OpDef ScaledDotProductAttentionGrad_def;
 const OpDef ScaledDotProductAttentionGrad_def = {
     .op = OpKind::ScaledDotProductAttentionGrad,
-    .min_inputs = 6,
+    .min_inputs = 4,
     .max_inputs = 6,
     .min_outputs = 1,
     .max_outputs = 3,

@@ -4,6 +4,7 @@
 
 #include "compiler/ops/gradient.h"
 #include "compiler/ops/op_def.h"
+#include "compiler/ops/widened.h"
 
 // Matrix products: MatMul (ONNX 13) and Gemm (ONNX 13). passes/fuse_products gives them more than ONNX does, after
 // differentiation: further operands that are added, a function of the result, and MatMul transposed operands.
@@ -213,12 +214,16 @@ void infer_gemm(InferContext& context) {
       context.fail(ErrorId::M032, fmt::format("C {} does not broadcast to the result {}", to_string(c), to_string(y)));
     }
   }
-  context.set_output(0, context.input(0).dtype, y);
-  context.set_output(1, context.input(0).dtype, Shape{y[1]});
+  const DType result = widened(context, context.input(0).dtype);
+  context.set_output(0, result, y);
+  context.set_output(1, result, Shape{y[1]});
   if (context.output_count() > 1 && (context.input_count() > 2 || attributes.has("activation"))) {
     context.fail(ErrorId::M031, "only a product alone has the sums of B's columns beside it");
   }
   require_epilogue(context, -1, 3, y);
+  const bool has_epilogue = context.has_input(2) || context.has_input(3) || context.attributes().has("activation");
+  if (context.attributes().has("to") && has_epilogue)
+    context.fail(ErrorId::M031, "to goes with a product alone", "leave out what is added, and the activation");
 }
 
 /// With A' = op(A), B' = op(B): dA' = alpha dY B'^T, dB' = alpha A'^T dY, dC = beta dY summed to C's shape. Each is one
@@ -232,7 +237,7 @@ void gemm_gradient(GradientContext& context) {
   const int64_t trans_b = attributes.integer("transB");
   const ValueId a = context.input(0);
   const ValueId b = context.input(1);
-  const ValueId dy = context.output_grad(0);
+  const ValueId dy = narrowed(context, context.output_grad(0));
   if (context.needs(0)) {
     const ValueId da =
         trans_a != 0
@@ -287,8 +292,9 @@ const OpDef MatMul_def = {
 };
 
 /// Y = alpha op(A) op(B) + beta C, op(M) = M or its transpose; C broadcasts to (M, N). Accumulates in double
-/// (reference) or f32; integers wrap. 2 M N K FLOPs, and 2 M N for C. ONNX 13. Fused: (A, B, C?, whole?), then
-/// activation, as MatMul; or (A, B) -> Y, the sums of op(B)'s columns: of a weight's gradient and its bias's.
+/// (reference) or f32; integers wrap. `to`: compiler/ops/widened.h. 2 M N K FLOPs, and 2 M N for C. ONNX 13. Fused: (A,
+/// B, C?, whole?), then activation, as MatMul; or (A, B) -> Y, the sums of op(B)'s columns: of a weight's gradient and
+/// its bias's.
 extern const OpDef Gemm_def;
 const OpDef Gemm_def = {
     .op = OpKind::Gemm,
@@ -300,7 +306,8 @@ const OpDef Gemm_def = {
                    {"beta", AttributeType::number, 1.0},
                    {.name = "origins", .type = AttributeType::texts, .is_optional = true},
                    {"transA", AttributeType::integer, int64_t{0}},
-                   {"transB", AttributeType::integer, int64_t{0}}},
+                   {"transB", AttributeType::integer, int64_t{0}},
+                   widened_attribute()},
     .infer = infer_gemm,
     .gradient = gemm_gradient,
     .cost = gemm_cost,

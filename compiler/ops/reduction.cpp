@@ -12,6 +12,7 @@
 
 #include "compiler/ops/gradient.h"
 #include "compiler/ops/op_def.h"
+#include "compiler/ops/widened.h"
 
 namespace mpc::ops {
 namespace {
@@ -55,6 +56,12 @@ void infer_reduction(InferContext& context) {
   infer_axes(context);
 }
 
+void infer_sum(InferContext& context) {
+  infer_reduction(context);
+  const TensorType sum = *context.outputs()[0];
+  context.set_output(0, widened(context, sum.dtype), sum.shape);
+}
+
 void infer_arg(InferContext& context) {
   if (context.input(0).dtype == DType::boolean) context.fail(ErrorId::M030, "input 0 is bool, a number is needed");
   const Shape& shape = context.input(0).shape;
@@ -95,7 +102,9 @@ ValueId reduce_again(GradientContext& context, OpKind op, ValueId value) {
 }
 
 void gradient_sum(GradientContext& context) {
-  if (context.needs(0)) context.set_input_grad(0, expand_to_input(context, kept_dy(context)));
+  if (!context.needs(0)) return;
+  const ValueId dy = narrowed(context, context.output_grad(0));
+  context.set_input_grad(0, expand_to_input(context, with_kept_dims(context, dy)));
 }
 
 void gradient_mean(GradientContext& context) {
@@ -211,6 +220,12 @@ OpDef reduction(OpKind op, Gradient gradient, Cost cost, void (*infer)(InferCont
   };
 }
 
+OpDef sum_reduction() {
+  OpDef def = reduction(OpKind::ReduceSum, gradient_sum, cost_per_input<1>, infer_sum);
+  def.attributes.push_back(widened_attribute());
+  return def;
+}
+
 OpDef arg_reduction(OpKind op) {
   return {
       .op = op,
@@ -242,7 +257,8 @@ MPC_DEFINE(ReduceMean) = reduction(OpKind::ReduceMean, gradient_mean, cost_per_i
 /// NaN in a group gives NaN. Also of bool (and).
 MPC_DEFINE(ReduceMin) = reduction(OpKind::ReduceMin, gradient_extremum, cost_per_input<1>, infer_axes);
 MPC_DEFINE(ReduceProd) = reduction(OpKind::ReduceProd, gradient_prod, cost_per_input<1>);
-MPC_DEFINE(ReduceSum) = reduction(OpKind::ReduceSum, gradient_sum, cost_per_input<1>);
+/// `to`: compiler/ops/widened.h.
+MPC_DEFINE(ReduceSum) = sum_reduction();
 /// sum x^2.
 MPC_DEFINE(ReduceSumSquare) = reduction(OpKind::ReduceSumSquare, gradient_sum_square, cost_per_input<2>);
 

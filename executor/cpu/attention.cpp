@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "compiler/base/attention_parts.h"
 #include "compiler/base/half.h"
 #include "executor/cpu/factories.h"
 #include "executor/cpu/row_math.h"
@@ -36,14 +37,15 @@ void write(const TensorView& to, int64_t i, float value) {
   }
 }
 
-/// One head of one batch of a tensor (batch, sequence, heads, width).
+/// One head of one batch of a tensor (batch, sequence, heads, width), or of where one lies in another.
 struct Head {
-  Head(const TensorView& of, int64_t index)
+  Head(const TensorView& of, const AttentionPart& part, int64_t index)
       : view(of),
-        positions(of.shape[1]),
-        width(of.shape[3]),
-        step(of.shape[2] * of.shape[3]),
-        first(index / of.shape[2] * positions * step + index % of.shape[2] * width) {}
+        positions(part.shape[1]),
+        width(part.shape[3]),
+        step(part.step),
+        first(part.begin + index / part.shape[2] * part.batch_step() + index % part.shape[2] * width) {}
+  Head(const TensorView& of, int64_t index) : Head(of, whole_attention_part(of.shape), index) {}
 
   void read_row(int64_t position, float* out) const {
     for (int64_t d = 0; d < width; ++d) out[d] = read(view, first + position * step + d);
@@ -67,6 +69,28 @@ struct Head {
   int64_t width;
   int64_t step;  // elements from a position to the next
   int64_t first;
+};
+
+/// q, k and v of a call, at `first` of its operands.
+class Parts {
+ public:
+  Parts(const KernelCall& call, size_t first)
+      : call_(call),
+        first_(first),
+        parts_(attention_parts([&](size_t i) -> const Shape& { return call.inputs[first + i].shape; })) {}
+  const AttentionPart& operator[](size_t i) const { return parts_[i]; }
+  int64_t heads() const { return parts_[0].shape[0] * parts_[0].shape[2]; }
+  /// The operand after the last of them.
+  size_t end() const { return first_ + attention_operands(call_.inputs[first_].shape); }
+  Head head(size_t i, int64_t index) const { return Head(call_.inputs[first_ + parts_[i].operand], parts_[i], index); }
+  /// The gradient of the same, among the results.
+  bool has_grad(size_t i) const { return call_.has_output(parts_[i].operand); }
+  Head grad_head(size_t i, int64_t index) const { return Head(call_.outputs[parts_[i].operand], parts_[i], index); }
+
+ private:
+  const KernelCall& call_;
+  size_t first_;
+  std::array<AttentionPart, kAttentionParts> parts_;
 };
 
 /// Gives out parts of one piece of scratch memory.
@@ -96,7 +120,8 @@ int64_t keys_of(const KernelCall& call, int64_t query, int64_t keys) {
 }
 
 void attend(const KernelCall& call, int64_t index) {
-  const Head q(call.inputs[0], index), k(call.inputs[1], index), v(call.inputs[2], index), y(call.outputs[0], index);
+  const Parts parts(call, 0);
+  const Head q = parts.head(0, index), k = parts.head(1, index), v = parts.head(2, index), y(call.outputs[0], index);
   const float scale = static_cast<float>(call.attributes.number("scale"));
   Scratch scratch(k.positions * (k.width + v.width + 1) + q.width + v.width);
   float* const k_columns = scratch.take(k.positions * k.width);
@@ -122,8 +147,10 @@ void attend(const KernelCall& call, int64_t index) {
 }
 
 void attend_grad(const KernelCall& call, int64_t index) {
-  const Head dy(call.inputs[0], index), q(call.inputs[1], index), k(call.inputs[2], index), v(call.inputs[3], index),
-      y(call.inputs[4], index);
+  const Parts parts(call, 1);
+  const Head q = parts.head(0, index), k = parts.head(1, index), v = parts.head(2, index);
+  const Head dy(call.inputs[0], index), y(call.inputs[parts.end()], index);
+  const TensorView& log_sums = call.inputs[parts.end() + 1];
   const float scale = static_cast<float>(call.attributes.number("scale"));
   Scratch scratch(k.positions * (3 * k.width + 2 * v.width + 2) + 2 * q.width + 2 * v.width);
   float* const k_columns = scratch.take(k.positions * k.width);
@@ -149,31 +176,29 @@ void attend_grad(const KernelCall& call, int64_t index) {
     y.read_row(i, y_row);
     product(q_row, k_columns, k.width, k.positions, p, keys);
     row_affine(p, scale, 0.0f, p, keys);
-    row_exp(p, read(call.inputs[5], index * q.positions + i), p, keys);
+    row_exp(p, read(log_sums, index * q.positions + i), p, keys);
     product(dy_row, v_columns, v.width, v.positions, ds, keys);
     const float shared = static_cast<float>(row_dot(dy_row, y_row, v.width));
     for (int64_t j = 0; j < keys; ++j) ds[j] = scale * p[j] * (ds[j] - shared);
     product(ds, k_rows, keys, k.width, dq_row, k.width);
-    if (call.has_output(0)) Head(call.outputs[0], index).write_row(i, dq_row);
+    if (parts.has_grad(0)) parts.grad_head(0, index).write_row(i, dq_row);
     for (int64_t j = 0; j < keys; ++j) add_scaled(q_row, ds[j], dk + j * k.width, k.width);
     for (int64_t j = 0; j < keys; ++j) add_scaled(dy_row, p[j], dv + j * v.width, v.width);
   }
   for (int64_t j = 0; j < k.positions; ++j) {
-    if (call.has_output(1)) Head(call.outputs[1], index).write_row(j, dk + j * k.width);
-    if (call.has_output(2)) Head(call.outputs[2], index).write_row(j, dv + j * v.width);
+    if (parts.has_grad(1)) parts.grad_head(1, index).write_row(j, dk + j * k.width);
+    if (parts.has_grad(2)) parts.grad_head(2, index).write_row(j, dv + j * v.width);
   }
 }
 
 void attention(const KernelCall& call, int threads) {
-  const Shape& q = call.inputs[0].shape;
-  parallel_for(threads, q[0] * q[2], 1, [&](int64_t begin, int64_t end) {
+  parallel_for(threads, Parts(call, 0).heads(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) attend(call, i);
   });
 }
 
 void attention_grad(const KernelCall& call, int threads) {
-  const Shape& q = call.inputs[1].shape;
-  parallel_for(threads, q[0] * q[2], 1, [&](int64_t begin, int64_t end) {
+  parallel_for(threads, Parts(call, 1).heads(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) attend_grad(call, i);
   });
 }

@@ -117,7 +117,12 @@ KernelOrReason cast_loop(const NodeSpec& node) {
   if (!(from == DType::f32 && is_half(to)) && !(is_half(from) && to == DType::f32))
     return declined("casts in loops: only between f32 and 16 bits");
   return plain_kernel(
-      "cpu:cast", [](const KernelCall& call, int threads) { convert(call.inputs[0], call.outputs[0], threads); },
+      "cpu:cast",
+      [](const KernelCall& call, int threads) {
+        for (size_t i = 0; i < call.outputs.size(); ++i) {
+          if (call.has_output(i)) convert(call.inputs[i], call.outputs[i], threads);
+        }
+      },
       node.threads);
 }
 

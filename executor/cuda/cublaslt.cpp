@@ -116,7 +116,8 @@ Owned<cublasLtMatrixLayout_t> layout(DType dtype, int64_t rows, int64_t columns,
 
 /// y (rows, columns) = activation(alpha op(a) op(b) + beta c + bias), row-major, `count` times.
 struct ProductShape {
-  DType dtype = DType::f32;  // of all operands
+  DType dtype = DType::f32;   // of all operands
+  DType result = DType::f32;  // of y: that of the operands, or f32
   int64_t rows = 0;
   int64_t columns = 0;
   int64_t inner = 0;
@@ -188,7 +189,7 @@ class ProductKernel final : public Kernel {
     const int64_t a_rows = shape.trans_a ? shape.inner : shape.rows;
     first_ = layout(shape.dtype, b_columns, b_rows, b_columns, shape.count, shape.b_step);
     second_ = layout(shape.dtype, a_columns, a_rows, a_columns, shape.count, shape.a_step);
-    result_ = layout(shape.dtype, shape.columns, shape.rows, shape.columns, shape.count, shape.rows * shape.columns);
+    result_ = layout(shape.result, shape.columns, shape.rows, shape.columns, shape.count, shape.rows * shape.columns);
     choose(options.is_aligned);
   }
 
@@ -198,6 +199,7 @@ class ProductKernel final : public Kernel {
     const Scale alpha(shape_.alpha, shape_.dtype);
     const Scale beta(shape_.beta, shape_.dtype);
     const int64_t element_bytes = dtype_bytes(shape_.dtype);
+    const int64_t result_bytes = dtype_bytes(shape_.result);
     const auto at = [&](const void* base, int64_t elements) {
       return static_cast<const std::byte*>(base) + elements * element_bytes;
     };
@@ -211,7 +213,7 @@ class ProductKernel final : public Kernel {
       MPC_LT(cublasLtMatmulDescSetAttribute(operation_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &sums, sizeof(sums)));
     }
     for (const ProductShape::Offsets& offsets : shape_.outer) {
-      std::byte* y = static_cast<std::byte*>(launch.outputs[0]) + offsets.y * element_bytes;
+      std::byte* y = static_cast<std::byte*>(launch.outputs[0]) + offsets.y * result_bytes;
       const void* c = addends_.whole == Addends::kNone ? y : at(launch.inputs[addends_.whole], offsets.y);
       MPC_LT(cublasLtMatmul(handle_, operation_.get(), alpha.data(), at(launch.inputs[1], offsets.b), first_.get(),
                             at(launch.inputs[0], offsets.a), second_.get(), beta.data(), c, result_.get(), y,
@@ -329,13 +331,12 @@ ProductShape gemm_shape(const executor::NodeSpec& node) {
   return p;
 }
 
-bool has_type(const executor::NodeSpec& node, DType dtype) {
-  for (const auto* operands : {&node.inputs, &node.outputs}) {
-    for (const auto& operand : *operands) {
-      if (operand.is_present && (operand.dtype != dtype || operand.shape.elements() == 0)) return false;
-    }
+/// Are the operands of one type, the result of another, and none is empty?
+bool has_types(const executor::NodeSpec& node, DType operands, DType result) {
+  for (const auto& input : node.inputs) {
+    if (input.is_present && (input.dtype != operands || input.shape.elements() == 0)) return false;
   }
-  return true;
+  return node.outputs[0].dtype == result && node.outputs[0].shape.elements() > 0;
 }
 
 /// The product alone, then a kernel of the plugin's own for what it was fused with: on its result, or on operands of
@@ -412,8 +413,9 @@ KernelOrReason then_sums(const executor::NodeSpec& node, const MakeOptions& opti
 KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle) {
   const Library& lt = library(LibraryName::cublaslt);
   if (lt.handle == nullptr) return declined("cuBLASLt: " + lt.path);
-  const DType dtype = output_dtype(node, 0);
-  if (!is_float(dtype) || !has_type(node, dtype)) {
+  const DType dtype = input_dtype(node, 0);
+  const DType result = output_dtype(node, 0);
+  if (!is_float(dtype) || !has_types(node, dtype, result)) {
     return declined("cuBLASLt: operands are of different types, are no floats, or are empty");
   }
   if (handle.handle == nullptr) {
@@ -444,6 +446,10 @@ KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOption
       addends.is_copied = c != node.outputs[0].shape;
     }
   }
+  shape.result = result;
+  // What is added is read in the type of the operands.
+  const bool adds = has_input(node, 2) || has_input(node, 3);
+  if (result != dtype && adds) return declined("cuBLASLt: an addend of a wider result");
   const auto copy = [&] { return addends.is_copied ? BroadcastCopy(node, 2) : BroadcastCopy(); };
   auto kernel = std::make_unique<ProductKernel>(shape, addends, copy(), options, handle);
   if (!kernel->has_algorithm() && shape.has_bias && !has_input(node, 3)) {

@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "compiler/base/attention_parts.h"
 #include "executor/cuda/cudnn_graph.h"
 #include "executor/cuda/data.h"
 
@@ -17,6 +18,8 @@ using Dims = std::vector<int64_t>;
 
 constexpr size_t kRank = 4;
 constexpr int64_t kWorkspaceAlignment = 256;
+/// What its engines need; k and v of a packed operand begin within it.
+constexpr int64_t kPartAlignment = 16;
 
 /// A score that counts for nothing, as engines of this version of cuDNN want it (NVIDIA/cudnn-frontend,
 /// score_modifiers: before 9.10 they take no infinity).
@@ -30,9 +33,13 @@ int64_t aligned(int64_t bytes) {
   return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
 }
 
-/// A tensor (batch, sequence, heads, width) as cuDNN wants it: (batch, heads, sequence, width).
+/// A tensor (batch, sequence, heads, width), or where one lies in another, as cuDNN wants it: (batch, heads, sequence,
+/// width).
 struct View {
-  explicit View(const Shape& s) : dims{s[0], s[2], s[1], s[3]}, steps{s[1] * s[2] * s[3], s[3], s[2] * s[3], 1} {}
+  explicit View(const AttentionPart& part)
+      : dims{part.shape[0], part.shape[2], part.shape[1], part.shape[3]},
+        steps{part.batch_step(), part.shape[3], part.step, 1} {}
+  explicit View(const Shape& shape) : View(whole_attention_part(shape)) {}
   View transposed() const {
     View result = *this;
     std::swap(result.dims[2], result.dims[3]);
@@ -43,21 +50,26 @@ struct View {
   Dims steps;
 };
 
+/// q, k and v at `first` of the node's operands.
+std::array<AttentionPart, kAttentionParts> parts_of(const executor::NodeSpec& node, size_t first) {
+  return attention_parts([&](size_t i) -> const Shape& { return node.inputs[first + i].shape; });
+}
+
 /// The operations of both directions, over q, k and v at `first` of the node.
 class Builder {
  public:
   Builder(CudnnGraph& graph, const executor::NodeSpec& node, size_t first)
       : graph_(graph),
         type_(cudnn_type(node.inputs[first].dtype)),
-        q_(node.inputs[first].shape),
+        q_(parts_of(node, first)[0]),
         is_causal_(node.attributes->flag("is_causal")) {
-    const Shape& k = node.inputs[first + 1].shape;
+    const Shape k = parts_of(node, first)[1].shape;
     scores_ = {q_.dims[0], q_.dims[1], q_.dims[2], k[1]};
     rows_ = {q_.dims[0], q_.dims[1], q_.dims[2], 1};
   }
 
   cudnnDataType_t type() const { return type_; }
-  Id in_memory(const View& view) { return graph_.tensor(view.dims, view.steps, type_); }
+  Id in_memory(const View& view) { return graph_.tensor(view.dims, view.steps, type_, kPartAlignment); }
   /// One number per query, in memory: (batch, heads, sequence, 1) in f32.
   Id row_numbers() { return graph_.tensor(rows_, dense_steps(rows_), CUDNN_DATA_FLOAT); }
   Id scores(cudnnDataType_t type = CUDNN_DATA_FLOAT) { return graph_.between(scores_, dense_steps(scores_), type); }
@@ -123,8 +135,9 @@ class AttentionKernel final : public CudnnKernel {
     if (one_ != 0) pointers.push_back(&one_number_);
     std::byte* const extra = static_cast<std::byte*>(launch.workspace) + aligned(plan_.workspace_bytes);
     for (const Bound& bound : bound_) {
-      void* const pointer = bound.is_input ? launch.inputs[bound.at] : launch.out<void>(bound.at);
-      pointers.push_back(pointer != nullptr ? pointer : extra + bound.extra_offset);
+      const void* const operand = bound.is_input ? launch.inputs[bound.at] : launch.out<void>(bound.at);
+      std::byte* const begin = static_cast<std::byte*>(const_cast<void*>(operand));
+      pointers.push_back(begin != nullptr ? begin + bound.offset : extra + bound.offset);
     }
     if (sums_ != 0) pointers.push_back(extra);
     plan_.run(handle_, ids_, pointers, launch.workspace);
@@ -133,21 +146,23 @@ class AttentionKernel final : public CudnnKernel {
   std::string_view name() const override { return "cuda:cudnn attention"; }
 
  private:
-  /// An operand of the node in the graph. A result that nobody asked for is written to the workspace.
+  /// An operand of the node in the graph, or a part of one. A result that nobody asked for is written to the workspace.
   struct Bound {
     Id id = 0;
     size_t at = 0;
     bool is_input = true;
-    int64_t extra_offset = 0;
+    int64_t offset = 0;  // bytes, from its begin
   };
 
   void build_forward(const executor::NodeSpec& node) {
     Builder build(graph_, node, 0);
     make_numbers(build);
-    const Id q = bind_input(build.in_memory(View(node.inputs[0].shape)), 0);
-    const Id k = bind_input(build.in_memory(View(node.inputs[1].shape).transposed()), 1);
-    const Id v = bind_input(build.in_memory(View(node.inputs[2].shape)), 2);
-    const Id y = bind_output(build.in_memory(View(node.outputs[0].shape)), 0, node);
+    const auto parts = parts_of(node, 0);
+    const DType dtype = node.inputs[0].dtype;
+    const Id q = bind_part(build.in_memory(View(parts[0])), 0, parts[0], dtype);
+    const Id k = bind_part(build.in_memory(View(parts[1]).transposed()), 0, parts[1], dtype);
+    const Id v = bind_part(build.in_memory(View(parts[2])), 0, parts[2], dtype);
+    const Id y = bind_output(build.in_memory(View(node.outputs[0].shape)), 0);
     const Id product = build.scores();
     graph_.matmul(q, k, product);
     const Id scaled = build.apply(CUDNN_POINTWISE_MUL, product, scale_id_, build.scores());
@@ -160,7 +175,7 @@ class AttentionKernel final : public CudnnKernel {
     graph_.reduce(CUDNN_REDUCE_TENSOR_ADD, powers, sum);
     const Id log = build.apply(CUDNN_POINTWISE_LOG, sum, build.rows());
     const bool has_sums = has_output(node, 1);
-    const Id log_sum = has_sums ? bind_output(build.row_numbers(), 1, node) : build.rows();
+    const Id log_sum = has_sums ? bind_output(build.row_numbers(), 1) : build.rows();
     build.apply(CUDNN_POINTWISE_ADD, largest, log, log_sum);
     const Id p = build.apply(CUDNN_POINTWISE_DIV, powers, sum, build.scores(build.type()));
     graph_.matmul(p, v, y);
@@ -172,21 +187,25 @@ class AttentionKernel final : public CudnnKernel {
     make_numbers(build);
     one_ = graph_.number(kRank, CUDNN_DATA_FLOAT);
     const Id dy = bind_input(build.in_memory(View(node.inputs[0].shape)), 0);
-    const Id q = bind_input(build.in_memory(View(node.inputs[1].shape)), 1);
-    const View k_view(node.inputs[2].shape);
-    const Id k = bind_input(build.in_memory(k_view.transposed()), 2);
-    const Id v = bind_input(build.in_memory(View(node.inputs[3].shape).transposed()), 3);
-    const Id y = bind_input(build.in_memory(View(node.inputs[4].shape)), 4);
-    const Id log_sum = bind_input(build.row_numbers(), 5);
+    constexpr size_t kFirst = 1;
+    const size_t end = kFirst + attention_operands(node.inputs[kFirst].shape);
+    const auto parts = parts_of(node, kFirst);
+    const DType dtype = node.inputs[kFirst].dtype;
+    const View k_view(parts[1]);
+    const Id q = bind_part(build.in_memory(View(parts[0])), kFirst, parts[0], dtype);
+    const Id k = bind_part(build.in_memory(k_view.transposed()), kFirst, parts[1], dtype);
+    const Id v = bind_part(build.in_memory(View(parts[2]).transposed()), kFirst, parts[2], dtype);
+    const View y_view(node.inputs[end].shape);
+    const Id y = bind_input(build.in_memory(y_view), end);
+    const Id log_sum = bind_input(build.row_numbers(), end + 1);
     // The sums of dy y begin the extra workspace.
-    const Shape& rows = node.inputs[5].shape;
+    const Shape& rows = node.inputs[end + 1].shape;
     extra_bytes_ = aligned(rows.elements() * static_cast<int64_t>(sizeof(float)));
-    const Id dq = bind_output(build.in_memory(View(node.inputs[1].shape)), 0, node, node.inputs[1]);
-    const Id dk = bind_output(build.in_memory(k_view), 1, node, node.inputs[2]);
-    const Id dv = bind_output(build.in_memory(View(node.inputs[3].shape)), 2, node, node.inputs[3]);
+    const Id dq = bind_grad(build.in_memory(View(parts[0])), node, parts[0], dtype);
+    const Id dk = bind_grad(build.in_memory(k_view), node, parts[1], dtype);
+    const Id dv = bind_grad(build.in_memory(View(parts[2])), node, parts[2], dtype);
     sums_ = build.row_numbers();
 
-    const View y_view(node.inputs[4].shape);
     const Id dy_y =
         build.apply(CUDNN_POINTWISE_MUL, dy, y, graph_.between(y_view.dims, y_view.steps, CUDNN_DATA_FLOAT));
     const Id dy_y_sum = build.rows();
@@ -221,9 +240,19 @@ class AttentionKernel final : public CudnnKernel {
     bound_.push_back({id, at, true, 0});
     return id;
   }
-  Id bind_output(Id id, size_t at, const executor::NodeSpec& node, const executor::NodeSpec::Operand& like = {}) {
-    bound_.push_back({id, at, false, extra_bytes_});
-    if (!has_output(node, at)) extra_bytes_ += aligned(byte_size(like.shape, like.dtype));
+  Id bind_output(Id id, size_t at) {
+    bound_.push_back({id, at, false, 0});
+    return id;
+  }
+  static int64_t offset_of(const AttentionPart& part, DType dtype) { return part.begin * dtype_bytes(dtype); }
+  Id bind_part(Id id, size_t first, const AttentionPart& part, DType dtype) {
+    bound_.push_back({id, first + part.operand, true, offset_of(part, dtype)});
+    return id;
+  }
+  Id bind_grad(Id id, const executor::NodeSpec& node, const AttentionPart& part, DType dtype) {
+    const bool is_wanted = has_output(node, part.operand);
+    bound_.push_back({id, part.operand, false, is_wanted ? offset_of(part, dtype) : extra_bytes_});
+    if (!is_wanted) extra_bytes_ += aligned(byte_size(part.shape, dtype));
     return id;
   }
   /// In the order in which run() gives pointers.
@@ -262,6 +291,9 @@ std::string why_no_cudnn_attention(const executor::NodeSpec& node) {
     for (const auto& operand : *operands) {
       if (operand.is_present && operand.shape.elements() == 0) return "cuDNN: an operand is empty";
     }
+  }
+  for (const AttentionPart& part : parts_of(node, first)) {
+    if (part.begin * dtype_bytes(dtype) % kPartAlignment != 0) return "cuDNN: q, k and v are not aligned to 16 bytes";
   }
   return {};
 }

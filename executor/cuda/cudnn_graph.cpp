@@ -93,10 +93,7 @@ std::vector<int64_t> dense_steps(const std::vector<int64_t>& dims) {
 }
 
 CudnnGraph::Id CudnnGraph::add_tensor(std::vector<int64_t> dims, std::vector<int64_t> steps, cudnnDataType_t type,
-                                      Place place) {
-  constexpr int64_t kAlignment = 256;
-  constexpr int64_t kNumberAlignment = 16;
-  const int64_t alignment = place == Place::device ? kAlignment : kNumberAlignment;
+                                      Place place, int64_t alignment) {
   const int64_t id = static_cast<int64_t>(tensors_.size()) + 1;
   const bool is_set = true;
   CudnnDescriptor made(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
@@ -112,8 +109,9 @@ CudnnGraph::Id CudnnGraph::add_tensor(std::vector<int64_t> dims, std::vector<int
   return id;
 }
 
-CudnnGraph::Id CudnnGraph::tensor(std::vector<int64_t> dims, std::vector<int64_t> steps, cudnnDataType_t type) {
-  return add_tensor(std::move(dims), std::move(steps), type, Place::device);
+CudnnGraph::Id CudnnGraph::tensor(std::vector<int64_t> dims, std::vector<int64_t> steps, cudnnDataType_t type,
+                                  int64_t alignment) {
+  return add_tensor(std::move(dims), std::move(steps), type, Place::device, alignment);
 }
 
 CudnnGraph::Id CudnnGraph::between(std::vector<int64_t> dims, std::vector<int64_t> steps, cudnnDataType_t type) {

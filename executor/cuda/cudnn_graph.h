@@ -87,9 +87,11 @@ std::vector<int64_t> dense_steps(const std::vector<int64_t>& dims);
 class CudnnGraph {
  public:
   using Id = int64_t;
+  static constexpr int64_t kWholeAlignment = 256;
 
-  /// A tensor in device memory, aligned to 256 bytes.
-  Id tensor(std::vector<int64_t> dims, std::vector<int64_t> steps, cudnnDataType_t type);
+  /// A tensor in device memory, aligned to so many bytes.
+  Id tensor(std::vector<int64_t> dims, std::vector<int64_t> steps, cudnnDataType_t type,
+            int64_t alignment = kWholeAlignment);
   /// A tensor between operations, which is in no memory.
   Id between(std::vector<int64_t> dims, std::vector<int64_t> steps, cudnnDataType_t type);
   /// One number in host memory, read when the work is enqueued. `rank` dimensions of 1.
@@ -126,7 +128,9 @@ class CudnnGraph {
 
  private:
   enum class Place : uint8_t { device, between, host };
-  Id add_tensor(std::vector<int64_t> dims, std::vector<int64_t> steps, cudnnDataType_t type, Place place);
+  static constexpr int64_t kNumberAlignment = 16;
+  Id add_tensor(std::vector<int64_t> dims, std::vector<int64_t> steps, cudnnDataType_t type, Place place,
+                int64_t alignment = kNumberAlignment);
 
   std::vector<CudnnDescriptor> tensors_;
   std::vector<CudnnDescriptor> parts_;

@@ -2,22 +2,47 @@
 #include <cmath>
 #include <vector>
 
+#include "compiler/base/attention_parts.h"
 #include "executor/reference/support.h"
 
 namespace mpc::reference {
 namespace {
 
-/// (batch, sequence, heads, width) in doubles.
+using Numbers = std::vector<double>;
+
+/// A tensor (batch, sequence, heads, width), or where one lies in another.
 struct Heads {
-  explicit Heads(const TensorView& from) : shape(from.shape), values(load_numbers(from)) {}
-  explicit Heads(const Shape& of) : shape(of), values(static_cast<size_t>(of.elements()), 0.0) {}
-  double* row(int64_t batch, int64_t position, int64_t head) {
-    return values.data() + ((batch * shape[1] + position) * shape[2] + head) * shape[3];
+  double* row(int64_t batch, int64_t position, int64_t head) const {
+    return numbers->data() + part.begin + batch * part.batch_step() + position * part.step + head * width();
   }
-  int64_t width() const { return shape[3]; }
-  Shape shape;
-  std::vector<double> values;
+  int64_t positions() const { return part.shape[1]; }
+  int64_t width() const { return part.shape[3]; }
+  Numbers* numbers;
+  AttentionPart part;
 };
+
+/// q, k and v, or their gradients: of three tensors or of one.
+struct Parts {
+  Parts(const KernelCall& call, size_t first)
+      : parts(attention_parts([&](size_t i) -> const Shape& { return call.inputs[first + i].shape; })) {}
+  Heads part(size_t i) { return {&operands[parts[i].operand], parts[i]}; }
+  std::array<AttentionPart, kAttentionParts> parts;
+  std::vector<Numbers> operands;
+};
+
+/// What the node at hand reads.
+Parts load_parts(const KernelCall& call, size_t first) {
+  Parts result(call, first);
+  const size_t count = attention_operands(call.inputs[first].shape);
+  for (size_t i = 0; i < count; ++i) result.operands.push_back(load_numbers(call.inputs[first + i]));
+  return result;
+}
+/// Zeros of the same shapes.
+Parts zero_parts(const Parts& like, const KernelCall& call, size_t first) {
+  Parts result(call, first);
+  for (const Numbers& numbers : like.operands) result.operands.emplace_back(numbers.size(), 0.0);
+  return result;
+}
 
 double dot(const double* a, const double* b, int64_t count) {
   double sum = 0;
@@ -37,15 +62,20 @@ int64_t keys_of(const KernelCall& call, int64_t i, int64_t keys) {
 }  // namespace
 
 void ScaledDotProductAttention(const KernelCall& call) {
-  Heads q(call.inputs[0]), k(call.inputs[1]), v(call.inputs[2]), y(call.outputs[0].shape);
+  Parts in = load_parts(call, 0);
+  const Heads q = in.part(0), k = in.part(1), v = in.part(2);
+  const Shape& y_shape = call.outputs[0].shape;
+  Numbers y_numbers(static_cast<size_t>(y_shape.elements()), 0.0);
+  const Heads y{&y_numbers, whole_attention_part(y_shape)};
   const double scale = call.attributes.number("scale");
-  const int64_t queries = q.shape[1];
-  std::vector<double> log_sums(static_cast<size_t>(q.shape[0] * q.shape[2] * queries));
-  std::vector<double> p(static_cast<size_t>(k.shape[1]));
-  for (int64_t b = 0; b < q.shape[0]; ++b) {
-    for (int64_t h = 0; h < q.shape[2]; ++h) {
+  const int64_t queries = q.positions();
+  const int64_t heads = y_shape[2];
+  Numbers log_sums(static_cast<size_t>(y_shape[0] * heads * queries));
+  Numbers p(static_cast<size_t>(k.positions()));
+  for (int64_t b = 0; b < y_shape[0]; ++b) {
+    for (int64_t h = 0; h < heads; ++h) {
       for (int64_t i = 0; i < queries; ++i) {
-        const int64_t keys = keys_of(call, i, k.shape[1]);
+        const int64_t keys = keys_of(call, i, k.positions());
         for (int64_t j = 0; j < keys; ++j)
           p[static_cast<size_t>(j)] = scale * dot(q.row(b, i, h), k.row(b, j, h), q.width());
         const double largest = *std::max_element(p.begin(), p.begin() + keys);
@@ -53,26 +83,33 @@ void ScaledDotProductAttention(const KernelCall& call) {
         for (int64_t j = 0; j < keys; ++j) sum += std::exp(p[static_cast<size_t>(j)] - largest);
         for (int64_t j = 0; j < keys; ++j)
           add_scaled(y.row(b, i, h), std::exp(p[static_cast<size_t>(j)] - largest) / sum, v.row(b, j, h), v.width());
-        log_sums[static_cast<size_t>((b * q.shape[2] + h) * queries + i)] = largest + std::log(sum);
+        log_sums[static_cast<size_t>((b * heads + h) * queries + i)] = largest + std::log(sum);
       }
     }
   }
-  store_all(call.outputs[0], y.values);
+  store_all(call.outputs[0], y_numbers);
   if (call.has_output(1)) store_all(call.outputs[1], log_sums);
 }
 
 void ScaledDotProductAttentionGrad(const KernelCall& call) {
-  Heads dy(call.inputs[0]), q(call.inputs[1]), k(call.inputs[2]), v(call.inputs[3]), y(call.inputs[4]);
-  Heads dq(q.shape), dk(k.shape), dv(v.shape);
-  const std::vector<double> log_sums = load_numbers(call.inputs[5]);
+  Parts in = load_parts(call, 1);
+  Parts grads = zero_parts(in, call, 1);
+  const size_t operands = in.operands.size();
+  const Heads q = in.part(0), k = in.part(1), v = in.part(2);
+  const Heads dq = grads.part(0), dk = grads.part(1), dv = grads.part(2);
+  Numbers dy_numbers = load_numbers(call.inputs[0]), y_numbers = load_numbers(call.inputs[1 + operands]);
+  const AttentionPart whole = whole_attention_part(call.inputs[0].shape);
+  const Heads dy{&dy_numbers, whole}, y{&y_numbers, whole};
+  const Numbers log_sums = load_numbers(call.inputs[2 + operands]);
   const double scale = call.attributes.number("scale");
-  const int64_t queries = q.shape[1];
-  for (int64_t b = 0; b < q.shape[0]; ++b) {
-    for (int64_t h = 0; h < q.shape[2]; ++h) {
+  const int64_t queries = q.positions();
+  const int64_t heads = whole.shape[2];
+  for (int64_t b = 0; b < whole.shape[0]; ++b) {
+    for (int64_t h = 0; h < heads; ++h) {
       for (int64_t i = 0; i < queries; ++i) {
-        const double log_sum = log_sums[static_cast<size_t>((b * q.shape[2] + h) * queries + i)];
+        const double log_sum = log_sums[static_cast<size_t>((b * heads + h) * queries + i)];
         const double shared = dot(dy.row(b, i, h), y.row(b, i, h), v.width());
-        const int64_t keys = keys_of(call, i, k.shape[1]);
+        const int64_t keys = keys_of(call, i, k.positions());
         for (int64_t j = 0; j < keys; ++j) {
           const double p = std::exp(scale * dot(q.row(b, i, h), k.row(b, j, h), q.width()) - log_sum);
           const double ds = scale * p * (dot(dy.row(b, i, h), v.row(b, j, h), v.width()) - shared);
@@ -83,9 +120,8 @@ void ScaledDotProductAttentionGrad(const KernelCall& call) {
       }
     }
   }
-  const Heads* grads[] = {&dq, &dk, &dv};
-  for (size_t i = 0; i < 3; ++i) {
-    if (call.has_output(i)) store_all(call.outputs[i], grads[i]->values);
+  for (size_t i = 0; i < operands; ++i) {
+    if (call.has_output(i)) store_all(call.outputs[i], grads.operands[i]);
   }
 }
 

@@ -194,6 +194,34 @@ TEST_CASE("cudnn: a plan that was kept is taken again; what differs in anything 
   CHECK(files().size() == 6);
 }
 
+TEST_CASE("cudnn: attention that reads q, k and v in one operand has an engine, forward and backward") {
+  const std::string device = device_json();
+  REQUIRE(!device.empty());
+  const Shape y{8, 1024, 12, 64};
+  const Shape qkv{8, 1024, 3, 12, 64};
+  const Shape sums{8, 12, 1024};
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    for (const bool is_causal : {false, true}) {
+      CAPTURE(dtype_name(dtype));
+      CAPTURE(is_causal);
+      const Attributes attributes = {{"scale", 0.125}, {"is_causal", int64_t{is_causal}}};
+      const auto of = [](DType type, const Shape& shape) {
+        return executor::NodeSpec::Operand{type, shape, true, false};
+      };
+      executor::NodeSpec node;
+      node.attributes = &attributes;
+      node.op = OpKind::ScaledDotProductAttention;
+      node.inputs = {of(dtype, qkv)};
+      node.outputs = {of(dtype, y), of(DType::f32, sums)};
+      CHECK(cuda::cudnn_refusal(node, {}, device) == "");
+      node.op = OpKind::ScaledDotProductAttentionGrad;
+      node.inputs = {of(dtype, y), of(dtype, qkv), of(dtype, y), of(DType::f32, sums)};
+      node.outputs = {of(dtype, qkv)};
+      CHECK(cuda::cudnn_refusal(node, {}, device) == "");
+    }
+  }
+}
+
 TEST_CASE("cudnn: what is not a convolution of cuDNN is declined with a reason") {
   const ConvCase f64(OpKind::Conv, DType::f64, {1, 3, 8, 8}, {4, 3, 3, 3}, 1, 1);
   CHECK(cuda::cudnn_refusal(f64.node, {}, device_json()).find("only f32") != std::string::npos);

@@ -12,30 +12,56 @@ struct Sizes {
   int64_t batch, queries, keys, heads, width, value_width;
 };
 
-void add(SampleList& list, const std::string& name, const Sizes& s, bool is_causal, DType dtype = DType::f32) {
-  const auto of = [&](Shape shape) { return Operand{.dtype = dtype, .shape = shape, .numbers = {}}; };
+double tolerance_of(DType dtype) {
+  return dtype == DType::bf16 || dtype == DType::f16 ? kBf16Tolerance : 1e-5;
+}
+
+/// Forward and backward of `operands` (q, k and v, or qkv), where y has the shape `y`.
+void add_both(SampleList& list, const std::string& name, const std::vector<Shape>& operands, const Shape& y,
+              bool is_causal, DType dtype) {
+  const auto of = [&](const Shape& shape) { return Operand{.dtype = dtype, .shape = shape, .numbers = {}}; };
   const Attributes attributes = {{"scale", 0.4}, {"is_causal", int64_t{is_causal}}};
-  const Shape y{s.batch, s.queries, s.heads, s.value_width};
-  const Operand q = of({s.batch, s.queries, s.heads, s.width});
-  const Operand k = of({s.batch, s.keys, s.heads, s.width});
-  const Operand v = of({s.batch, s.keys, s.heads, s.value_width});
-  const double tolerance = dtype == DType::bf16 || dtype == DType::f16 ? kBf16Tolerance : 1e-5;
-  Sample forward{.name = name, .op = OpKind::ScaledDotProductAttention, .inputs = {q, k, v}, .attributes = attributes};
-  forward.tolerance = tolerance;
+  Sample forward{.name = name, .op = OpKind::ScaledDotProductAttention, .inputs = {}, .attributes = attributes};
+  for (const Shape& operand : operands) forward.inputs.push_back(of(operand));
+  forward.tolerance = tolerance_of(dtype);
   // The gradient reads log_sum, which no loss depends on: it stands beside y whenever there is a gradient.
   forward.outputs = {true, true};
   forward.check_gradient = false;
   list.push_back(forward);
 
   const DType sums = dtype == DType::f64 ? DType::f64 : DType::f32;
-  const Operand log_sum{.dtype = sums, .shape = {s.batch, s.heads, s.queries}, .low = 1, .high = 2, .numbers = {}};
+  const Operand log_sum{.dtype = sums, .shape = {y[0], y[2], y[1]}, .low = 1, .high = 2, .numbers = {}};
   Sample grad{.name = name,
               .op = OpKind::ScaledDotProductAttentionGrad,
-              .inputs = {of(y), q, k, v, of(y), log_sum},
+              .inputs = forward.inputs,
               .attributes = attributes,
-              .outputs = {true, true, true}};
-  grad.tolerance = tolerance;
+              .outputs = std::vector<bool>(operands.size(), true)};
+  grad.inputs.insert(grad.inputs.begin(), of(y));
+  grad.inputs.insert(grad.inputs.end(), {of(y), log_sum});
+  grad.tolerance = tolerance_of(dtype);
   list.push_back(grad);
+}
+
+void add(SampleList& list, const std::string& name, const Sizes& s, bool is_causal, DType dtype = DType::f32) {
+  const Shape q{s.batch, s.queries, s.heads, s.width};
+  const Shape k{s.batch, s.keys, s.heads, s.width};
+  const Shape v{s.batch, s.keys, s.heads, s.value_width};
+  add_both(list, name, {q, k, v}, Shape{s.batch, s.queries, s.heads, s.value_width}, is_causal, dtype);
+}
+
+/// q, k and v in one operand.
+void add_packed(SampleList& list, const std::string& name, const Sizes& s, bool is_causal, DType dtype = DType::f32) {
+  const Shape y{s.batch, s.queries, s.heads, s.width};
+  add_both(list, name, {Shape{y[0], y[1], 3, y[2], y[3]}}, y, is_causal, dtype);
+}
+
+/// The forward sample `at` without its log_sum: its gradient against finite differences of y.
+void check_gradient_of(SampleList& list, size_t at) {
+  Sample checked = list[at];
+  checked.name += ", y alone";
+  checked.outputs = {true};
+  checked.check_gradient = true;
+  list.push_back(checked);
 }
 
 }  // namespace
@@ -53,12 +79,12 @@ SampleList attention_samples() {
   one.name = "only dk";
   one.outputs = {false, true, false};
   list.push_back(one);
-  // The gradient against finite differences of y alone.
-  Sample checked = list[0];
-  checked.name = "plain, y alone";
-  checked.outputs = {true};
-  checked.check_gradient = true;
-  list.push_back(checked);
+  check_gradient_of(list, 0);
+  const size_t packed = list.size();
+  add_packed(list, "packed", {2, 5, 5, 2, 4, 4}, false);
+  add_packed(list, "packed, causal", {1, 7, 7, 3, 8, 8}, true);
+  add_packed(list, "packed, bf16", {2, 4, 4, 2, 8, 8}, true, DType::bf16);
+  check_gradient_of(list, packed);
   return list;
 }
 

@@ -27,9 +27,13 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 class Builder {
  public:
-  void add(OpKind op, std::string name, std::vector<std::optional<Operand>> inputs, Attributes attributes = {}) {
-    list_.push_back(
-        {.name = std::move(name), .op = op, .inputs = std::move(inputs), .attributes = std::move(attributes)});
+  void add(OpKind op, std::string name, std::vector<std::optional<Operand>> inputs, Attributes attributes = {},
+           std::vector<bool> outputs = {true}) {
+    list_.push_back({.name = std::move(name),
+                     .op = op,
+                     .inputs = std::move(inputs),
+                     .attributes = std::move(attributes),
+                     .outputs = std::move(outputs)});
   }
   SampleList take() { return std::move(list_); }
 
@@ -176,6 +180,12 @@ void add_casts(Builder& list) {
   list.add(OpKind::Cast, "specials to i32", {row({kInfinity, -kInfinity, kNaN, 1e20}, DType::f64)}, to("i32"));
   list.add(OpKind::Cast, "specials to bool", {row({kInfinity, kNaN, 0.0, -0.0, 0.1}, DType::f64)}, to("bool"));
   list.add(OpKind::Cast, "no elements", {of({0, 2}, DType::f64)}, to("i64"));
+  const std::vector<bool> all = {true, true, true, true};
+  list.add(OpKind::Cast, "several tensors", {of({3, 2}), of({0, 2}), of({5000}), of({})}, to("f64"), all);
+  for (const DType dtype : {DType::f16, DType::i32}) {
+    list.add(OpKind::Cast, "several tensors of " + std::string(dtype_name(dtype)),
+             {of({3, 2}, dtype), of({0, 2}, dtype), of({5000}, dtype), of({}, dtype)}, to("bf16"), all);
+  }
 }
 
 /// Shapes and dtypes that every operator with two operands takes.

@@ -69,6 +69,10 @@ void add_gemm(SampleList& list) {
   for (const DType dtype : {DType::f64, DType::f16, DType::bf16}) {
     add(std::string(dtype_name(dtype)), {of({3, 8}, dtype), of({4, 8}, dtype), of({4}, dtype)}, {{"transB", yes}});
   }
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    add(std::string(dtype_name(dtype)) + " to f32", {of({8, 3}, dtype), of({8, 4}, dtype)},
+        {{"transA", yes}, {"to", std::string("f32")}});
+  }
   for (const DType dtype : {DType::i32, DType::i64}) {
     add(std::string(dtype_name(dtype)),
         {whole({3, 4}, dtype, -9, 9), whole({4, 2}, dtype, -9, 9), whole({2}, dtype, -9, 9)},

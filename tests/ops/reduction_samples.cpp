@@ -58,6 +58,10 @@ void add_reductions(Builder& list) {
                           OpKind::ReduceSum, OpKind::ReduceSumSquare}) {
     add_reduction(list, op, -1, 1);
   }
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    list.add(OpKind::ReduceSum, std::string(dtype_name(dtype)) + " to f32", range({3, 9}, -1, 1, dtype),
+             {{"axes", Axes{0}}, {"to", std::string("f32")}});
+  }
   list.add(OpKind::ReduceL1, "both signs", of_numbers({2, 3}, {1, -2, 3, -4, 5, -6}), {{"axes", Axes{1}}});
   list.add(OpKind::ReduceL1, "i32 both signs", range({3, 4}, -9, 9, DType::i32));
   list.add(OpKind::ReduceMean, "i32 is truncated", of_numbers({2, 2}, {-1, -2, 1, 2}, DType::i32), {{"axes", Axes{1}}});

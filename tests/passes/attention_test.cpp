@@ -65,6 +65,39 @@ TEST_CASE("raise_attention: a scaled product, a softmax and a product become one
   verify(graph);
 }
 
+TEST_CASE("raise_attention: the thirds of one projection are read where they lie") {
+  const auto raised = [](const std::string& thirds) {
+    return raise_attention(parse_graph(R"(graph "packed" canonical
+input %x f32[1,3,24]
+)" + thirds + R"(%qr f32[1,3,2,4] = Reshape(%q) {allowzero = 0, shape = [1, 3, 2, 4]} @qr
+%kr f32[1,3,2,4] = Reshape(%k) {allowzero = 0, shape = [1, 3, 2, 4]} @kr
+%vr f32[1,3,2,4] = Reshape(%v) {allowzero = 0, shape = [1, 3, 2, 4]} @vr
+%qt f32[1,2,3,4] = Transpose(%qr) {perm = [0, 2, 1, 3]} @qt
+%kt f32[1,2,4,3] = Transpose(%kr) {perm = [0, 2, 3, 1]} @kt
+%vt f32[1,2,3,4] = Transpose(%vr) {perm = [0, 2, 1, 3]} @vt
+%s f32[1,2,3,3] = MatMul(%qt, %kt) @product
+%p f32[1,2,3,3] = Softmax(%s) {axis = 3} @softmax
+%m f32[1,2,3,4] = MatMul(%p, %vt) @mix
+%y f32[1,3,2,4] = Transpose(%m) {perm = [0, 2, 1, 3]} @join
+output y = %y
+)"));
+  };
+  const Graph packed =
+      raised("%q f32[1,3,8], %k f32[1,3,8], %v f32[1,3,8] = Split(%x) {axis = 2, split = [8, 8, 8]} @split\n");
+  const Node* attention = attention_of(packed);
+  REQUIRE(attention != nullptr);
+  REQUIRE(attention->inputs.size() == 1);
+  CHECK(packed.value(attention->inputs[0]).shape == Shape{1, 3, 3, 2, 4});
+  CHECK(packed.node_count() == 2);  // a Reshape, which moves nothing, and the attention
+  verify(packed);
+  // In another order they are three operands.
+  const Graph other =
+      raised("%k f32[1,3,8], %q f32[1,3,8], %v f32[1,3,8] = Split(%x) {axis = 2, split = [8, 8, 8]} @split\n");
+  REQUIRE(attention_of(other) != nullptr);
+  CHECK(attention_of(other)->inputs.size() == 3);
+  CHECK(count(other, OpKind::Split) == 1);
+}
+
 TEST_CASE("raise_attention: the transpose that joins the heads goes") {
   const Graph graph = raise_attention(
       parse_graph(model(kSoftmax, "%y f32[1,3,2,4] = Transpose(%z) {perm = [0, 2, 1, 3]} @join\noutput y = %y\n")));

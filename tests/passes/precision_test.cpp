@@ -100,12 +100,51 @@ TEST_CASE("precision: a bf16 plan keeps parameters, sums of gradients and optimi
     for (const PlanNode& node : plan.nodes) {
       if (node.op == OpKind::GradAccumulate) CHECK(plan.values[node.inputs[0]].dtype == DType::f32);
       if (node.op != OpKind::MatMul && node.op != OpKind::Gemm) continue;
-      CHECK(plan.values[node.outputs[0]].dtype == DType::bf16);
+      CHECK(plan.values[node.inputs[0]].dtype == DType::bf16);
       ++products;
     }
     for (const PlanNode& node : plan_for(seed, Precision::f32).nodes) CHECK(node.op != OpKind::Cast);
   }
   CHECK(products > 100);
+}
+
+TEST_CASE("precision: gradients that products and sums make are not rounded before they are summed") {
+  int unrounded = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    CAPTURE(seed);
+    const Plan plan = plan_for(seed, Precision::bf16);
+    std::map<PlanIndex, const PlanNode*> makers;
+    for (const PlanNode& node : plan.nodes) {
+      for (const PlanIndex output : node.outputs) makers[output] = &node;
+    }
+    for (const PlanNode& node : plan.nodes) {
+      if (node.op != OpKind::GradAccumulate || !makers.contains(node.inputs[0])) continue;
+      const PlanNode& maker = *makers.at(node.inputs[0]);
+      unrounded += maker.op == OpKind::Gemm || maker.op == OpKind::ReduceSum;
+      if (maker.op != OpKind::Cast || !makers.contains(maker.inputs[0])) continue;
+      const OpKind cast = makers.at(maker.inputs[0])->op;
+      CHECK(cast != OpKind::Gemm);
+      CHECK(cast != OpKind::ReduceSum);
+    }
+  }
+  CHECK(unrounded > 100);
+}
+
+TEST_CASE("precision: one node per device rounds its parameters") {
+  int rounded = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    CAPTURE(seed);
+    const Plan plan = plan_for(seed, Precision::bf16, 2);
+    std::map<uint32_t, int> nodes;  // by device
+    for (const PlanNode& node : plan.nodes) {
+      const bool is_cast = node.op == OpKind::Cast && plan.values[node.inputs[0]].kind == PlanValueKind::parameter;
+      if (!is_cast) continue;
+      ++nodes[node.device.index()];
+      rounded += static_cast<int>(node.inputs.size());
+    }
+    for (const auto& [device, count] : nodes) CHECK(count == 1);
+  }
+  CHECK(rounded > 50);
 }
 
 TEST_CASE("precision: training in bf16 stays near training in f32") {

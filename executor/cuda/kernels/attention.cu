@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "compiler/base/attention_parts.h"
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
 
@@ -13,29 +14,49 @@ namespace {
 /// Teams that run at a time; each has two rows of the workspace.
 constexpr int64_t kTeams = 132 * 8;
 
-/// q (batch, queries, heads, width), k (batch, keys, heads, width), v (batch, keys, heads, value_width).
-struct AttentionShape {
-  explicit AttentionShape(const executor::NodeSpec& node, size_t first)
-      : batch(node.inputs[first].shape[0]),
-        heads(node.inputs[first].shape[2]),
-        queries(node.inputs[first].shape[1]),
-        keys(node.inputs[first + 1].shape[1]),
-        width(node.inputs[first].shape[3]),
-        value_width(node.inputs[first + 2].shape[3]),
-        scale(node.attributes->number("scale")),
-        is_causal(node.attributes->flag("is_causal")) {}
+/// Where one of q, k, v and y lies in its operand: (batch, sequence, heads, width).
+struct Rows {
+  explicit Rows(const AttentionPart& part)
+      : begin(part.begin), batch_step(part.batch_step()), step(part.step), width(part.shape[3]), heads(part.shape[2]) {}
 
-  /// The row (batch, head, position) of a tensor of so many positions and so wide: its first element.
-  MPC_DEVICE int64_t row(int64_t head, int64_t position, int64_t positions, int64_t wide) const {
-    return ((head / heads * positions + position) * heads + head % heads) * wide;
+  /// The row of a position, of a head that is counted through all batches: its first element.
+  MPC_DEVICE int64_t row(int64_t head, int64_t position) const {
+    return begin + head / heads * batch_step + position * step + head % heads * width;
   }
+
+  int64_t begin, batch_step, step, width, heads;
+};
+
+/// q (batch, queries, heads, width), k (batch, keys, heads, width), v (batch, keys, heads, value_width) at `first` of
+/// the node's operands.
+struct AttentionShape {
+  AttentionShape(const executor::NodeSpec& node, size_t first)
+      : AttentionShape(node, first,
+                       attention_parts([&](size_t i) -> const Shape& { return node.inputs[first + i].shape; })) {}
+  AttentionShape(const executor::NodeSpec& node, size_t first, const std::array<AttentionPart, kAttentionParts>& parts)
+      : q(parts[0]),
+        k(parts[1]),
+        v(parts[2]),
+        y(whole_attention_part(Shape{parts[0].shape[0], parts[0].shape[1], parts[0].shape[2], parts[2].shape[3]})),
+        heads(parts[0].shape[0] * parts[0].shape[2]),
+        queries(parts[0].shape[1]),
+        keys(parts[1].shape[1]),
+        scale(node.attributes->number("scale")),
+        is_causal(node.attributes->flag("is_causal")),
+        operands(attention_operands(node.inputs[first].shape)) {}
+
   /// Keys that a query looks at: [0, keys_of(query)). Queries that look at a key: [queries_from(key), queries).
   MPC_DEVICE int64_t keys_of(int64_t query) const { return is_causal ? query + 1 : keys; }
   MPC_DEVICE int64_t queries_from(int64_t key) const { return is_causal ? key : 0; }
+  /// The operand, counted from the first, and the gradient that holds part i.
+  size_t operand(size_t i) const { return operands == 1 ? 0 : i; }
 
-  int64_t batch, heads, queries, keys, width, value_width;
+  Rows q, k, v, y;
+  int64_t heads;  // of all batches
+  int64_t queries, keys;
   double scale;
   bool is_causal;
+  size_t operands;
 };
 
 template <class T>
@@ -55,23 +76,22 @@ struct AttendQuery {
 
   MPC_DEVICE void operator()(Block& block, int64_t team) const {
     T* const p = scratch + team * s.keys;
-    for (int64_t r = team; r < s.batch * s.heads * s.queries; r += kTeams) {
+    for (int64_t r = team; r < s.heads * s.queries; r += kTeams) {
       const int64_t head = r / s.queries;
       const int64_t query = r % s.queries;
       const int64_t keys = s.keys_of(query);
-      const int64_t q_begin = s.row(head, query, s.queries, s.width);
+      const int64_t q_begin = s.q.row(head, query);
       const T scale = static_cast<T>(s.scale);
-      block.for_each(
-          keys, [&](int64_t j) { p[j] = scale * dot<T>(q, q_begin, k, s.row(head, j, s.keys, s.width), s.width); });
+      block.for_each(keys, [&](int64_t j) { p[j] = scale * dot<T>(q, q_begin, k, s.k.row(head, j), s.q.width); });
       const T largest = block.reduce(
           keys, p[0], [&](int64_t j) { return p[j]; }, [](T a, T b) { return a > b ? a : b; });
       block.for_each(keys, [&](int64_t j) { p[j] = std::exp(p[j] - largest); });
       const double sum = block.sum(keys, [&](int64_t j) { return static_cast<double>(p[j]); });
       const T factor = static_cast<T>(1.0 / sum);
-      const int64_t y_begin = s.row(head, query, s.queries, s.value_width);
-      block.for_each(s.value_width, [&](int64_t d) {
+      const int64_t y_begin = s.y.row(head, query);
+      block.for_each(s.v.width, [&](int64_t d) {
         T total = 0;
-        for (int64_t j = 0; j < keys; ++j) total += p[j] * v[s.row(head, j, s.keys, s.value_width) + d];
+        for (int64_t j = 0; j < keys; ++j) total += p[j] * v[s.v.row(head, j) + d];
         y.set(y_begin + d, total * factor);
       });
       block.for_each(log_sum.data == nullptr ? 0 : 1,
@@ -88,16 +108,15 @@ struct AttentionOperands {
 
   /// p and ds of a query and a key; `shared` is sum(dy y) of the query.
   MPC_DEVICE T probability(int64_t head, int64_t query, int64_t key) const {
-    const T score = dot<T>(q, s.row(head, query, s.queries, s.width), k, s.row(head, key, s.keys, s.width), s.width);
+    const T score = dot<T>(q, s.q.row(head, query), k, s.k.row(head, key), s.q.width);
     return std::exp(static_cast<T>(s.scale) * score - log_sum[head * s.queries + query]);
   }
   MPC_DEVICE T shared(int64_t head, int64_t query) const {
-    const int64_t begin = s.row(head, query, s.queries, s.value_width);
-    return dot<T>(dy, begin, y, begin, s.value_width);
+    const int64_t begin = s.y.row(head, query);
+    return dot<T>(dy, begin, y, begin, s.v.width);
   }
   MPC_DEVICE T score_grad(int64_t head, int64_t query, int64_t key, T p, T shared) const {
-    const T dp = dot<T>(dy, s.row(head, query, s.queries, s.value_width), v, s.row(head, key, s.keys, s.value_width),
-                        s.value_width);
+    const T dp = dot<T>(dy, s.y.row(head, query), v, s.v.row(head, key), s.v.width);
     return static_cast<T>(s.scale) * p * (dp - shared);
   }
 };
@@ -111,17 +130,17 @@ struct AttendQueryGrad {
   MPC_DEVICE void operator()(Block& block, int64_t team) const {
     const AttentionShape& s = in.s;
     T* const ds = scratch + team * s.keys;
-    for (int64_t r = team; r < s.batch * s.heads * s.queries; r += kTeams) {
+    for (int64_t r = team; r < s.heads * s.queries; r += kTeams) {
       const int64_t head = r / s.queries;
       const int64_t query = r % s.queries;
       const int64_t keys = s.keys_of(query);
       const T shared = in.shared(head, query);
       block.for_each(keys,
                      [&](int64_t j) { ds[j] = in.score_grad(head, query, j, in.probability(head, query, j), shared); });
-      const int64_t begin = s.row(head, query, s.queries, s.width);
-      block.for_each(s.width, [&](int64_t d) {
+      const int64_t begin = s.q.row(head, query);
+      block.for_each(s.q.width, [&](int64_t d) {
         T total = 0;
-        for (int64_t j = 0; j < keys; ++j) total += ds[j] * in.k[s.row(head, j, s.keys, s.width) + d];
+        for (int64_t j = 0; j < keys; ++j) total += ds[j] * in.k[s.k.row(head, j) + d];
         dq.set(begin + d, total);
       });
     }
@@ -139,7 +158,7 @@ struct AttendKeyGrad {
     const AttentionShape& s = in.s;
     T* const p = scratch + team * 2 * s.queries;
     T* const ds = p + s.queries;
-    for (int64_t r = team; r < s.batch * s.heads * s.keys; r += kTeams) {
+    for (int64_t r = team; r < s.heads * s.keys; r += kTeams) {
       const int64_t head = r / s.keys;
       const int64_t key = r % s.keys;
       const int64_t first = s.queries_from(key);
@@ -147,17 +166,15 @@ struct AttendKeyGrad {
         p[i] = in.probability(head, first + i, key);
         ds[i] = in.score_grad(head, first + i, key, p[i], in.shared(head, first + i));
       });
-      block.for_each(dk.data == nullptr ? 0 : s.width, [&](int64_t d) {
+      block.for_each(dk.data == nullptr ? 0 : s.q.width, [&](int64_t d) {
         T total = 0;
-        for (int64_t i = first; i < s.queries; ++i)
-          total += ds[i - first] * in.q[s.row(head, i, s.queries, s.width) + d];
-        dk.set(s.row(head, key, s.keys, s.width) + d, total);
+        for (int64_t i = first; i < s.queries; ++i) total += ds[i - first] * in.q[s.q.row(head, i) + d];
+        dk.set(s.k.row(head, key) + d, total);
       });
-      block.for_each(dv.data == nullptr ? 0 : s.value_width, [&](int64_t d) {
+      block.for_each(dv.data == nullptr ? 0 : s.v.width, [&](int64_t d) {
         T total = 0;
-        for (int64_t i = first; i < s.queries; ++i)
-          total += p[i - first] * in.dy[s.row(head, i, s.queries, s.value_width) + d];
-        dv.set(s.row(head, key, s.keys, s.value_width) + d, total);
+        for (int64_t i = first; i < s.queries; ++i) total += p[i - first] * in.dy[s.y.row(head, i) + d];
+        dv.set(s.v.row(head, key) + d, total);
       });
     }
   }
@@ -170,14 +187,15 @@ class AttentionKernel final : public Kernel {
       : shape_(node, 0), dtype_(input_dtype(node, 0)), log_sum_(output_dtype(node, 1)) {}
 
   void run(const Launch& launch) override {
-    const AttendQuery<T> body{{launch.inputs[0], dtype_},
-                              {launch.inputs[1], dtype_},
-                              {launch.inputs[2], dtype_},
+    const auto in = [&](size_t i) { return In<T>{launch.inputs[shape_.operand(i)], dtype_}; };
+    const AttendQuery<T> body{in(0),
+                              in(1),
+                              in(2),
                               {launch.outputs[0], dtype_},
                               {launch.out<void>(1), log_sum_},
                               static_cast<T*>(launch.workspace),
                               shape_};
-    for_each_block(launch.stream, teams(shape_.batch * shape_.heads * shape_.queries), body, "attention");
+    for_each_block(launch.stream, teams(shape_.heads * shape_.queries), body, "attention");
   }
   int64_t workspace_bytes() const override { return kTeams * shape_.keys * static_cast<int64_t>(sizeof(T)); }
   std::string_view name() const override { return "cuda:attention rows"; }
@@ -193,21 +211,25 @@ template <class T>
 class AttentionGradKernel final : public Kernel {
  public:
   explicit AttentionGradKernel(const executor::NodeSpec& node)
-      : shape_(node, 1), dtype_(input_dtype(node, 0)), log_sum_(input_dtype(node, 5)) {}
+      : shape_(node, 1), dtype_(input_dtype(node, 0)), log_sum_(input_dtype(node, 2 + shape_.operands)) {}
 
   void run(const Launch& launch) override {
-    const auto in = [&](size_t i) { return In<T>{launch.inputs[i], i == 5 ? log_sum_ : dtype_}; };
-    const auto out = [&](size_t i) { return Out<T>{launch.out<void>(i), dtype_}; };
-    const AttentionOperands<T> operands{in(0), in(1), in(2), in(3), in(4), in(5), shape_};
+    // dy stands before q, k and v, and y and log_sum after them.
+    constexpr size_t kFirst = 1;
+    const size_t end = kFirst + shape_.operands;
+    const auto in = [&](size_t i) { return In<T>{launch.inputs[i], dtype_}; };
+    const auto part = [&](size_t i) { return in(kFirst + shape_.operand(i)); };
+    const auto grad = [&](size_t i) { return Out<T>{launch.out<void>(shape_.operand(i)), dtype_}; };
+    const In<T> log_sum{launch.inputs[end + 1], log_sum_};
+    const AttentionOperands<T> operands{in(0), part(0), part(1), part(2), in(end), log_sum, shape_};
     T* const scratch = static_cast<T*>(launch.workspace);
-    const int64_t heads = shape_.batch * shape_.heads;
-    if (launch.out<void>(0) != nullptr) {
-      for_each_block(launch.stream, AttentionKernel<T>::teams(heads * shape_.queries),
-                     AttendQueryGrad<T>{operands, out(0), scratch}, "attention gradient");
+    if (grad(0).data != nullptr) {
+      for_each_block(launch.stream, AttentionKernel<T>::teams(shape_.heads * shape_.queries),
+                     AttendQueryGrad<T>{operands, grad(0), scratch}, "attention gradient");
     }
-    if (launch.out<void>(1) == nullptr && launch.out<void>(2) == nullptr) return;
-    for_each_block(launch.stream, AttentionKernel<T>::teams(heads * shape_.keys),
-                   AttendKeyGrad<T>{operands, out(1), out(2), scratch}, "attention gradient");
+    if (grad(1).data == nullptr && grad(2).data == nullptr) return;
+    for_each_block(launch.stream, AttentionKernel<T>::teams(shape_.heads * shape_.keys),
+                   AttendKeyGrad<T>{operands, grad(1), grad(2), scratch}, "attention gradient");
   }
   int64_t workspace_bytes() const override {
     const int64_t row = 2 * shape_.queries > shape_.keys ? 2 * shape_.queries : shape_.keys;

@@ -7,6 +7,7 @@
 
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
+#include "executor/cuda/kernels/tensor_runs.h"
 #include "executor/functors/parameters_of.h"
 #include "executor/functors/unary.h"
 
@@ -173,6 +174,30 @@ struct Classify {
   }
 };
 
+/// A body with operand x and result y, on every element of many tensors.
+template <class Body>
+struct OfTensors {
+  static constexpr int kMostTensors = 900;  // of one launch
+  struct Tensor {
+    const void* from;
+    void* to;
+    int64_t count;
+    int64_t first_run;
+  };
+  Body body = {};
+  int tensor_count = 0;
+  Tensor tensors[kMostTensors] = {};
+
+  MPC_DEVICE void operator()(Block& block, int64_t run) const {
+    const Tensor& tensor = tensors[tensor_of(tensors, tensor_count, run)];
+    const int64_t begin = (run - tensor.first_run) * kRun;
+    Body one = body;
+    one.x.data = tensor.from;
+    one.y.data = tensor.to;
+    block.for_each(run_length(run - tensor.first_run, tensor.count), [&](int64_t k) { one(begin + k); });
+  }
+};
+
 struct CastIntegerToFloat {
   IntegerIn x;
   FloatOut y;
@@ -256,17 +281,34 @@ KernelOrReason predicate(const executor::NodeSpec& node, const MakeOptions&) {
 }
 
 KernelOrReason cast(const executor::NodeSpec& node, const MakeOptions&) {
-  const int64_t count = node.outputs[0].shape.elements();
+  std::vector<int64_t> counts;
+  for (const auto& output : node.outputs) counts.push_back(output.is_present ? output.shape.elements() : 0);
   const DType in = input_dtype(node, 0);
   const DType out = output_dtype(node, 0);
   const auto make = [&](auto body) {
     body.x.dtype = in;
     body.y.dtype = out;
-    return function_kernel("cuda:functor", [=](const Launch& launch) {
-      auto bound = body;
-      bound.x.data = launch.inputs[0];
-      bound.y.data = launch.outputs[0];
-      for_each(launch.stream, count, bound, "Cast");
+    if (counts.size() == 1) {
+      return function_kernel("cuda:functor", [body, count = counts[0]](const Launch& launch) {
+        auto bound = body;
+        bound.x.data = launch.inputs[0];
+        bound.y.data = launch.outputs[0];
+        for_each(launch.stream, count, bound, "Cast");
+      });
+    }
+    return function_kernel("cuda:functor", [body, counts](const Launch& launch) {
+      using Bodies = OfTensors<decltype(body)>;
+      static_assert(sizeof(Bodies) <= kMostTableBytes);
+      for (size_t first = 0; first < counts.size(); first += Bodies::kMostTensors) {
+        Bodies bodies;
+        bodies.body = body;
+        int64_t runs = 0;
+        for (size_t t = first; t < counts.size() && t < first + Bodies::kMostTensors; ++t) {
+          bodies.tensors[bodies.tensor_count++] = {launch.inputs[t], launch.out<void>(t), counts[t], runs};
+          runs += runs_of(counts[t]);
+        }
+        for_each_block(launch.stream, runs, bodies, "Cast");
+      }
     });
   };
   if (is_small_float(in) && is_small_float(out)) return make(CastFloat{});

@@ -6,6 +6,7 @@
 #include "compiler/base/random.h"
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
+#include "executor/cuda/kernels/tensor_runs.h"
 #include "executor/functors/update.h"
 
 namespace mpc::cuda {
@@ -27,13 +28,6 @@ struct Scalars {
   const float* grad_scale;  // may be null
   MPC_DEVICE double scale() const { return grad_scale == nullptr ? 1.0 : static_cast<double>(*grad_scale); }
 };
-
-// Each block updates a run of this many elements: one thread computes the scalars of the step for all.
-constexpr int64_t kRun = 4096;
-
-MPC_DEVICE inline int64_t run_length(int64_t run, int64_t count) {
-  return (run + 1) * kRun <= count ? kRun : count - run * kRun;
-}
 
 /// What tells the optimizers apart: the constants of a node, the scalars of a step, and the update of one element.
 template <class T>
@@ -69,8 +63,7 @@ struct AdamRule {
   MPC_DEVICE static void apply(const Step& step, T& p, T g, T* states) { step.apply(p, g, states[0], states[1]); }
 };
 
-/// Many tensors by one launch: the table of their addresses is its parameter, of which there may be 32,764 bytes.
-constexpr int kMostTensors = 400;
+constexpr int kMostTensors = 400;  // of one launch
 
 template <class Rule, class T>
 struct UpdateRuns {
@@ -88,11 +81,12 @@ struct UpdateRuns {
   int tensor_count = 0;
   Tensor tensors[kMostTensors] = {};
 
+  // One thread computes the scalars of the step for all of its block.
   MPC_DEVICE void operator()(Block& block, int64_t run) const {
     using Step = typename Rule::Step;
     const Step step = block.once<Step>(
         [&] { return Rule::step(constants, *scalars.step, static_cast<double>(*scalars.lr_scale), scalars.scale()); });
-    const Tensor& tensor = tensors[tensor_of(run)];
+    const Tensor& tensor = tensors[tensor_of(tensors, tensor_count, run)];
     const int64_t begin = (run - tensor.first_run) * kRun;
     block.for_each(run_length(run - tensor.first_run, tensor.count), [&](int64_t k) {
       const int64_t i = begin + k;
@@ -101,17 +95,6 @@ struct UpdateRuns {
       Rule::apply(step, values[0], In<T>{tensor.g, dtype}[i], values + 1);
       for (int s = 0; s <= kStates; ++s) Out<T>{tensor.to[s], dtype}.set(i, values[s]);
     });
-  }
-
-  // The last tensor that begins at the run or before it.
-  MPC_DEVICE int tensor_of(int64_t run) const {
-    int low = 0;
-    int high = tensor_count;
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      (tensors[middle].first_run <= run ? low : high) = middle;
-    }
-    return low;
   }
 };
 
@@ -136,10 +119,6 @@ struct DropoutQuad {
   }
 };
 
-int64_t runs_of(int64_t count) {
-  return (count + kRun - 1) / kRun;
-}
-
 /// The kernel of an optimizer: operands p, g and states of each tensor, then the scalars.
 template <template <class> class Rule>
 KernelOrReason update(const executor::NodeSpec& node) {
@@ -158,7 +137,7 @@ KernelOrReason update(const executor::NodeSpec& node) {
   return with_float_type(node, [&](auto tag) {
     using T = decltype(tag);
     using Body = UpdateRuns<Rule<T>, T>;
-    static_assert(sizeof(Body) <= 32000, "the parameters of a launch are 32,764 bytes at most");
+    static_assert(sizeof(Body) <= kMostTableBytes);
     return function_kernel("cuda:functor",
                            [=, constants = typename Rule<T>::Constants(*node.attributes)](const Launch& launch) {
                              for (size_t first = 0; first < counts.size(); first += kMostTensors) {
