@@ -73,7 +73,7 @@ def main():
         folder = pathlib.Path(name)
         model, plan, report = folder / "m.onnx", folder / "plan.json", folder / "r.html"
 
-        run([mpc, "zoo", "gpt2", "-o", str(model), "--no-weights", "--quiet", "--size", "layers=80", "--size", "hidden=32",
+        run([mpc, "zoo", "gpt2", "-o", str(model), "--no-weights", "--quiet", "--size", "layers=100", "--size", "hidden=32",
              "--size", "heads=2", "--size", "vocab=64", "--size", "sequence=8", "--size", "positions=8"])
         answer = json.loads(run([mpc, "partition", str(model), "--devices", "cpu:4", "--batch", "4", "--microbatches", "4",
                                  "--report", str(report), "--json", "-"]))
