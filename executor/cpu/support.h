@@ -11,12 +11,13 @@
 
 // What the CPU kernels share.
 
-// Compiles a loop for several instruction sets; the best is chosen when the program starts. Arithmetic is the same in
+// Compiles a loop for several instruction sets; the best is chosen when the program starts. Levels, not names of
+// processors: GCC takes a name for that model alone, and gives all others the plain loop. Arithmetic is the same in
 // all of them: there is no contraction to fused multiply-adds (-ffp-contract=off). Sanitizers cannot start before such
 // choices.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && \
     !defined(__SANITIZE_ADDRESS__)
-#define MPC_CLONES __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+#define MPC_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define MPC_CLONES
 #endif

@@ -22,17 +22,18 @@ bool is_half(DType dtype) {
   return dtype == DType::f16 || dtype == DType::bf16;
 }
 
+// Elements are taken and put by their bits: a loop over structs stays scalar.
 MPC_CLONES void widen(const bf16* from, float* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
+  for (int64_t i = 0; i < count; ++i) to[i] = to_float(bf16{from[i].bits});
 }
 MPC_CLONES void widen(const f16* from, float* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
+  for (int64_t i = 0; i < count; ++i) to[i] = to_float(f16{from[i].bits});
 }
 MPC_CLONES void narrow(const float* from, bf16* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = to_bf16(from[i]);
+  for (int64_t i = 0; i < count; ++i) to[i].bits = to_bf16(from[i]).bits;
 }
 MPC_CLONES void narrow(const float* from, f16* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = to_f16(from[i]);
+  for (int64_t i = 0; i < count; ++i) to[i].bits = to_f16(from[i]).bits;
 }
 
 /// Between f32 and 16 bits, one of them each.
