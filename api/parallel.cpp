@@ -84,8 +84,8 @@ double share(double part, double whole) {
 ParallelPlan plan_parallel(const Model& model, const Cluster& cluster, const CompileOptions& options,
                            const NodeOptions& nodes) {
   const Clock::time_point start = Clock::now();
-  const place::Machines machines = machines_of(cluster.impl().cluster, nodes);
   const PlanOptions plan_options = api::plan_options(options);
+  const place::Machines machines = machines_of(in_precision(cluster.impl().cluster, plan_options.precision), nodes);
   if (!plan_options.pins.empty() || !plan_options.assignment.empty()) {
     throw Error(ErrorId::M046, "pins", "do not go with replicated and sharded stages");
   }

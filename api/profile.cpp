@@ -100,20 +100,20 @@ class Collector {
     };
     for (const PlanNode& node : plan.nodes) {
       Candidate candidate;
-      candidate.key = {node.op, DType::f32, !plan.updates.empty()};
       candidate.attributes = node.attributes.front();
       candidate.spec.op = node.op;
       candidate.spec.threads = threads_;
       for (const PlanIndex input : node.inputs) candidate.spec.inputs.push_back(operand(input));
-      for (const PlanIndex output : node.outputs) {
-        candidate.spec.outputs.push_back(operand(output));
-        if (output != kNone && is_float(plan.values[output].dtype)) candidate.key.dtype = plan.values[output].dtype;
-      }
+      for (const PlanIndex output : node.outputs) candidate.spec.outputs.push_back(operand(output));
+      NarrowestFloat narrowest;
       for (const auto* list : {&node.inputs, &node.outputs}) {
         for (const PlanIndex index : *list) {
-          if (index != kNone) candidate.bytes += static_cast<double>(plan.value_bytes(index, 0));
+          if (index == kNone) continue;
+          candidate.bytes += static_cast<double>(plan.value_bytes(index, 0));
+          narrowest.add(plan.values[index].dtype);
         }
       }
+      candidate.key = {node.op, narrowest.arithmetic(false), !plan.updates.empty()};
       candidate.flops = node.flops.front();
       candidate.workspace_bytes = node.workspace_bytes;
       candidate.options = integers_of(node.op, candidate.attributes, candidate.spec);
@@ -164,11 +164,12 @@ double product_rate(DType dtype, int64_t size, int threads) {
 
 void measure_rates(int threads, DeviceRates& rates) {
   constexpr int64_t kLarge = 768;  // operands of 7 MiB
-  // Types without a library's kernel are an order of magnitude slower, and so is measuring them.
+  // In f64 there is only the plain kernel, an order of magnitude slower, and so is measuring it.
   constexpr int64_t kSmall = 192;
   rates.flops_f32 = product_rate(DType::f32, kLarge, threads);
+  rates.flops_tf32 = rates.flops_f32;
   rates.flops_f64 = product_rate(DType::f64, kSmall, threads);
-  rates.flops_f16 = product_rate(DType::bf16, kSmall, threads);
+  rates.flops_f16 = product_rate(DType::bf16, kLarge, threads);
   constexpr int64_t kElements = int64_t{1} << 24;  // 64 MiB in, 64 MiB out: more than caches hold
   Candidate stream = alone(OpKind::Relu, DType::f32, {Shape{kElements}});
   stream.spec.threads = threads;
@@ -296,6 +297,7 @@ v1::CompileOptions options_of(const v1::ProfileModel& row) {
     options.training->optimizer = "adam";
     options.microbatches = 1;
   }
+  options.precision = row.precision;
   return options;
 }
 
@@ -362,7 +364,7 @@ std::string Profile::report_text() const {
                         escaped(device.hardware, 100), flops_text(rates.flops_f32), flops_text(rates.flops_f64),
                         flops_text(rates.flops_f16), bytes_text(static_cast<int64_t>(rates.bytes_per_second)),
                         seconds_text(rates.launch_s));
-    api::Table table({"op", "dtype", "step", "timed", "FLOP/s", "bytes/s"}, {1, 2});
+    api::Table table({"op", "arithmetic", "step", "timed", "FLOP/s", "bytes/s"}, {1, 2});
     for (const auto& [key, samples] : device.samples()) {
       double flops = 0;
       double bytes = 0;
@@ -372,7 +374,7 @@ std::string Profile::report_text() const {
         bytes += sample.bytes;
         seconds += sample.seconds;
       }
-      table.add({std::string(op_name(key.op)), std::string(dtype_name(key.dtype)),
+      table.add({std::string(op_name(key.op)), std::string(arithmetic_name(key.arithmetic)),
                  key.is_training ? "training" : "inference", count_text(static_cast<int64_t>(samples.size())),
                  flops_text(flops / seconds), bytes_text(static_cast<int64_t>(bytes / seconds))});
     }

@@ -100,15 +100,21 @@ Infeasible explain(const Attempt& attempt, const FrontGraphs& graphs, const Clus
 
 }  // namespace
 
-std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
-                                         const PipelineHooks& hooks) {
-  const bool has_gpu =
-      std::ranges::any_of(cluster.devices, [](const Device& device) { return device.backend == "cuda"; });
-  if (options.precision == Precision::tf32 && !has_gpu) {
+Cluster in_precision(Cluster cluster, Precision precision) {
+  if (precision != Precision::tf32) return cluster;
+  bool has_gpu = false;
+  for (Device& device : cluster.devices) has_gpu |= device.rounds_to_tf32 = device.backend == "cuda";
+  if (!has_gpu) {
     throw Error(ErrorId::M046, "--precision tf32",
                 "only CUDA devices round the operands of products, and there is none",
                 "use f32 or bf16, or a cuda device");
   }
+  return cluster;
+}
+
+std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluster& given, const PlanOptions& options,
+                                         const PipelineHooks& hooks) {
+  const Cluster cluster = in_precision(given, options.precision);
   const Observed observed(hooks);
   Attempt attempt = best_attempt(graphs, cluster, options, observed);
   if (attempt.excess_bytes > 0) return explain(attempt, graphs, cluster, options, observed);

@@ -106,6 +106,9 @@ FrontGraphs make_front_graphs(const std::function<Graph(int64_t rows)>& graph_of
 /// The same for a model, with the batch that its shapes and the options say.
 FrontGraphs make_front_graphs(const onnx_io::Model& model, const PlanOptions& options, const Evaluator& evaluator,
                               const PipelineHooks& hooks = {});
+/// The cluster at the rates that products have in `precision`. @throws Error(M046) when tf32 is asked for and there is
+/// no CUDA device.
+Cluster in_precision(Cluster cluster, Precision precision);
 /// The back half: place, insert transfers, schedule, lower, plan memory, synchronize.
 std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
                                          const PipelineHooks& hooks = {});

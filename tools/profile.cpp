@@ -21,17 +21,20 @@ struct Flags {
   std::vector<std::string> models;
   bool train = false;
   bool only_models = false;
+  std::string precision = "f32";
   DeviceFlags devices;
   ModelFlags reading;
   ShapeFlags shapes;
 };
 
 /// Sample models whose nodes stand for those of their family. Two sizes each, so that a size between has neighbours.
+/// In 16 bits one size each.
 struct Row {
   const char* model;
   int64_t batch;
   bool is_training;
   std::vector<std::pair<std::string, int64_t>> sizes;
+  const char* precision = "f32";
 };
 
 std::vector<Row> sample_rows() {
@@ -53,7 +56,19 @@ std::vector<Row> sample_rows() {
           {"unet", 4, false, {}},
           {"unet", 4, true, {}},
           {"inception", 4, false, {}},
-          {"inception", 4, true, {}}};
+          {"inception", 4, true, {}},
+          {"mlp", 64, false, {}, "bf16"},
+          {"mlp", 64, true, {}, "bf16"},
+          {"resnet50", 4, false, {}, "bf16"},
+          {"resnet50", 4, true, {}, "bf16"},
+          {"bert-base", 4, false, {one_layer}, "bf16"},
+          {"bert-base", 4, true, {one_layer}, "bf16"},
+          {"gpt2", 2, true, {one_layer}, "bf16"},
+          {"encoder-decoder", 16, true, {}, "bf16"},
+          {"mlp", 64, false, {}, "f16"},
+          {"mlp", 64, true, {}, "f16"},
+          {"resnet50", 4, true, {}, "f16"},
+          {"bert-base", 4, true, {one_layer}, "f16"}};
 }
 
 /// A folder for files that no one keeps, removed with the object.
@@ -83,7 +98,7 @@ ProfileModel sample_model(const Row& row, const Scratch& scratch, const ModelFla
   for (const auto& [name, value] : row.sizes) options.sizes[name] = value;
   const std::string path = scratch / fmt::format("{}.onnx", row.model);
   zoo::write(row.model, options, path);
-  ProfileModel result{reading.load(path), {}, row.is_training};
+  ProfileModel result{reading.load(path), {}, row.is_training, row.precision};
   result.bindings.batch = row.batch;
   return result;
 }
@@ -98,7 +113,7 @@ int profile(const Flags& flags, Console& console) {
     for (const Row& row : sample_rows()) models.push_back(sample_model(row, scratch, flags.reading));
   }
   for (const std::string& path : flags.models) {
-    models.push_back({flags.reading.load(path), flags.shapes.bindings(), false});
+    models.push_back({flags.reading.load(path), flags.shapes.bindings(), false, flags.precision});
     if (!flags.train) continue;
     models.push_back(models.back());
     models.back().is_training = true;
@@ -129,6 +144,8 @@ Body add_profile(CLI::App& app) {
       ->take_all();
   app.add_flag("--only-models", flags->only_models, "time the nodes of --model and no others");
   app.add_flag("--train", flags->train, "of --model, also gradients and updates");
+  app.add_option("--precision", flags->precision, "f32 | bf16 | f16: what the nodes of --model compute in")
+      ->type_name("NAME");
   flags->devices.add(app);
   flags->reading.add(app);
   flags->shapes.add(app);

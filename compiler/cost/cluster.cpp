@@ -61,9 +61,19 @@ void append_devices(Cluster& cluster, std::string_view text, std::string_view it
 
 }  // namespace
 
-double DeviceRates::flops(DType dtype) const {
-  if (dtype == DType::f16 || dtype == DType::bf16) return flops_f16;
-  return dtype == DType::f64 ? flops_f64 : flops_f32;
+double DeviceRates::flops(Arithmetic arithmetic) const {
+  switch (arithmetic) {
+    case Arithmetic::f32:
+      return flops_f32;
+    case Arithmetic::tf32:
+      return flops_tf32 > 0 ? flops_tf32 : flops_f32;
+    case Arithmetic::f64:
+      return flops_f64;
+    case Arithmetic::bf16:
+    case Arithmetic::f16:
+      return flops_f16;
+  }
+  return flops_f32;
 }
 
 Cluster uniform_cluster(const DeviceKind& kind, int count) {

@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "compiler/base/dtype.h"
 #include "compiler/base/ids.h"
+#include "compiler/cost/arithmetic.h"
 
 namespace mpc {
 
@@ -23,7 +23,8 @@ struct DeviceRates {
   double bytes_per_second = 0;       // of its memory
   double launch_s = 0;               // fixed cost of one node
   double host_bytes_per_second = 0;  // copies from and to the host
-  double flops(DType dtype) const;
+  double flops_tf32 = 0;             // of products of f32 whose operands are rounded; 0: like flops_f32
+  double flops(Arithmetic arithmetic) const;
 };
 
 /// A row of the table of known hardware.
@@ -52,7 +53,8 @@ struct Device {
   std::string kind;     // row of the table, or "custom"
   int64_t memory_bytes = 0;
   DeviceRates rates;
-  int threads = 1;  // CPU
+  int threads = 1;              // CPU
+  bool rounds_to_tf32 = false;  // products of f32 may round their operands
   /// Measured times of operators, beside which `rates` are a summary; null: nothing was measured. Shared: a profile is
   /// read only and clusters are copied often.
   std::shared_ptr<const DeviceProfile> measured = nullptr;

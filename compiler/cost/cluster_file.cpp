@@ -72,10 +72,12 @@ class ClusterReader {
   }
 
   static void read_flops(const JsonView& row, DeviceRates& rates) {
-    row.require_keys({"f32", "f16", "bf16", "f64"});
+    row.require_keys({"f32", "tf32", "f16", "bf16", "f64"});
     rates.flops_f32 = row.at("f32").number(kLeastRate, kMostRate);
     const auto half = row.find("bf16") ? row.find("bf16") : row.find("f16");
     rates.flops_f16 = half ? half->number(kLeastRate, kMostRate) : rates.flops_f32;
+    const auto tf32 = row.find("tf32");
+    rates.flops_tf32 = tf32 ? tf32->number(kLeastRate, kMostRate) : rates.flops_f32;
     const auto f64 = row.find("f64");
     rates.flops_f64 = f64 ? f64->number(kLeastRate, kMostRate) : rates.flops_f32 / 2;
   }

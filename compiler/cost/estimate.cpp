@@ -19,23 +19,47 @@ double node_flops(const Graph& graph, NodeId id) {
   return quantities_of(graph, id).flops;
 }
 
-DType node_dtype(const Graph& graph, NodeId id) {
-  DType dtype = DType::f32;
-  for (const ValueId output : graph.node(id).outputs) {
-    if (output.is_valid() && is_float(graph.value(output).dtype)) dtype = graph.value(output).dtype;
+Arithmetic node_arithmetic(const Graph& graph, NodeId id, bool rounds_to_tf32) {
+  NarrowestFloat narrowest;
+  for (const auto* list : {&graph.node(id).inputs, &graph.node(id).outputs}) {
+    for (const ValueId value : *list) {
+      if (value.is_valid()) narrowest.add(graph.value(value).dtype);
+    }
   }
-  return dtype;
+  return narrowest.arithmetic(rounds_to_tf32);
 }
 
+namespace {
+
+/// What CPU devices, which compute in f32, write and read beside a node's operands of 16 bits: each of them once more in
+/// f32. What only moves elements does not.
+double widening_bytes(const Graph& graph, NodeId id) {
+  constexpr double kWrittenAndRead = 2 * sizeof(float);
+  double bytes = 0;
+  for (const auto* list : {&graph.node(id).inputs, &graph.node(id).outputs}) {
+    for (const ValueId value : *list) {
+      if (!value.is_valid()) continue;
+      const DType dtype = graph.value(value).dtype;
+      if (dtype == DType::f16 || dtype == DType::bf16)
+        bytes += kWrittenAndRead * static_cast<double>(graph.value(value).shape.elements());
+    }
+  }
+  return bytes;
+}
+
+}  // namespace
+
 double node_seconds(const Graph& graph, NodeId id, const Device& device) {
-  const DType dtype = node_dtype(graph, id);
+  const Arithmetic arithmetic = node_arithmetic(graph, id, device.rounds_to_tf32);
   const double flops = node_flops(graph, id);
   const double bytes = static_cast<double>(operand_bytes(graph, id));
   if (device.measured) {
-    const OpKey key{graph.node(id).op, dtype, !graph.updates.empty()};
+    const OpKey key{graph.node(id).op, arithmetic, !graph.updates.empty()};
     return device.rates.launch_s + device.measured->kernel_seconds(key, flops, bytes);
   }
-  return device.rates.launch_s + std::max(flops / device.rates.flops(dtype), bytes / device.rates.bytes_per_second);
+  const double widening = flops > 0 && device.backend == "cpu" ? widening_bytes(graph, id) : 0;
+  const double roofline = std::max(flops / device.rates.flops(arithmetic), bytes / device.rates.bytes_per_second);
+  return device.rates.launch_s + roofline + widening / device.rates.bytes_per_second;
 }
 
 double transfer_seconds(int64_t bytes, const Link& link) {

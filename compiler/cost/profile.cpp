@@ -11,21 +11,36 @@
 
 namespace mpc {
 
+namespace {
+
+/// The other type of numbers that kernels run as fast in; `arithmetic` itself when there is none.
+Arithmetic of_equal_width(Arithmetic arithmetic) {
+  if (arithmetic == Arithmetic::bf16) return Arithmetic::f16;
+  return arithmetic == Arithmetic::f16 ? Arithmetic::bf16 : arithmetic;
+}
+
+}  // namespace
+
 void DeviceProfile::add(const OpKey& key, const OpSample& sample) {
   samples_[key].push_back(sample);
 }
 
-double DeviceProfile::roofline_seconds(DType dtype, double flops, double bytes) const {
+double DeviceProfile::roofline_seconds(Arithmetic arithmetic, double flops, double bytes) const {
   // Below this a time is only the clock's noise; it keeps ratios finite for nodes without work.
   constexpr double kLeast = 1e-9;
-  return std::max({flops / rates.flops(dtype), bytes / rates.bytes_per_second, kLeast});
+  return std::max({flops / rates.flops(arithmetic), bytes / rates.bytes_per_second, kLeast});
 }
 
 double DeviceProfile::kernel_seconds(const OpKey& key, double flops, double bytes) const {
-  const double roofline = roofline_seconds(key.dtype, flops, bytes);
+  const double roofline = roofline_seconds(key.arithmetic, flops, bytes);
+  // A kernel timed in the other kind of step, or in the other type of 16 bits, is nearer to the truth than the
+  // roofline.
   auto found = samples_.find(key);
-  // A kernel timed in the other kind of step is nearer to the truth than the roofline.
-  if (found == samples_.end()) found = samples_.find({key.op, key.dtype, !key.is_training});
+  for (const Arithmetic arithmetic : {key.arithmetic, of_equal_width(key.arithmetic)}) {
+    for (const bool is_training : {key.is_training, !key.is_training}) {
+      if (found == samples_.end()) found = samples_.find({key.op, arithmetic, is_training});
+    }
+  }
   if (found == samples_.end()) return roofline;
   struct Near {
     double distance = 0;
@@ -44,7 +59,8 @@ double DeviceProfile::kernel_seconds(const OpKey& key, double flops, double byte
     if (place == kNearest) continue;
     const size_t last = std::min(count, kNearest - 1);
     for (size_t i = last; i > place; --i) nearest[i] = nearest[i - 1];
-    nearest[place] = {distance, std::log(sample.seconds / roofline_seconds(key.dtype, sample.flops, sample.bytes))};
+    nearest[place] = {distance,
+                      std::log(sample.seconds / roofline_seconds(key.arithmetic, sample.flops, sample.bytes))};
     count = std::min(count + 1, kNearest);
   }
   // A node that was timed itself gets its own time: the others weigh a millionth of it.

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "compiler/base/dtype.h"
 #include "compiler/base/op_kind.h"
+#include "compiler/cost/arithmetic.h"
 #include "compiler/cost/cluster.h"
 
 namespace mpc {
@@ -27,7 +27,7 @@ struct OpSample {
 /// Which nodes one list of samples speaks for.
 struct OpKey {
   OpKind op{};
-  DType dtype = DType::f32;
+  Arithmetic arithmetic = Arithmetic::f32;
   /// In a training step no weight is constant, so kernels cannot keep it in the order that suits them best.
   bool is_training = false;
   auto operator<=>(const OpKey&) const = default;
@@ -44,12 +44,12 @@ class DeviceProfile {
   void add(const OpKey& key, const OpSample& sample);
   const std::map<OpKey, std::vector<OpSample>>& samples() const { return samples_; }
 
-  /// Seconds of the kernel of a node. An operator that was never timed costs what the roofline says. O(samples of the
-  /// operator).
+  /// Seconds of the kernel of a node: by samples of its key, else of the other kind of step, else of the other type of
+  /// 16 bits. An operator that was never timed costs what the roofline says. O(samples of the operator).
   double kernel_seconds(const OpKey& key, double flops, double bytes) const;
 
  private:
-  double roofline_seconds(DType dtype, double flops, double bytes) const;
+  double roofline_seconds(Arithmetic arithmetic, double flops, double bytes) const;
 
   std::map<OpKey, std::vector<OpSample>> samples_;
 };

@@ -9,7 +9,7 @@
 #include "compiler/cost/profile.h"
 
 // {"version": 1,
-//  "devices": [{"backend": "cpu", "hardware": "...", "flops": {"f32": 2e11, "f16": 1e9, "f64": 1e9},
+//  "devices": [{"backend": "cpu", "hardware": "...", "flops": {"f32": 2e11, "tf32": 2e11, "f16": 1e9, "f64": 1e9},
 //               "memory_bandwidth": 2e10, "host_bandwidth": 1e10, "launch_seconds": 1e-6,
 //               "ops": [{"op": "Conv", "dtype": "f32", "training": false, "samples": [[flops, bytes, seconds],
 //               ...]}]}],
@@ -46,7 +46,7 @@ void read_ops(const JsonView& rows, DeviceProfile& device) {
     const JsonView op = row.at("op");
     const JsonView dtype = row.at("dtype");
     const std::optional<OpKind> kind = find_op(op.text());
-    const std::optional<DType> type = parse_dtype(dtype.text());
+    const std::optional<Arithmetic> type = parse_arithmetic(dtype.text());
     if (!kind) op.fail(fmt::format("{} is not an operator", in_quotes(op.text())));
     if (!type) dtype.fail(fmt::format("{} is not a type of numbers", in_quotes(dtype.text())));
     const OpKey key{*kind, *type, row.at("training").flag()};
@@ -70,8 +70,10 @@ DeviceProfile read_device(const JsonView& row) {
   device.backend = read_backend(row.at("backend"));
   device.hardware = row.at("hardware").text();
   const JsonView flops = row.at("flops");
-  flops.require_keys({"f32", "f16", "f64"});
+  flops.require_keys({"f32", "tf32", "f16", "f64"});
   device.rates.flops_f32 = flops.at("f32").number(kLeastRate, kMostRate);
+  device.rates.flops_tf32 =
+      flops.find("tf32") ? flops.at("tf32").number(kLeastRate, kMostRate) : device.rates.flops_f32;
   device.rates.flops_f16 = flops.at("f16").number(kLeastRate, kMostRate);
   device.rates.flops_f64 = flops.at("f64").number(kLeastRate, kMostRate);
   device.rates.bytes_per_second = row.at("memory_bandwidth").number(kLeastRate, kMostRate);
@@ -126,18 +128,21 @@ std::string print_profile(const Profile& profile) {
       Json samples = Json::array();
       for (const OpSample& sample : list) samples.push_back({sample.flops, sample.bytes, sample.seconds});
       ops.push_back({{"op", op_name(key.op)},
-                     {"dtype", dtype_name(key.dtype)},
+                     {"dtype", arithmetic_name(key.arithmetic)},
                      {"training", key.is_training},
                      {"samples", std::move(samples)}});
     }
-    devices.push_back(
-        {{"backend", device.backend},
-         {"hardware", device.hardware},
-         {"flops", {{"f32", device.rates.flops_f32}, {"f16", device.rates.flops_f16}, {"f64", device.rates.flops_f64}}},
-         {"memory_bandwidth", device.rates.bytes_per_second},
-         {"host_bandwidth", device.rates.host_bytes_per_second},
-         {"launch_seconds", device.rates.launch_s},
-         {"ops", std::move(ops)}});
+    devices.push_back({{"backend", device.backend},
+                       {"hardware", device.hardware},
+                       {"flops",
+                        {{"f32", device.rates.flops_f32},
+                         {"tf32", device.rates.flops_tf32},
+                         {"f16", device.rates.flops_f16},
+                         {"f64", device.rates.flops_f64}}},
+                       {"memory_bandwidth", device.rates.bytes_per_second},
+                       {"host_bandwidth", device.rates.host_bytes_per_second},
+                       {"launch_seconds", device.rates.launch_s},
+                       {"ops", std::move(ops)}});
   }
   Json links = Json::array();
   for (const LinkProfile& link : profile.links) {

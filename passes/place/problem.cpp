@@ -19,7 +19,8 @@ bool have_equal_rates(const Device& a, const Device& b) {
   const DeviceRates& x = a.rates;
   const DeviceRates& y = b.rates;
   return a.measured == b.measured && x.flops_f32 == y.flops_f32 && x.flops_f16 == y.flops_f16 &&
-         x.flops_f64 == y.flops_f64 && x.bytes_per_second == y.bytes_per_second && x.launch_s == y.launch_s;
+         x.flops_f64 == y.flops_f64 && x.flops_tf32 == y.flops_tf32 && a.rounds_to_tf32 == b.rounds_to_tf32 &&
+         x.bytes_per_second == y.bytes_per_second && x.launch_s == y.launch_s;
 }
 
 class ProblemBuilder {

@@ -24,13 +24,13 @@ DeviceProfile round_rates() {
   return device;
 }
 
-constexpr OpKey kMatMul{OpKind::MatMul, DType::f32, false};
+constexpr OpKey kMatMul{OpKind::MatMul, Arithmetic::f32, false};
 
 Json good_profile() {
   Profile profile;
   profile.devices.push_back(round_rates());
   profile.devices[0].add(kMatMul, {1e6, 1e4, 2e-3});
-  profile.devices[0].add({OpKind::Relu, DType::f32, true}, {10, 80, 1e-6});
+  profile.devices[0].add({OpKind::Relu, Arithmetic::f32, true}, {10, 80, 1e-6});
   profile.links.push_back({"cpu", "cpu", 1e10, 1e-5});
   return Json::parse(print_profile(profile));
 }
@@ -62,9 +62,44 @@ TEST_CASE(
     "profile: what was timed in the other kind of step is nearer than the roofline, and the roofline is the last") {
   DeviceProfile device = round_rates();
   device.add(kMatMul, {1e6, 1e4, 3e-3});
-  CHECK(device.kernel_seconds({OpKind::MatMul, DType::f32, true}, 1e6, 1e4) == doctest::Approx(3e-3).epsilon(1e-6));
-  CHECK(device.kernel_seconds({OpKind::Relu, DType::f32, false}, 10, 5e3) == doctest::Approx(5e-6));
-  CHECK(device.kernel_seconds({OpKind::Relu, DType::f32, false}, 0, 0) > 0);
+  CHECK(device.kernel_seconds({OpKind::MatMul, Arithmetic::f32, true}, 1e6, 1e4) ==
+        doctest::Approx(3e-3).epsilon(1e-6));
+  CHECK(device.kernel_seconds({OpKind::Relu, Arithmetic::f32, false}, 10, 5e3) == doctest::Approx(5e-6));
+  CHECK(device.kernel_seconds({OpKind::Relu, Arithmetic::f32, false}, 0, 0) > 0);
+}
+
+TEST_CASE("profile: samples in one type of 16 bits stand for the other, and never for f32") {
+  DeviceProfile device = round_rates();
+  device.add({OpKind::MatMul, Arithmetic::bf16, false}, {1e6, 1e4, 3e-3});
+  device.add({OpKind::MatMul, Arithmetic::bf16, true}, {1e6, 1e4, 5e-3});
+  CHECK(device.kernel_seconds({OpKind::MatMul, Arithmetic::f16, false}, 1e6, 1e4) ==
+        doctest::Approx(3e-3).epsilon(1e-6));
+  CHECK(device.kernel_seconds({OpKind::MatMul, Arithmetic::f16, true}, 1e6, 1e4) ==
+        doctest::Approx(5e-3).epsilon(1e-6));
+  CHECK(device.kernel_seconds(kMatMul, 1e6, 1e4) == doctest::Approx(1e-3).epsilon(1e-6));
+}
+
+TEST_CASE("estimate: a node runs at the rate of its narrowest operand, and of TF32 where the device rounds to it") {
+  constexpr double kFlops = 2.0 * 1024 * 1024 * 1024;
+  const auto product = [](DType dtype) {
+    Graph graph;
+    const ValueId a = graph.add_input("a", dtype, Shape{1024, 1024});
+    const ValueId b = graph.add_input("b", dtype, Shape{1024, 1024});
+    // Products of 16 bits that make gradients of weights write f32.
+    const Attributes attributes = dtype == DType::f32 ? Attributes{} : Attributes{{"to", std::string("f32")}};
+    append(graph, OpKind::MatMul, {a, b}, attributes, {"product", "", Phase::forward, {}, {}});
+    return graph;
+  };
+  Device device;
+  device.rates = {1e12, 8e12, 1e11, 1e15, 0, 1e10, 4e12};
+  const auto seconds = [&](DType dtype) { return node_seconds(product(dtype), NodeId(0), device); };
+  CHECK(seconds(DType::f32) == doctest::Approx(kFlops / 1e12));
+  CHECK(seconds(DType::bf16) == doctest::Approx(kFlops / 8e12));
+  device.rounds_to_tf32 = true;
+  CHECK(seconds(DType::f32) == doctest::Approx(kFlops / 4e12));
+  CHECK(seconds(DType::f16) == doctest::Approx(kFlops / 8e12));
+  device.rates.flops_tf32 = 0;  // it has no such units
+  CHECK(seconds(DType::f32) == doctest::Approx(kFlops / 1e12));
 }
 
 TEST_CASE("profile: written and read again it is the same") {
@@ -111,8 +146,8 @@ TEST_CASE("profile: clusters take its rates, and say what keeps its own") {
   CHECK(cluster.devices[1].rates.flops_f32 == 1e9);
   CHECK(cluster.link(DeviceId(0), DeviceId(1)).bytes_per_second == 1e10);
   Graph graph;
-  const ValueId x = graph.add_input("x", DType::f32, Shape{100, 50});
-  const NodeId node = append(graph, OpKind::MatMul, {x, graph.add_input("w", DType::f32, Shape{50, 100})}, {},
+  const ValueId x = graph.add_input("x", Arithmetic::f32, Shape{100, 50});
+  const NodeId node = append(graph, OpKind::MatMul, {x, graph.add_input("w", Arithmetic::f32, Shape{50, 100})}, {},
                              {"m", "", Phase::forward, {}, {}});
   // 10^6 FLOPs, and 4 * (5000 + 5000 + 10000) bytes: twice the roofline, as the only sample, after the launch.
   CHECK(node_seconds(graph, node, cluster.devices[0]) == doctest::Approx(1e-6 + 2e-3).epsilon(1e-6));

@@ -184,13 +184,10 @@ class ModelReader {
 
   double seconds(NodeId id, double parts) const {
     const Node& node = graph_.node(id);
-    DType dtype = DType::f32;
-    for (const ValueId output : node.outputs) {
-      if (output.is_valid() && is_float(graph_.value(output).dtype)) dtype = graph_.value(output).dtype;
-    }
     const DeviceRates& rates = machines_.gpu.rates;
+    const Arithmetic arithmetic = node_arithmetic(graph_, id, machines_.gpu.rounds_to_tf32);
     const double once =
-        rates.launch_s + std::max(node_flops(graph_, id) / rates.flops(dtype),
+        rates.launch_s + std::max(node_flops(graph_, id) / rates.flops(arithmetic),
                                   static_cast<double>(operand_bytes(graph_, id)) / rates.bytes_per_second) /
                              parts;
     return node.rate == Rate::per_step ? once / microbatches_ : once;
