@@ -36,6 +36,7 @@ class Table {
     add({OpKind::Reshape, OpKind::Concat, OpKind::Split}, &run_movement);
     add({OpKind::Pad, OpKind::PadGrad}, &constant_pad);
     add({OpKind::Gather, OpKind::GatherGrad}, &gather_runs);
+    add({OpKind::Resize, OpKind::ResizeGrad}, &resize_rows);
     add({OpKind::Where}, &where_loop);
     add({OpKind::Cast}, &cast_loop);
     add({OpKind::GradAccumulate, OpKind::SgdUpdate, OpKind::MomentumUpdate, OpKind::AdamUpdate, OpKind::Dropout},

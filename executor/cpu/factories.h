@@ -19,6 +19,7 @@ executor::KernelOrReason fused_tiles(const executor::NodeSpec& node);
 executor::KernelOrReason gather_runs(const executor::NodeSpec& node);
 executor::KernelOrReason pool_planes(const executor::NodeSpec& node);
 executor::KernelOrReason reduction_rows(const executor::NodeSpec& node);
+executor::KernelOrReason resize_rows(const executor::NodeSpec& node);
 executor::KernelOrReason row_normalization(const executor::NodeSpec& node);
 executor::KernelOrReason run_movement(const executor::NodeSpec& node);
 executor::KernelOrReason softmax_rows(const executor::NodeSpec& node);

@@ -1,11 +1,9 @@
-#include <algorithm>
-#include <cmath>
-#include <string>
 #include <vector>
 
+#include "executor/functors/resample.h"
 #include "executor/reference/support.h"
 
-// Resize: every coordinate of y along a dimension is made of one (nearest) or two (linear) coordinates of x.
+// Resize, by tables of what each coordinate is made of (executor/functors/resample.h).
 
 namespace mpc::reference {
 namespace {
@@ -18,66 +16,19 @@ struct Sample {
 /// What one coordinate of y is made of; nothing when it lies outside the region of interest (extrapolated).
 using Samples = std::vector<Sample>;
 
-/// The coordinate of x, as a real number, at coordinate `i` of y. `roi` are the start and end of the region of
-/// interest.
-double source_coordinate(const Attributes& attributes, int axis, int64_t extent, int64_t resized, int64_t i) {
-  const std::string& mode = attributes.text("coordinate_transformation_mode");
-  const double scale = attributes.numbers("scales")[static_cast<size_t>(axis)];
-  const double x = static_cast<double>(i);
-  const double length = static_cast<double>(extent);
-  const double scaled_length = scale * length;  // before it was rounded to `resized`
-  const double half_pixel = (x + 0.5) / scale - 0.5;
-  if (mode == "align_corners") return scaled_length == 1 ? 0.0 : x * (length - 1) / (scaled_length - 1);
-  if (mode == "asymmetric") return x / scale;
-  if (mode == "pytorch_half_pixel") return scaled_length == 1 ? 0.0 : half_pixel;
-  if (mode == "half_pixel_symmetric") {
-    const double adjustment = static_cast<double>(resized) / scaled_length;
-    return length / 2 * (1 - adjustment) + half_pixel;
-  }
-  if (mode == "tf_crop_and_resize") {
-    const auto& roi = attributes.numbers("roi");
-    const double start = roi[static_cast<size_t>(axis)];
-    const double end = roi[roi.size() / 2 + static_cast<size_t>(axis)];
-    if (scaled_length == 1) return (start + end) / 2 * (length - 1);
-    return start * (length - 1) + x * (end - start) * (length - 1) / (scaled_length - 1);
-  }
-  return half_pixel;
-}
-
-double nearest_coordinate(const std::string& mode, double coordinate) {
-  const double below = std::floor(coordinate);
-  const double rest = coordinate - below;
-  if (rest == 0 || mode == "floor") return below;
-  if (mode == "ceil") return below + 1;
-  if (mode == "round_prefer_ceil") return rest < 0.5 ? below : below + 1;
-  return rest <= 0.5 ? below : below + 1;
-}
-
-Samples samples_at(const Attributes& attributes, int axis, int64_t extent, int64_t resized, int64_t i) {
-  const double last = static_cast<double>(extent - 1);
-  double coordinate = source_coordinate(attributes, axis, extent, resized, i);
-  const bool is_crop = attributes.text("coordinate_transformation_mode") == "tf_crop_and_resize";
-  if (is_crop && !(coordinate >= 0 && coordinate <= last)) return {};
-  if (!(coordinate >= 0)) coordinate = 0;
-  coordinate = std::min(coordinate, last);
-  if (attributes.text("mode") == "nearest") {
-    const double nearest = nearest_coordinate(attributes.text("nearest_mode"), coordinate);
-    return {{static_cast<int64_t>(std::min(nearest, last)), 1.0}};
-  }
-  const double below = std::floor(coordinate);
-  const double rest = coordinate - below;
-  const int64_t left = static_cast<int64_t>(below);
-  if (rest == 0) return {{left, 1.0}};
-  return {{left, 1 - rest}, {left + 1, rest}};
+Samples samples_at(const functors::ResizedAxis& axis, int64_t i) {
+  const functors::Taps taps = axis.taps_of(i);
+  if (!taps.is_inside) return {};
+  if (taps.rest == 0) return {{taps.left, 1.0}};
+  return {{taps.left, 1 - taps.rest}, {taps.left + 1, taps.rest}};
 }
 
 /// For every dimension, what each coordinate of y is made of.
 std::vector<std::vector<Samples>> all_samples(const Attributes& attributes, const Shape& x, const Shape& y) {
-  std::vector<std::vector<Samples>> table(static_cast<size_t>(x.rank()));
-  for (int axis = 0; axis < x.rank(); ++axis) {
-    for (int64_t i = 0; i < y[axis]; ++i) {
-      table[static_cast<size_t>(axis)].push_back(samples_at(attributes, axis, x[axis], y[axis], i));
-    }
+  std::vector<std::vector<Samples>> table;
+  for (const functors::ResizedAxis& axis : functors::resized_axes(attributes, x, y)) {
+    std::vector<Samples>& row = table.emplace_back();
+    for (int64_t i = 0; i < axis.resized; ++i) row.push_back(samples_at(axis, i));
   }
   return table;
 }
