@@ -67,6 +67,8 @@ executor::MeasureOptions integers_of(OpKind op, const Attributes& attributes, co
     case OpKind::GatherGrad:
       options.integers = spec.outputs[0].shape[static_cast<int>(attributes.integer("axis"))];
       break;
+    case OpKind::SgdUpdate:
+    case OpKind::MomentumUpdate:
     case OpKind::AdamUpdate:
       options.least_integer = 1;
       break;
