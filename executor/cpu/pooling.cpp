@@ -6,6 +6,8 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "executor/cpu/factories.h"
 #include "executor/cpu/support.h"
@@ -33,6 +35,7 @@ struct Window {
       end_pad[axis] = pads[spatial + i];
     }
     planes = x.elements(0, 2);
+    for (int64_t k = 0; k < kernel[kWidth]; ++k) inside_row.push_back(inside(k));
   }
 
   int64_t inputs() const { return in[0] * in[1] * in[2]; }
@@ -42,14 +45,6 @@ struct Window {
     return o * stride[axis] - begin_pad[axis] + k * dilation[axis];
   }
   bool is_inside(size_t axis, int64_t position) const { return position >= 0 && position < in[axis]; }
-  /// The windows of a row whose tap k lies inside: [first, last).
-  std::pair<int64_t, int64_t> inside(int64_t k) const {
-    int64_t first = 0;
-    int64_t last = out[kWidth];
-    while (first < last && !is_inside(kWidth, position(kWidth, first, k))) ++first;
-    while (last > first && !is_inside(kWidth, position(kWidth, last - 1, k))) --last;
-    return {first, last};
-  }
   /// How many taps of window o have a position in [low, high) along an axis.
   int64_t taps(size_t axis, int64_t o, int64_t low, int64_t high) const {
     int64_t count = 0;
@@ -63,6 +58,17 @@ struct Window {
   std::array<int64_t, kAxes> in{1, 1, 1}, out{1, 1, 1}, kernel{1, 1, 1}, stride{1, 1, 1}, dilation{1, 1, 1};
   std::array<int64_t, kAxes> begin_pad{}, end_pad{};
   int64_t planes = 0;
+  /// For each tap k of a row, the windows whose tap lies inside: [first, last).
+  std::vector<std::pair<int64_t, int64_t>> inside_row;
+
+ private:
+  std::pair<int64_t, int64_t> inside(int64_t k) const {
+    int64_t first = 0;
+    int64_t last = out[kWidth];
+    while (first < last && !is_inside(kWidth, position(kWidth, first, k))) ++first;
+    while (last > first && !is_inside(kWidth, position(kWidth, last - 1, k))) --last;
+    return {first, last};
+  }
 };
 
 /// Calls f(input offset of tap kx = 0 of window 0, first window, last window, kx) for each tap of the windows of output
@@ -76,7 +82,7 @@ void for_each_tap(const Window& w, int64_t od, int64_t oh, F&& f) {
       const int64_t h = w.position(1, oh, kh);
       if (!w.is_inside(1, h)) continue;
       for (int64_t kw = 0; kw < w.kernel[kWidth]; ++kw) {
-        const auto [first, last] = w.inside(kw);
+        const auto [first, last] = w.inside_row[static_cast<size_t>(kw)];
         f((d * w.in[1] + h) * w.in[kWidth] + w.position(kWidth, 0, kw), first, last);
       }
     }
@@ -107,21 +113,43 @@ void max_plane(const Window& w, const float* x, float* y) {
   }
 }
 
-// The gradient of a window goes to its first largest element, or to its first NaN.
-void max_grad_plane(const Window& w, const float* dy, const float* x, float* dx) {
-  constexpr int64_t kNone = -1;
+/// The first largest element of each window of a row, or its first NaN.
+struct RowOfBest {
+  std::vector<float> value;
+  std::vector<int64_t> at;  // in the plane, kNone while the window has had no tap
+
+  static constexpr int64_t kNone = -1;
+  void reset(int64_t windows) {
+    value.assign(static_cast<size_t>(windows), -INFINITY);
+    at.assign(static_cast<size_t>(windows), kNone);
+  }
+};
+
+MPC_CLONES void find_best(const float* x, int64_t begin, int64_t stride, int64_t count, float* value, int64_t* at) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t mine = begin + i * stride;
+    const float candidate = x[mine];
+    const bool is_first = at[i] == RowOfBest::kNone;
+    const bool is_better = is_larger(candidate, value[i]) & (value[i] == value[i]);
+    const bool takes = is_first | is_better;
+    value[i] = takes ? candidate : value[i];
+    at[i] = takes ? mine : at[i];
+  }
+}
+
+void max_grad_plane(const Window& w, const float* dy, const float* x, float* dx, RowOfBest& best) {
   std::fill_n(dx, w.inputs(), 0.0f);
   for (int64_t od = 0; od < w.out[0]; ++od) {
-    for (int64_t oh = 0; oh < w.out[1]; ++oh) {
-      for (int64_t ow = 0; ow < w.out[kWidth]; ++ow, ++dy) {
-        int64_t best = kNone;
-        for_each_tap(w, od, oh, [&](int64_t begin, int64_t first, int64_t last) {
-          if (ow < first || ow >= last) return;
-          const int64_t at = begin + ow * w.stride[kWidth];
-          if (best == kNone || (x[at] > x[best] && !std::isnan(x[best])) || (std::isnan(x[at]) && !std::isnan(x[best])))
-            best = at;
-        });
-        if (best != kNone) dx[best] += *dy;
+    for (int64_t oh = 0; oh < w.out[1]; ++oh, dy += w.out[kWidth]) {
+      best.reset(w.out[kWidth]);
+      for_each_tap(w, od, oh, [&](int64_t begin, int64_t first, int64_t last) {
+        const int64_t stride = w.stride[kWidth];
+        find_best(x, begin + first * stride, stride, last - first, best.value.data() + first, best.at.data() + first);
+      });
+      for (int64_t ow = 0; ow < w.out[kWidth]; ++ow) {
+        const int64_t at = best.at[static_cast<size_t>(ow)];
+        if (at != RowOfBest::kNone) dx[at] += dy[ow];
       }
     }
   }
@@ -181,8 +209,9 @@ void max_pool(const KernelCall& call, int threads) {
 void max_pool_grad(const KernelCall& call, int threads) {
   const Window w(call.attributes, call.inputs[1].shape, call.inputs[0].shape);
   for_each_plane(w, threads, [&](int64_t plane) {
+    thread_local RowOfBest best;
     max_grad_plane(w, call.inputs[0].as<float>() + plane * w.outputs(), call.inputs[1].as<float>() + plane * w.inputs(),
-                   call.outputs[0].as<float>() + plane * w.inputs());
+                   call.outputs[0].as<float>() + plane * w.inputs(), best);
   });
 }
 

@@ -1,6 +1,7 @@
 #include "executor/cpu/row_math.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "executor/cpu/support.h"
@@ -96,36 +97,34 @@ MPC_CLONES double row_square_sum(const float* x, float mean, int64_t count) {
       [=](int64_t i) { return (x[i] - mean) * (x[i] - mean); });
 }
 
+namespace {
+
+/// A number that is larger for larger elements, and largest for NaN: the largest of integers is found by vectors.
+[[gnu::always_inline]] inline int32_t rank_of(float value) {
+  constexpr int32_t kInfinity = 0x7F800000;
+  constexpr int32_t kNan = 0x7FC00000;
+  const int32_t bits = std::bit_cast<int32_t>(value);
+  const int32_t magnitude = bits & 0x7FFFFFFF;
+  const int32_t rank = bits ^ ((bits >> 31) & 0x7FFFFFFF);  // below 0 the magnitude counts down
+  return magnitude > kInfinity ? kNan : rank;
+}
+
+[[gnu::always_inline]] inline float of_rank(int32_t rank) {
+  return std::bit_cast<float>(rank ^ ((rank >> 31) & 0x7FFFFFFF));
+}
+
+}  // namespace
+
 MPC_CLONES float row_max(const float* x, int64_t count) {
-  float lanes[kLanes];
-  for (float& lane : lanes) lane = x[0];
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      const float value = x[i + lane];
-      lanes[lane] = value > lanes[lane] || value != value ? value : lanes[lane];
-    }
-  }
-  float best = lanes[0];
-  for (const float lane : lanes) best = lane > best || lane != lane ? lane : best;
-  for (; i < count; ++i) best = x[i] > best || x[i] != x[i] ? x[i] : best;
-  return best;
+  int32_t best = rank_of(x[0]);
+  for (int64_t i = 1; i < count; ++i) best = std::max(best, rank_of(x[i]));
+  return of_rank(best);
 }
 
 MPC_CLONES float row_min(const float* x, int64_t count) {
-  float lanes[kLanes];
-  for (float& lane : lanes) lane = x[0];
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      const float value = x[i + lane];
-      lanes[lane] = value < lanes[lane] || value != value ? value : lanes[lane];
-    }
-  }
-  float best = lanes[0];
-  for (const float lane : lanes) best = lane < best || lane != lane ? lane : best;
-  for (; i < count; ++i) best = x[i] < best || x[i] != x[i] ? x[i] : best;
-  return best;
+  int32_t best = rank_of(-x[0]);
+  for (int64_t i = 1; i < count; ++i) best = std::max(best, rank_of(-x[i]));
+  return -of_rank(best);
 }
 
 namespace {
