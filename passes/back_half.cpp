@@ -17,6 +17,7 @@
 #include "passes/insert_transfers.h"
 #include "passes/lower.h"
 #include "passes/overlap_offload.h"
+#include "passes/place/problem.h"
 #include "passes/plan_memory.h"
 #include "passes/recompute.h"
 #include "passes/schedule/shop.h"
@@ -43,6 +44,12 @@ struct LocalStep {
     if (tail) graphs.push_back(&*tail);
     return graphs;
   }
+};
+
+// What a pipeline's stages are, and what they are balanced by.
+struct Layout {
+  ChunkLayout chunks = ChunkLayout::one;
+  bool overlaps_transfers = false;  // in training: by work alone, for schedules with more micro-batches in flight
 };
 
 // One way to lay out a pipeline, as far as it goes without a schedule.
@@ -74,7 +81,12 @@ class BackHalf {
   /// most comes first, and what cannot win any more is left out.
   Attempt run() const {
     std::vector<Way> ways;
-    for (const ChunkLayout layout : layouts()) ways.push_back(begin(layout));
+    for (const Layout& layout : layouts()) {
+      Way way = begin(layout);
+      if (layout.overlaps_transfers && !is_clearly_lighter(way.first, ways.front().first)) continue;
+      way.step = localize(way.first);
+      ways.push_back(std::move(way));
+    }
     for (Way& way : ways) {
       if (ways.size() > 1)
         way.least_s = least_step_seconds(Shop(way.step.cuts.split, graphs_.microbatches, graphs_.tail.has_value()));
@@ -100,6 +112,13 @@ class BackHalf {
     return best;
   }
 
+  // A step takes at least the work of the device that has most of it, for every micro-batch. Where that is hardly less,
+  // transfers beside the work gain nothing, and a plan is spared.
+  static bool is_clearly_lighter(const Attempt& a, const Attempt& b) {
+    constexpr double kClearly = 0.99;
+    return a.placement.largest_work_s < kClearly * b.placement.largest_work_s;
+  }
+
   static Way* most_promising(std::vector<Way>& ways, const Attempt* rival) {
     Way* best = nullptr;
     for (Way& way : ways) {
@@ -110,27 +129,30 @@ class BackHalf {
   }
 
   // The ways to lay out a pipeline that the schedule wants. Given devices and pins leave one.
-  std::vector<ChunkLayout> layouts() const {
+  std::vector<Layout> layouts() const {
     const bool is_given =
         !options_.assignment.empty() || !options_.pins.empty() || options_.objective != Objective::throughput;
-    if (is_given || cluster_.count() < 2) return {ChunkLayout::one};
-    if (options_.schedule == ScheduleKind::interleaved) return {ChunkLayout::looped};
-    if (options_.schedule == ScheduleKind::zb_v) return {ChunkLayout::vee};
+    if (is_given || cluster_.count() < 2) return {{}};
+    if (options_.schedule == ScheduleKind::interleaved) return {{ChunkLayout::looped}};
+    if (options_.schedule == ScheduleKind::zb_v) return {{ChunkLayout::vee}};
     const bool may_choose = options_.schedule == ScheduleKind::automatic && options_.train && graphs_.microbatches > 1;
-    if (may_choose) return {ChunkLayout::one, ChunkLayout::looped, ChunkLayout::vee};
-    return {ChunkLayout::one};
+    if (!may_choose) return {{}};
+    std::vector<Layout> all = {{}, {ChunkLayout::looped}, {ChunkLayout::vee}};
+    if (place::has_copy_engines(cluster_)) all.push_back({ChunkLayout::one, true});
+    return all;
   }
 
-  Way begin(ChunkLayout layout) const {
+  // Without the graphs of the step, which other ways may have.
+  Way begin(const Layout& layout) const {
     Way way;
-    way.parts = chunk_devices(cluster_, layout, options_.chunks);
+    way.parts = chunk_devices(cluster_, layout.chunks, options_.chunks);
     way.place = place_options();
     way.place.extra_bytes.assign(way.parts.device_of.size(), 0);
-    way.place.is_of_parts = layout != ChunkLayout::one;
+    way.place.is_of_parts = layout.chunks != ChunkLayout::one;
+    way.place.overlaps_transfers = layout.overlaps_transfers;
     // Parts that no one asked for are one of several tries.
-    way.place.is_quick = layout != ChunkLayout::one && options_.schedule == ScheduleKind::automatic;
+    way.place.is_quick = layout.chunks != ChunkLayout::one && options_.schedule == ScheduleKind::automatic;
     way.first = place(way);
-    way.step = localize(way.first);
     return way;
   }
 
@@ -164,6 +186,8 @@ class BackHalf {
     }
     if (best->excess_bytes > 0 && options_.train) fit_to_memory(*best);
     best->is_of_parts = way.place.is_of_parts;
+    if (way.place.overlaps_transfers)
+      best->notes.push_back("stages are balanced by their work alone: transfers are made beside it");
     observed_.stage("synchronize", 0.9);
     synchronize(best->plan);
     best->step_seconds = simulate(best->plan).step_seconds;
@@ -177,7 +201,7 @@ class BackHalf {
   }
 
   PlaceOptions place_options() const {
-    return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false, false};
+    return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false, false, false};
   }
 
   Placement choose_devices(const ChunkedCluster& parts, const PlaceOptions& place) const {

@@ -289,6 +289,7 @@ std::string_view objective_name(Objective objective) {
 
 Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOptions& options) {
   Problem problem = place::make_problem(graph, cluster, options.pins, options.microbatches);
+  problem.overlaps_transfers |= options.overlaps_transfers && place::has_copy_engines(cluster);
   std::vector<std::string> gap_notes = place::pin_kernel_gaps(graph, cluster, options.refusal, problem);
   place::attach_followers(graph, problem);
   problem.is_of_parts = options.is_of_parts;
@@ -311,6 +312,7 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
   }
   const Evaluation value = place::evaluate(problem, best.device_of_block);
   placement.estimated_bytes = value.memory_bytes;
+  placement.largest_work_s = value.compute_s.empty() ? 0 : std::ranges::max(value.compute_s);
   placement.objective_value = place::value_of(problem, best.device_of_block, options.objective);
   placement.lower_bound =
       std::min(placement.objective_value, std::max(best.lower_bound_s, lower_bound(problem, options.objective)));
@@ -326,7 +328,8 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
 }
 
 void judge_placement(const Graph& graph, const Cluster& cluster, const PlaceOptions& options, Placement& placement) {
-  const Problem problem = place::make_problem(graph, cluster, options.pins, options.microbatches);
+  Problem problem = place::make_problem(graph, cluster, options.pins, options.microbatches);
+  problem.overlaps_transfers |= options.overlaps_transfers && place::has_copy_engines(cluster);
   if (problem.block_count == 0) return;
   std::vector<int> device_of_block;
   for (const NodeId node : problem.nodes)

@@ -29,6 +29,9 @@ struct PlaceOptions {
   bool is_quick = false;
   /// The cluster's devices are parts of devices (passes/chunks.h): stages take them in their order.
   bool is_of_parts = false;
+  /// In training, too, transfers are made beside the work: as many micro-batches are in flight as that needs. Only
+  /// where devices have copy engines.
+  bool overlaps_transfers = false;
 };
 
 /// The device of every node, and what the decision was worth.
@@ -36,6 +39,7 @@ struct Placement {
   std::vector<DeviceId> device_of_node;
   double objective_value = 0;  // see value_of (passes/place/refine.h): seconds, or a share of capacity
   double lower_bound = 0;
+  double largest_work_s = 0;             // of a device per micro-batch, without transfers
   double one_device_s = 0;               // one micro-batch on the fastest device alone
   std::vector<int64_t> estimated_bytes;  // [device]
   int64_t overflow_bytes = 0;            // by which the estimate exceeds the capacities: nothing that fits was found

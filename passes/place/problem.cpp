@@ -13,6 +13,11 @@
 #include "passes/weights.h"
 
 namespace mpc::place {
+
+bool has_copy_engines(const Cluster& cluster) {
+  return std::ranges::all_of(cluster.devices, [](const Device& device) { return device.backend == "cuda"; });
+}
+
 namespace {
 
 bool have_equal_rates(const Device& a, const Device& b) {
@@ -63,9 +68,7 @@ class ProblemBuilder {
     problem_.follows.assign(count, -1);
     for (const Device& device : cluster_.devices) problem_.capacity_bytes.push_back(device.memory_bytes);
     problem_.microbatches = problem_.is_training ? microbatches_ : 1;
-    const bool has_copy_engines =
-        std::ranges::all_of(cluster_.devices, [](const Device& device) { return device.backend == "cuda"; });
-    problem_.overlaps_transfers = has_copy_engines && !problem_.is_training;
+    problem_.overlaps_transfers = has_copy_engines(cluster_) && !problem_.is_training;
   }
 
   void add_compute() {

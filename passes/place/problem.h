@@ -46,9 +46,9 @@ struct Problem {
   std::vector<int> follows;
   std::vector<int64_t> capacity_bytes;  // [device]
   int microbatches = 1;  // of a step; training: stage i of p holds min(microbatches, p - i) of them at once
-  /// Copy engines move tensors while the device computes. True for streams of inference between GPUs. In training the
-  /// micro-batches in flight are few and every one waits for its transfers; copies between CPU devices take their
-  /// cores.
+  /// Copy engines move tensors while the device computes. True for streams of inference between GPUs. In training under
+  /// 1F1B the micro-batches in flight are few and every one waits for its transfers, but with more of them it need not;
+  /// copies between CPU devices take their cores.
   bool overlaps_transfers = false;
   /// The devices are parts of devices (passes/chunks.h), in the order in which stages take them.
   bool is_of_parts = false;
@@ -75,6 +75,9 @@ struct Pin {
 
 /// The pattern of a pin. @throws Error(M003).
 std::regex regex_of(const Pin& pin);
+
+/// Can every device of the cluster compute while tensors are copied?
+bool has_copy_engines(const Cluster& cluster);
 
 /// @throws Error(M002) for a pin that matches no node (with a near name), Error(M003) for a bad pattern or device.
 Problem make_problem(const Graph& graph, const Cluster& cluster, const std::vector<Pin>& pins, int microbatches);

@@ -12,6 +12,7 @@
 
 #include "api/reference_evaluator.h"
 #include "compiler/onnx/model.h"
+#include "compiler/plan/simulate.h"
 #include "models/zoo.h"
 #include "passes/pipeline.h"
 #include "passes/place/evaluate.h"
@@ -43,8 +44,18 @@ const Sample kSamples[] = {
     {"mixture of experts", "moe", {}},
 };
 
+PlanOptions plan_options(bool is_training) {
+  PlanOptions options;
+  options.batch = kRows * kMicrobatches;
+  options.microbatches = kMicrobatches;
+  options.train = is_training;
+  options.loss = LossKind::mse;
+  options.optimizer.optimizer = parse_optimizer("adam,lr=0.001");
+  return options;
+}
+
 /// The graph of one micro-batch, for inference or with its gradients and an Adam.
-Graph graph_of(const Sample& sample, bool is_training) {
+FrontGraphs graphs_of(const Sample& sample, bool is_training) {
   const test::TemporaryFolder folder;
   zoo::Options written;
   written.weights = false;
@@ -52,19 +63,18 @@ Graph graph_of(const Sample& sample, bool is_training) {
   zoo::write(sample.model, written, folder / "model.onnx");
   const onnx_io::Model model = onnx_io::Model::load(folder / "model.onnx");
   const ReferenceEvaluator evaluator;
-  PlanOptions options;
-  options.batch = kRows * kMicrobatches;
-  options.microbatches = kMicrobatches;
-  options.train = is_training;
-  options.loss = LossKind::mse;
-  options.optimizer.optimizer = parse_optimizer("adam,lr=0.001");
+  const PlanOptions options = plan_options(is_training);
   const auto import = [&](int64_t rows) {
     onnx_io::ImportOptions import_options;
     import_options.batch = rows;
     if (is_training) import_options.mode = onnx_io::ImportOptions::Mode::training;
     return model.import(import_options, evaluator);
   };
-  return make_front_graphs(import, options.batch, options, sample.title).main;
+  return make_front_graphs(import, options.batch, options, sample.title);
+}
+
+Graph graph_of(const Sample& sample, bool is_training) {
+  return graphs_of(sample, is_training).main;
 }
 
 /// The first `depth` parts of a node's name, without its last one.
@@ -182,4 +192,40 @@ TEST_CASE("balance: devices of speeds 2 to 1 and memories 3 to 1 are used within
       CHECK(result.planned_s <= 1.05 * result.bound_s);
     }
   }
+}
+
+TEST_CASE("balance: stages balanced by work alone are taken where that makes the step shorter, and only between GPUs") {
+  constexpr int kDevices = 8;
+  const Sample sample{"ResNet-18", "resnet18", {}};
+  const FrontGraphs graphs = graphs_of(sample, true);
+  const Cluster gpus = uniform_cluster(*find_device_kind(kAssumedGpuKind), kDevices);
+  PlaceOptions options;
+  options.microbatches = kMicrobatches;
+  const Placement waiting = place_nodes(graphs.main, gpus, options);
+  options.overlaps_transfers = true;
+  const Placement overlapped = place_nodes(graphs.main, gpus, options);
+  CHECK(overlapped.largest_work_s < waiting.largest_work_s);
+  CHECK(overlapped.objective_value <= waiting.objective_value * (1 + kRounding));
+
+  const auto is_balanced_by_work = [](const Plan& plan) {
+    return std::ranges::any_of(
+        plan.notes, [](const std::string& note) { return note.find("by their work alone") != std::string::npos; });
+  };
+  const auto plan_on = [&](const Cluster& cluster, ScheduleKind schedule) {
+    PlanOptions plan = plan_options(true);
+    plan.schedule = schedule;
+    return std::get<Plan>(make_plan(graphs, cluster, plan));
+  };
+  const Plan best = plan_on(gpus, ScheduleKind::automatic);
+  CHECK(is_balanced_by_work(best));
+  // Nodes on devices as before, any schedule: the placement that waits for transfers gives no shorter step.
+  PlanOptions as_waiting = plan_options(true);
+  for (int i = 0; i < graphs.main.node_count(); ++i) {
+    const Node& node = graphs.main.node(NodeId(i));
+    if (node.phase == Phase::forward)
+      as_waiting.assignment[node.name] = static_cast<int>(waiting.device_of_node[static_cast<size_t>(i)].index());
+  }
+  CHECK(simulate(best).step_seconds < simulate(std::get<Plan>(make_plan(graphs, gpus, as_waiting))).step_seconds);
+  // A CPU device's copies take its core.
+  CHECK(!is_balanced_by_work(plan_on(parse_devices("cpu:8", kAssumedGpuKind), ScheduleKind::automatic)));
 }
