@@ -14,6 +14,7 @@
 #include "passes/canonicalize.h"
 #include "passes/chunks.h"
 #include "passes/fit_memory.h"
+#include "passes/fold_casts.h"
 #include "passes/insert_transfers.h"
 #include "passes/lower.h"
 #include "passes/overlap_offload.h"
@@ -366,6 +367,7 @@ class BackHalf {
                                                               : insert_transfers(placed, place_and_drop(graphs_.main)));
     if (!options_.may_fuse) return local;
     // Last: until here an update goes where its parameter is, and a cast where its reader is.
+    local = observed_.after("fold_casts", fold_casts(local));
     local = observed_.after("batch_updates", batch_updates(local));
     return observed_.after("batch_casts", batch_casts(local));
   }

@@ -3,13 +3,19 @@
 
 #include <fmt/format.h>
 
+#include "compiler/base/text.h"
 #include "compiler/ops/gradient.h"
 #include "compiler/ops/op_def.h"
+#include "compiler/ops/widened.h"
 
 // Normalizations: BatchNormalization (ONNX 15), LayerNormalization (17), RMSNormalization (23).
 
 namespace mpc::ops {
 namespace {
+
+// The output that is the first one in 16 bits: LayerNormalization has its statistics before it.
+constexpr int kRoundedOfLayer = 3;
+constexpr int kRoundedOfOthers = 1;
 
 // Batch normalization: x (N, C, d1...), everything else (C).
 
@@ -174,6 +180,28 @@ void require_broadcast_to_x(const InferContext& context, int i, const Shape& x) 
   }
 }
 
+/// The output `at` is the first one once more, in the 16 bits that the attribute `rounded` says (passes/fold_casts).
+void set_rounded(InferContext& context, int at, const TensorType& type) {
+  const Attribute* attribute = context.attributes().find("rounded");
+  if (attribute == nullptr && context.output_count() <= at) return;
+  const std::string to = attribute == nullptr ? "" : context.attributes().text("rounded");
+  const auto dtype = parse_dtype(to);
+  const bool is_half = dtype == DType::bf16 || dtype == DType::f16;
+  if (!is_half || type.dtype != DType::f32 || context.output_count() <= at) {
+    context.fail(ErrorId::M031,
+                 fmt::format("rounded is '{}' for a result of {} and {} outputs", escaped(to, 100),
+                             dtype_name(type.dtype), context.output_count()),
+                 fmt::format("it is bf16 or f16 where the result is f32 and output {} takes it", at));
+  }
+  context.set_output(at, *dtype, type.shape);
+}
+
+/// Normalizations are given rounded outputs after the gradients are made: met in a graph written by hand only.
+void require_not_rounded(const GradientContext& context, std::string_view op) {
+  if (!context.attributes().has("rounded")) return;
+  throw Error(ErrorId::M044, std::string(op), "a normalization that was fused with a Cast has no gradient");
+}
+
 void infer_layer_normalization(InferContext& context) {
   context.require_float(0);
   const TensorType x = context.input(0);
@@ -189,6 +217,7 @@ void infer_layer_normalization(InferContext& context) {
   context.set_output(0, x.dtype, x.shape);
   context.set_output(1, stash, statistics);
   context.set_output(2, stash, statistics);
+  set_rounded(context, kRoundedOfLayer, x);
 }
 
 void infer_rms_normalization(InferContext& context) {
@@ -198,6 +227,7 @@ void infer_rms_normalization(InferContext& context) {
   require_broadcast_to_x(context, 1, x);
   normalize_from(context, x);
   context.set_output(0, context.input(1).dtype, x);
+  set_rounded(context, kRoundedOfOthers, {context.input(1).dtype, x});
 }
 
 void require_dy_like_x(const InferContext& context) {
@@ -211,7 +241,9 @@ void require_dy_like_x(const InferContext& context) {
 void infer_norm_grad(InferContext& context) {
   require_dy_like_x(context);
   const TensorType x = context.input(1);
-  context.require_same_dtype(0, 2);
+  const DType dy = context.input(0).dtype;
+  const bool is_narrow = (dy == DType::bf16 || dy == DType::f16) && context.input(2).dtype == DType::f32;
+  if (!is_narrow) context.require_same_dtype(0, 2);
   require_broadcast_to_x(context, 2, x.shape);
   if (context.has_input(3)) {
     context.require_same_dtype(1, 3);
@@ -222,6 +254,7 @@ void infer_norm_grad(InferContext& context) {
   }
   normalize_from(context, x.shape);
   context.set_output(0, x.dtype, x.shape);
+  set_rounded(context, kRoundedOfOthers, x);
 }
 
 void infer_norm_weight_grad(InferContext& context) {
@@ -229,8 +262,9 @@ void infer_norm_weight_grad(InferContext& context) {
   const Shape& x = context.input(1).shape;
   const int axis = normalize_from(context, x);
   const Shape weight(x.dims().subspan(static_cast<size_t>(axis)));
-  context.set_output(0, context.input(0).dtype, weight);
-  context.set_output(1, context.input(0).dtype, weight);
+  const DType dtype = widened(context, context.input(0).dtype);
+  context.set_output(0, dtype, weight);
+  context.set_output(1, dtype, weight);
 }
 
 /// Does `shape` (a scale or bias) vary only along the normalized dimensions, so that a *WeightGrad can sum for it?
@@ -258,6 +292,7 @@ void set_weight_grad(GradientContext& context, int i, ValueId gradient) {
 }
 
 void layer_normalization_gradient(GradientContext& context) {
+  require_not_rounded(context, "LayerNormalization");
   if (context.output_grad(1).is_valid() || context.output_grad(2).is_valid()) {
     throw Error(ErrorId::M044, "LayerNormalization", "the gradient of the outputs Mean and InvStdDev is not supported");
   }
@@ -288,6 +323,7 @@ void layer_normalization_gradient(GradientContext& context) {
 }
 
 void rms_normalization_gradient(GradientContext& context) {
+  require_not_rounded(context, "RMSNormalization");
   const ValueId dy = context.output_grad(0);
   const ValueId x = context.input(0);
   const Attributes attributes = context.attributes();
@@ -311,10 +347,16 @@ OpQuantities rms_normalization_cost(const CostContext& context) {
   return {.flops = 4.0 * static_cast<double>(context.input(0).shape.elements())};
 }
 
-std::vector<AttributeSpec> norm_attributes() {
+/// @param more one that not all of them have.
+std::vector<AttributeSpec> norm_attributes(AttributeSpec more) {
   return {{"axis", AttributeType::integer, int64_t{-1}},
           {"epsilon", AttributeType::number, 1e-5},
-          {"stash_type", AttributeType::integer, int64_t{1}}};
+          {"stash_type", AttributeType::integer, int64_t{1}},
+          std::move(more)};
+}
+
+AttributeSpec rounded_attribute() {
+  return {.name = "rounded", .type = AttributeType::text, .is_optional = true};
 }
 
 }  // namespace
@@ -369,14 +411,15 @@ const OpDef BatchNormalizationGrad_def = {
 
 /// y = (x - mean) / sqrt(var + epsilon) * scale + B, mean and population variance over the dimensions from `axis` on;
 /// scale and B broadcast to x. Mean and InvStdDev (optional, dtype by stash_type) have those dimensions as 1.
-/// Accumulates in double (reference) or f32. 8 FLOPs per element. ONNX 17.
+/// Accumulates in double (reference) or f32. 8 FLOPs per element. ONNX 17. Fused: output 3 is y rounded to the 16 bits
+/// that `rounded` names, and y may be absent.
 extern const OpDef LayerNormalization_def;
 const OpDef LayerNormalization_def = {
     .op = OpKind::LayerNormalization,
     .min_inputs = 2,
     .max_inputs = 3,
-    .max_outputs = 3,
-    .attributes = norm_attributes(),
+    .max_outputs = 4,
+    .attributes = norm_attributes(rounded_attribute()),
     .infer = infer_layer_normalization,
     .gradient = layer_normalization_gradient,
     .cost = layer_normalization_cost,
@@ -384,40 +427,44 @@ const OpDef LayerNormalization_def = {
 
 /// dx of LayerNormalization from (dy, x, scale); statistics are computed again. With g = dy scale and n normalized
 /// elements: dx = invstd (g - (sum(g) + xhat sum(g xhat)) / n). 9 FLOPs per element. A fourth operand (fuse_products)
-/// is added to dx after dx is rounded.
+/// is added to dx after dx is rounded. dy may be of 16 bits where the rest is f32. Output 1 is dx in 16 bits, as of
+/// LayerNormalization.
 extern const OpDef LayerNormalizationGrad_def;
 const OpDef LayerNormalizationGrad_def = {
     .op = OpKind::LayerNormalizationGrad,
     .min_inputs = 3,
     .max_inputs = 4,
-    .attributes = norm_attributes(),
+    .max_outputs = 2,
+    .attributes = norm_attributes(rounded_attribute()),
     .infer = infer_norm_grad,
     .differentiable = Differentiable::no,
     .cost = norm_grad_cost,
 };
 
 /// (dy, x) -> dscale?, dbias? of LayerNormalization, of the shape of the normalized dimensions: the sums over all
-/// others of dy xhat and of dy. 9 FLOPs per element.
+/// others of dy xhat and of dy. 9 FLOPs per element. `to`: compiler/ops/widened.h.
 extern const OpDef LayerNormalizationWeightGrad_def;
 const OpDef LayerNormalizationWeightGrad_def = {
     .op = OpKind::LayerNormalizationWeightGrad,
     .min_inputs = 2,
     .max_inputs = 2,
     .max_outputs = 2,
-    .attributes = norm_attributes(),
+    .attributes = norm_attributes(widened_attribute()),
     .infer = infer_norm_weight_grad,
     .differentiable = Differentiable::no,
     .cost = norm_grad_cost,
 };
 
 /// y = x / sqrt(mean(x^2) + epsilon) * scale, the mean over the dimensions from `axis` on; scale broadcasts to x, and y
-/// has its dtype. Accumulates in double (reference) or f32. 4 FLOPs per element. ONNX 23.
+/// has its dtype. Accumulates in double (reference) or f32. 4 FLOPs per element. ONNX 23. Fused: output 1 as output 3
+/// of LayerNormalization.
 extern const OpDef RMSNormalization_def;
 const OpDef RMSNormalization_def = {
     .op = OpKind::RMSNormalization,
     .min_inputs = 2,
     .max_inputs = 2,
-    .attributes = norm_attributes(),
+    .max_outputs = 2,
+    .attributes = norm_attributes(rounded_attribute()),
     .infer = infer_rms_normalization,
     .gradient = rms_normalization_gradient,
     .cost = rms_normalization_cost,
@@ -431,20 +478,21 @@ const OpDef RMSNormalizationGrad_def = {
     .op = OpKind::RMSNormalizationGrad,
     .min_inputs = 3,
     .max_inputs = 4,
-    .attributes = norm_attributes(),
+    .max_outputs = 2,
+    .attributes = norm_attributes(rounded_attribute()),
     .infer = infer_norm_grad,
     .differentiable = Differentiable::no,
     .cost = norm_grad_cost,
 };
 
 /// (dy, x) -> dscale of RMSNormalization, of the shape of the normalized dimensions: the sum over all others of dy
-/// xhat.
+/// xhat. `to`: compiler/ops/widened.h.
 extern const OpDef RMSNormalizationWeightGrad_def;
 const OpDef RMSNormalizationWeightGrad_def = {
     .op = OpKind::RMSNormalizationWeightGrad,
     .min_inputs = 2,
     .max_inputs = 2,
-    .attributes = norm_attributes(),
+    .attributes = norm_attributes(widened_attribute()),
     .infer = infer_norm_weight_grad,
     .differentiable = Differentiable::no,
     .cost = norm_grad_cost,

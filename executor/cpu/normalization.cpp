@@ -41,8 +41,20 @@ RowStatistics statistics(const float* x, const Rows& rows) {
   return result;
 }
 
+// Results that are also wanted in 16 bits (output `at`): this kernel runs on f32 copies, so both are f32 here.
+float* row_of_result(const KernelCall& call, size_t at, const Rows& rows, int64_t row) {
+  const size_t output = call.has_output(0) ? 0 : at;
+  return call.has_output(output) ? call.outputs[output].as<float>() + row * rows.columns : nullptr;
+}
+void copy_rounded(const KernelCall& call, size_t at, const Rows& rows, int64_t row) {
+  if (!call.has_output(0) || !call.has_output(at)) return;
+  std::copy_n(call.outputs[0].as<float>() + row * rows.columns, rows.columns,
+              call.outputs[at].as<float>() + row * rows.columns);
+}
+
 template <bool kIsCentered>
 void normalize_rows(const KernelCall& call, int threads) {
+  constexpr size_t kRounded = kIsCentered ? 3 : 1;  // behind the statistics
   const Rows rows(call, call.inputs[0].shape);
   const float* scale = call.inputs[1].as<float>();
   const float* bias = call.has_input(2) ? call.inputs[2].as<float>() : nullptr;
@@ -50,10 +62,11 @@ void normalize_rows(const KernelCall& call, int threads) {
     for (int64_t row = begin; row < end; ++row) {
       const float* x = call.inputs[0].as<float>() + row * rows.columns;
       const RowStatistics s = statistics<kIsCentered>(x, rows);
-      if (call.has_output(0)) {
-        row_normalize(x, s.mean, s.inverse, scale, bias, call.outputs[0].as<float>() + row * rows.columns,
-                      rows.columns);
+      if (float* y = row_of_result(call, kRounded, rows, row)) {
+        row_normalize(x, s.mean, s.inverse, scale, bias, y, rows.columns);
+        copy_rounded(call, kRounded, rows, row);
       }
+      if (!kIsCentered) continue;
       if (call.has_output(1)) call.outputs[1].as<float>()[row] = s.mean;
       if (call.has_output(2)) call.outputs[2].as<float>()[row] = s.inverse;
     }
@@ -77,6 +90,7 @@ MPC_CLONES void add_row(const float* from, float* to, int64_t count) {
 
 template <bool kIsCentered>
 void row_gradients(const KernelCall& call, int threads) {
+  constexpr size_t kRounded = 1;
   const Rows rows(call, call.inputs[1].shape);
   const float* scale = call.inputs[2].as<float>();
   parallel_for(threads, rows.count, rows.grain(), [&](int64_t begin, int64_t end) {
@@ -87,10 +101,11 @@ void row_gradients(const KernelCall& call, int threads) {
       const double count = static_cast<double>(rows.columns);
       const double sum = kIsCentered ? row_dot(dy, scale, rows.columns) : 0.0;
       const double sum_xhat = row_dot3_centered(dy, scale, x, s.mean, rows.columns) * static_cast<double>(s.inverse);
-      float* dx = call.outputs[0].as<float>() + row * rows.columns;
+      float* dx = row_of_result(call, kRounded, rows, row);
       row_gradient(dy, x, scale, s, static_cast<float>(sum / count), static_cast<float>(sum_xhat / count), dx,
                    rows.columns);
       if (call.has_input(3)) add_row(call.inputs[3].as<float>() + row * rows.columns, dx, rows.columns);
+      copy_rounded(call, kRounded, rows, row);
     }
   });
 }

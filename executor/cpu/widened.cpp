@@ -95,7 +95,8 @@ class Widened final : public Kernel {
 
 KernelOrReason widened(const NodeSpec& node) {
   const bool is_norm_grad = node.op == OpKind::LayerNormalizationGrad || node.op == OpKind::RMSNormalizationGrad;
-  if (is_norm_grad && has_input(node, 3)) return declined("widened to f32: the result is rounded before the sum");
+  if (is_norm_grad && has_input(node, 3) && has_output(node, 0) && is_half(node.outputs[0].dtype))
+    return declined("widened to f32: the result is rounded before the sum");
   NodeSpec wide = node;
   bool has_half = false;
   for (auto* operands : {&wide.inputs, &wide.outputs}) {

@@ -145,6 +145,41 @@ void write_weight_gradients(const KernelCall& call, Center center) {
   if (call.has_output(1)) store_all(call.outputs[1], dbias);
 }
 
+/// Runs what writes output 0, then gives the same in 16 bits as output `at`, where that is asked for. Output 0 may be
+/// absent: then it is written to memory of the call's own.
+template <class Run>
+void with_rounded(const KernelCall& call, size_t at, Run&& run) {
+  if (!call.has_output(at)) return run(call);
+  std::vector<float> own;
+  std::vector<TensorView> outputs(call.outputs.begin(), call.outputs.begin() + static_cast<ptrdiff_t>(at));
+  if (!call.has_output(0)) {
+    own.resize(static_cast<size_t>(call.outputs[at].shape.elements()));
+    outputs[0] = {DType::f32, call.outputs[at].shape, reinterpret_cast<std::byte*>(own.data())};
+  }
+  run({call.attributes, call.inputs, outputs, call.step, call.workspace});
+  const Attributes none;
+  reference_kernel(OpKind::Cast)({none, std::span(outputs).first(1), call.outputs.subspan(at, 1), call.step, {}});
+}
+
+constexpr size_t kRoundedOfLayer = 3;  // behind the statistics
+constexpr size_t kRoundedOfOthers = 1;
+
+/// dx += operand 3, where there is one.
+void add_to_gradient(const KernelCall& call) {
+  if (!call.has_input(3)) return;
+  const Attributes none;
+  const TensorView operands[] = {call.outputs[0], call.inputs[3]};
+  reference_kernel(OpKind::Add)({none, operands, call.outputs, call.step, {}});
+}
+
+void write_dx(const KernelCall& call, Center center) {
+  with_rounded(call, kRoundedOfOthers, [&](const KernelCall& plain) {
+    if (!plain.has_output(0)) return;
+    write_row_gradients(plain, center);
+    add_to_gradient(plain);
+  });
+}
+
 }  // namespace
 
 void BatchNormalization(const KernelCall& call) {
@@ -216,29 +251,19 @@ void BatchNormalizationGrad(const KernelCall& call) {
 }
 
 void LayerNormalization(const KernelCall& call) {
-  write_rows(call, Center::mean);
+  with_rounded(call, kRoundedOfLayer, [](const KernelCall& plain) { write_rows(plain, Center::mean); });
 }
-/// dx += operand 3, where there is one.
-void add_to_gradient(const KernelCall& call) {
-  if (!call.has_input(3)) return;
-  const Attributes none;
-  const TensorView operands[] = {call.outputs[0], call.inputs[3]};
-  reference_kernel(OpKind::Add)({none, operands, call.outputs, call.step, {}});
-}
-
 void LayerNormalizationGrad(const KernelCall& call) {
-  write_row_gradients(call, Center::mean);
-  add_to_gradient(call);
+  write_dx(call, Center::mean);
 }
 void LayerNormalizationWeightGrad(const KernelCall& call) {
   write_weight_gradients(call, Center::mean);
 }
 void RMSNormalization(const KernelCall& call) {
-  write_rows(call, Center::none);
+  with_rounded(call, kRoundedOfOthers, [](const KernelCall& plain) { write_rows(plain, Center::none); });
 }
 void RMSNormalizationGrad(const KernelCall& call) {
-  write_row_gradients(call, Center::none);
-  add_to_gradient(call);
+  write_dx(call, Center::none);
 }
 void RMSNormalizationWeightGrad(const KernelCall& call) {
   write_weight_gradients(call, Center::none);

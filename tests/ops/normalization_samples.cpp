@@ -136,6 +136,39 @@ void add_rms_normalization(SampleList& list) {
   }
 }
 
+/// What passes/fold_casts makes: results in 16 bits, too or alone, and gradients that come in 16 bits.
+void add_rounded_normalization(SampleList& list) {
+  constexpr DType kLow = DType::bf16;
+  const Operand x = of({3, 9});
+  const Operand scale = positive({9});
+  const Attributes rounded = {{"rounded", std::string("bf16")}};
+  const auto add = [&](OpKind op, const std::string& name, const Inputs& inputs, std::vector<bool> outputs) {
+    for (const bool is_also : {true, false}) {
+      Sample made = sample(op, name + (is_also ? " in f32 and bf16" : " in bf16 alone"), inputs, rounded);
+      made.outputs = outputs;
+      made.outputs[0] = is_also;
+      made.check_gradient = false;
+      list.push_back(made);
+    }
+  };
+  add(OpKind::LayerNormalization, "y", {x, scale, of({9})}, {true, false, false, true});
+  add(OpKind::LayerNormalization, "y and its statistics", {x, scale, of({9})}, {true, true, true, true});
+  add(OpKind::RMSNormalization, "y", {x, scale}, {true, true});
+  for (const OpKind op : {OpKind::LayerNormalizationGrad, OpKind::RMSNormalizationGrad}) {
+    add(op, "dx", {x, x, scale}, {true, true});
+    add(op, "dx of dy in bf16", {of({3, 9}, kLow), x, scale}, {true, true});
+    add(op, "dx of dy in bf16, added to,", {of({3, 9}, kLow), x, scale, x}, {true, true});
+    list.push_back(sample(op, "dy in f16", {of({3, 9}, DType::f16), x, scale}));
+  }
+  Sample weights = sample(OpKind::LayerNormalizationWeightGrad, "dy in bf16, unrounded",
+                          {of({37, 9}, kLow), of({37, 9})}, {{"to", std::string("f32")}});
+  weights.outputs = {true, true};
+  list.push_back(weights);
+  weights.op = OpKind::RMSNormalizationWeightGrad;
+  weights.outputs = {true};
+  list.push_back(weights);
+}
+
 void add_lrn(SampleList& list) {
   const auto add = [&](const std::string& name, const Operand& x, const Attributes& attributes) {
     list.push_back(sample(OpKind::LRN, name, {x}, attributes));
@@ -161,6 +194,7 @@ SampleList normalization_samples() {
   add_batch_normalization(list);
   add_layer_normalization(list);
   add_rms_normalization(list);
+  add_rounded_normalization(list);
   add_lrn(list);
   return list;
 }

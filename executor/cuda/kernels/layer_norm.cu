@@ -1,5 +1,6 @@
 // Layer and RMS normalization with gradients. Statistics are f64 sums, one block per row.
 
+#include <algorithm>
 #include <cmath>
 
 #include "executor/cuda/data.h"
@@ -51,18 +52,21 @@ struct NormalizeRow {
   In<T> x;
   Weights<T> scale;
   Weights<T> bias;
-  Out<T> y;  // these three may have no data
+  Out<T> y;  // these four may have no data
   Out<T> mean;
   Out<T> inverse;
+  Out<T> low;  // y again, in 16 bits
   int64_t columns;
   double epsilon;
   bool is_centered;
   MPC_DEVICE void operator()(Block& block, int64_t row) const {
     const int64_t begin = row * columns;
     const RowStatistics<T> s = row_statistics<T>(block, x, begin, columns, epsilon, is_centered);
-    block.for_each(y.data == nullptr ? 0 : columns, [&](int64_t i) {
-      const T value = (x[begin + i] - s.mean) * s.inverse * scale.at(begin, i);
-      y.set(begin + i, bias.values.data == nullptr ? value : value + bias.at(begin, i));
+    block.for_each(y.data == nullptr && low.data == nullptr ? 0 : columns, [&](int64_t i) {
+      T value = (x[begin + i] - s.mean) * s.inverse * scale.at(begin, i);
+      if (bias.values.data != nullptr) value += bias.at(begin, i);
+      if (y.data != nullptr) y.set(begin + i, value);
+      if (low.data != nullptr) low.set(begin + i, value);
     });
     block.for_each(1, [&](int64_t) {
       if (mean.data != nullptr) mean.set(row, s.mean);
@@ -77,8 +81,9 @@ struct NormalizeRowGrad {
   In<T> dy;
   In<T> x;
   Weights<T> scale;
-  In<T> added;  // to dx; may have no data
+  In<T> added;  // to dx; these three may have no data
   Out<T> dx;
+  Out<T> low;  // dx again, in 16 bits
   int64_t columns;
   double epsilon;
   bool is_centered;
@@ -101,53 +106,45 @@ struct NormalizeRowGrad {
         if constexpr (std::is_same_v<T, float>) value = rounded(value, dx.dtype);
         value += added[begin + i];
       }
-      dx.set(begin + i, value);
+      if (dx.data != nullptr) dx.set(begin + i, value);
+      if (low.data != nullptr) low.set(begin + i, value);
     });
   }
 };
 
-/// Statistics of every row, for the weight gradients.
-template <class T>
-struct StoreStatistics {
-  In<T> x;
-  T* statistics;  // (rows, 2)
-  int64_t columns;
-  double epsilon;
-  bool is_centered;
-  MPC_DEVICE void operator()(Block& block, int64_t row) const {
-    const RowStatistics<T> s = row_statistics<T>(block, x, row * columns, columns, epsilon, is_centered);
-    block.for_each(1, [&](int64_t) {
-      statistics[2 * row] = s.mean;
-      statistics[2 * row + 1] = s.inverse;
-    });
-  }
-};
-
-/// Partial sums over part `part` of the rows: (parts, columns) of each. Neighbouring threads take neighbouring columns.
+/// Partial sums over part `part` of the rows: (parts, columns) of each. The team finds the statistics of the part's
+/// rows first; then neighbouring threads take neighbouring columns, whose elements the caches still hold.
 template <class T>
 struct WeightGradParts {
   In<T> dy;
   In<T> x;
-  const T* statistics;
+  RowStatistics<T>* statistics;  // (rows)
   double* dscale;
   double* dbias;
   int64_t rows;
   int64_t columns;
   int64_t rows_per_part;
-  MPC_DEVICE void operator()(int64_t i) const {
-    const int64_t column = i % columns;
-    const int64_t first = i / columns * rows_per_part;
+  double epsilon;
+  bool is_centered;
+  MPC_DEVICE void operator()(Block& block, int64_t part) const {
+    const int64_t first = part * rows_per_part;
     const int64_t last = first + rows_per_part < rows ? first + rows_per_part : rows;
-    double scale_sum = 0;
-    double bias_sum = 0;
     for (int64_t row = first; row < last; ++row) {
-      const T d = dy[row * columns + column];
-      const T xhat = (x[row * columns + column] - statistics[2 * row]) * statistics[2 * row + 1];
-      scale_sum += static_cast<double>(d) * static_cast<double>(xhat);
-      bias_sum += static_cast<double>(d);
+      const RowStatistics<T> s = row_statistics<T>(block, x, row * columns, columns, epsilon, is_centered);
+      block.for_each(1, [&](int64_t) { statistics[row] = s; });
     }
-    dscale[i] = scale_sum;
-    dbias[i] = bias_sum;
+    block.for_each(columns, [&](int64_t column) {
+      double scale_sum = 0;
+      double bias_sum = 0;
+      for (int64_t row = first; row < last; ++row) {
+        const T d = dy[row * columns + column];
+        const T xhat = (x[row * columns + column] - statistics[row].mean) * statistics[row].inverse;
+        scale_sum += static_cast<double>(d) * static_cast<double>(xhat);
+        bias_sum += static_cast<double>(d);
+      }
+      dscale[part * columns + column] = scale_sum;
+      dbias[part * columns + column] = bias_sum;
+    });
   }
 };
 
@@ -159,15 +156,14 @@ struct WeightGradSum {
   Out<T> dbias;
   int64_t parts;
   int64_t columns;
-  MPC_DEVICE void operator()(int64_t column) const {
-    double scale_sum = 0;
-    double bias_sum = 0;
-    for (int64_t part = 0; part < parts; ++part) {
-      scale_sum += dscale_parts[part * columns + column];
-      bias_sum += dbias_parts[part * columns + column];
-    }
-    if (dscale.data != nullptr) dscale.set(column, static_cast<T>(scale_sum));
-    if (dbias.data != nullptr) dbias.set(column, static_cast<T>(bias_sum));
+  MPC_DEVICE void operator()(Block& block, int64_t column) const {
+    const auto add_up = [&](const double* from, const Out<T>& to) {
+      if (to.data == nullptr) return;
+      const double sum = block.sum(parts, [&](int64_t part) { return from[part * columns + column]; });
+      block.for_each(1, [&](int64_t) { to.set(column, static_cast<T>(sum)); });
+    };
+    add_up(dscale_parts, dscale);
+    add_up(dbias_parts, dbias);
   }
 };
 
@@ -177,7 +173,8 @@ class WeightGradKernel final : public Kernel {
   WeightGradKernel(const executor::NodeSpec& node, int64_t rows, int64_t columns, bool is_centered)
       : rows_(rows),
         columns_(columns),
-        parts_((rows + kRowsPerPart - 1) / kRowsPerPart),
+        rows_per_part_(std::max<int64_t>(kLeastRowsPerPart, (rows + kMostParts - 1) / kMostParts)),
+        parts_((rows + rows_per_part_ - 1) / rows_per_part_),
         epsilon_(node.attributes->number("epsilon")),
         is_centered_(is_centered),
         dy_(input_dtype(node, 0)),
@@ -186,19 +183,26 @@ class WeightGradKernel final : public Kernel {
         dbias_(output_dtype(node, 1)) {}
 
   void run(const Launch& launch) override {
-    T* statistics = static_cast<T*>(launch.workspace);
+    auto* statistics = static_cast<RowStatistics<T>*>(launch.workspace);
     double* dscale = reinterpret_cast<double*>(static_cast<std::byte*>(launch.workspace) + statistics_bytes());
     double* dbias = dscale + parts_ * columns_;
     const In<T> x{launch.inputs[1], x_};
-    for_each_block(launch.stream, rows_, StoreStatistics<T>{x, statistics, columns_, epsilon_, is_centered_},
-                   "normalization statistics");
-    for_each(launch.stream, parts_ * columns_,
-             WeightGradParts<T>{{launch.inputs[0], dy_}, x, statistics, dscale, dbias, rows_, columns_, kRowsPerPart},
-             "normalization weight gradient");
-    for_each(launch.stream, columns_,
-             WeightGradSum<T>{
-                 dscale, dbias, {launch.out<void>(0), dscale_}, {launch.out<void>(1), dbias_}, parts_, columns_},
-             "normalization weight gradient");
+    for_each_block(launch.stream, parts_,
+                   WeightGradParts<T>{{launch.inputs[0], dy_},
+                                      x,
+                                      statistics,
+                                      dscale,
+                                      dbias,
+                                      rows_,
+                                      columns_,
+                                      rows_per_part_,
+                                      epsilon_,
+                                      is_centered_},
+                   "normalization weight gradient");
+    for_each_block(launch.stream, columns_,
+                   WeightGradSum<T>{
+                       dscale, dbias, {launch.out<void>(0), dscale_}, {launch.out<void>(1), dbias_}, parts_, columns_},
+                   "normalization weight gradient");
   }
   int64_t workspace_bytes() const override {
     return statistics_bytes() + 2 * parts_ * columns_ * static_cast<int64_t>(sizeof(double));
@@ -206,11 +210,16 @@ class WeightGradKernel final : public Kernel {
   std::string_view name() const override { return "cuda:rows"; }
 
  private:
-  static constexpr int64_t kRowsPerPart = 64;
-  int64_t statistics_bytes() const { return (2 * rows_ * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256; }
+  // A team takes its rows one after another, so few of them; but the parts are written and read again.
+  static constexpr int64_t kLeastRowsPerPart = 16;
+  static constexpr int64_t kMostParts = 1024;
+  int64_t statistics_bytes() const {
+    return (rows_ * static_cast<int64_t>(sizeof(RowStatistics<T>)) + 255) / 256 * 256;
+  }
 
   int64_t rows_;
   int64_t columns_;
+  int64_t rows_per_part_;
   int64_t parts_;
   double epsilon_;
   bool is_centered_;
@@ -254,11 +263,14 @@ KernelOrReason layer_norm(const executor::NodeSpec& node, const MakeOptions&) {
     body.scale = weights_of<T>(node, 1, 0, shape.columns);
     body.bias = weights_of<T>(node, 2, 0, shape.columns);
     body.y.dtype = output_dtype(node, 0);
+    const bool is_centered = node.op == OpKind::LayerNormalization;
+    const size_t low_at = is_centered ? 3 : 1;  // behind the statistics
     body.mean.dtype = output_dtype(node, 1);
     body.inverse.dtype = output_dtype(node, 2);
+    body.low.dtype = output_dtype(node, low_at);
     body.columns = shape.columns;
     body.epsilon = node.attributes->number("epsilon");
-    body.is_centered = node.op == OpKind::LayerNormalization;
+    body.is_centered = is_centered;
     const int64_t rows = shape.rows;
     return function_kernel("cuda:rows", [=](const Launch& launch) {
       NormalizeRow<T> bound = body;
@@ -266,8 +278,11 @@ KernelOrReason layer_norm(const executor::NodeSpec& node, const MakeOptions&) {
       bound.scale.values.data = launch.inputs[1];
       bound.bias.values.data = launch.in<void>(2);
       bound.y.data = launch.out<void>(0);
-      bound.mean.data = launch.out<void>(1);
-      bound.inverse.data = launch.out<void>(2);
+      if (is_centered) {
+        bound.mean.data = launch.out<void>(1);
+        bound.inverse.data = launch.out<void>(2);
+      }
+      bound.low.data = launch.out<void>(low_at);
       for_each_block(launch.stream, rows, bound, "normalization");
     });
   });
@@ -284,6 +299,7 @@ KernelOrReason layer_norm_grad(const executor::NodeSpec& node, const MakeOptions
     body.scale = weights_of<T>(node, 2, 1, shape.columns);
     body.added.dtype = input_dtype(node, 3);
     body.dx.dtype = output_dtype(node, 0);
+    body.low.dtype = output_dtype(node, 1);
     body.columns = shape.columns;
     body.epsilon = node.attributes->number("epsilon");
     body.is_centered = node.op == OpKind::LayerNormalizationGrad;
@@ -294,7 +310,8 @@ KernelOrReason layer_norm_grad(const executor::NodeSpec& node, const MakeOptions
       bound.x.data = launch.inputs[1];
       bound.scale.values.data = launch.inputs[2];
       bound.added.data = launch.in<void>(3);
-      bound.dx.data = launch.outputs[0];
+      bound.dx.data = launch.out<void>(0);
+      bound.low.data = launch.out<void>(1);
       for_each_block(launch.stream, rows, bound, "normalization gradient");
     });
   });
