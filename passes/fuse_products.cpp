@@ -15,6 +15,7 @@ namespace {
 struct ProductGroup {
   NodeId product;
   NodeId reshape;               // between product and the rest; often invalid
+  NodeId cast;                  // to f32, before `whole` is added; often invalid
   NodeId last;                  // names the group
   std::vector<NodeId> members;  // ascending: product, reshape and what follows
   ValueId row;                  // these two may be invalid
@@ -38,7 +39,7 @@ class Finder {
       const NodeId id(i);
       if (is_product(id)) {
         group_at_[id] = static_cast<int>(groups_.size());
-        groups_.push_back({id, {}, id, {id}, {}, {}, {}});
+        groups_.push_back({id, {}, {}, id, {id}, {}, {}, {}});
       } else if (!try_to_reshape(id)) {
         try_to_take_in(id);
       }
@@ -112,7 +113,8 @@ class Finder {
   // While nodes stand between the product and `id`, operands of the group wait instead of its result: are they larger?
   // An operand that such a node reads is there anyway until then.
   bool keeps_more(const ProductGroup& group, NodeId id) const {
-    if (group.last.index() + 1 == id.index()) return false;
+    const NodeId previous = node_before(id);
+    if (group.last >= previous) return false;
     int64_t change = -graph_.value(graph_.node(group.last).outputs[0]).bytes();
     std::vector<ValueId> operands = graph_.node(group.product).inputs;
     operands.insert(operands.end(), {group.row, group.whole});
@@ -124,9 +126,20 @@ class Finder {
       const Value& value = graph_.value(operand);
       const bool is_always_there =
           value.kind == ValueKind::parameter || value.kind == ValueKind::state || value.kind == ValueKind::constant;
-      if (!is_always_there && users_[operand.index()].back().index() + 1 < id.index()) change += value.bytes();
+      if (!is_always_there && users_[operand.index()].back() < previous) change += value.bytes();
     }
     return change > 0;
+  }
+
+  // The node that runs before `id`: what runs once per step (a weight that is rounded) does not stand between those of
+  // a micro-batch.
+  NodeId node_before(NodeId id) const {
+    NodeId before = id;
+    while (before.index() > 0) {
+      before = NodeId(static_cast<int>(before.index()) - 1);
+      if (graph_.node(before).rate == graph_.node(id).rate) break;
+    }
+    return before;
   }
 
   // A parameter lives where its first reader is: would another one be that, if the group stood where `id` does?
@@ -181,12 +194,67 @@ class Finder {
       return join(*group, id);
     }
     if (node.op != OpKind::Add) return;
-    ProductGroup* first = group_read_by(id, node.inputs[0]);
-    ProductGroup* second = group_read_by(id, node.inputs[1]);
+    ProductGroup* first = group_added_by(id, node.inputs[0]);
+    ProductGroup* second = group_added_by(id, node.inputs[1]);
     // Of two products the later one: what it computes is never stored.
     const bool is_second = first == nullptr || (second != nullptr && first->product < second->product);
-    if (add(is_second ? second : first, id, node.inputs[is_second ? 0 : 1])) return;
-    add(is_second ? first : second, id, node.inputs[is_second ? 1 : 0]);
+    const auto try_add = [&](ProductGroup* group, size_t operand) {
+      const ValueId own = node.inputs[operand];
+      const bool is_cast = group != nullptr && before_cast(id, own) != own;
+      const ValueId other = node.inputs[1 - operand];
+      return is_cast ? add_wide(group, id, graph_.value(own).producer, other) : add(group, id, other);
+    };
+    if (!try_add(is_second ? second : first, is_second ? 1 : 0)) try_add(is_second ? first : second, is_second ? 0 : 1);
+  }
+
+  // The group that makes an operand of the addition `id`, or what a Cast makes that of.
+  ProductGroup* group_added_by(NodeId id, ValueId operand) {
+    const ValueId before = before_cast(id, operand);
+    ProductGroup* group = group_read_by(before == operand ? id : graph_.value(operand).producer, before);
+    const bool is_kept = before != operand && group != nullptr && graph_.value(operand).producer < node_before(id);
+    return is_kept && (keeps_more(*group, id) || loses_home(*group, id)) ? nullptr : group;
+  }
+
+  // What `value` is in 16 bits, if it is a Cast of that to f32 that `reader` alone reads, on the same device.
+  ValueId before_cast(NodeId reader, ValueId value) const {
+    if (!value.is_valid() || graph_.value(value).kind != ValueKind::node) return value;
+    const NodeId id = graph_.value(value).producer;
+    const Node& cast = graph_.node(id);
+    if (cast.op != OpKind::Cast || cast.inputs.size() != 1 || graph_.value(value).dtype != DType::f32) return value;
+    if (users_[value.index()].size() != 1 || std::ranges::binary_search(results_, value)) return value;
+    const DType from = graph_.value(cast.inputs[0]).dtype;
+    const Node& node = graph_.node(reader);
+    const bool is_alike = cast.phase == node.phase && cast.rate == node.rate && places_.follows(id, reader);
+    return is_alike && (from == DType::bf16 || from == DType::f16) ? cast.inputs[0] : value;
+  }
+
+  // What a row in 16 bits was rounded from; invalid where it was not.
+  ValueId unrounded(ValueId row) const {
+    if (graph_.value(row).kind != ValueKind::node) return {};
+    const Node& cast = graph_.node(graph_.value(row).producer);
+    const bool is_rounding =
+        cast.op == OpKind::Cast && cast.inputs.size() == 1 && graph_.value(cast.inputs[0]).dtype == DType::f32;
+    return is_rounding ? cast.inputs[0] : ValueId{};
+  }
+
+  // As add, where the product is cast to f32 before. The row is then read in f32, too: libraries add it to that.
+  bool add_wide(ProductGroup* group, NodeId id, NodeId cast, ValueId other) {
+    if (group == nullptr || group->activation || group->whole.is_valid() || !has_rows(*group)) return false;
+    if (graph_.node(group->product).inputs.size() > 2) return false;
+    const ValueId row = group->row.is_valid() ? unrounded(group->row) : ValueId{};
+    if (group->row.is_valid() && !row.is_valid()) return false;
+    const ValueId result = graph_.node(id).outputs[0];
+    const bool is_whole = std::ranges::all_of(graphs_, [&](const Graph* graph) {
+      return shape_of(*graph, graph_.node(cast).outputs[0]) == shape_of(*graph, result) &&
+             shape_of(*graph, other) == shape_of(*graph, result);
+    });
+    if (!is_whole || graph_.value(other).dtype != DType::f32) return false;
+    group->row = row;
+    group->whole = other;
+    group->cast = cast;
+    join(*group, cast);
+    join(*group, id);
+    return true;
   }
 
   // Does `group` take in the addition of `other`, which is node `id`?
@@ -247,10 +315,11 @@ class GroupWriter {
     Attributes attributes = product_.attributes;
     std::vector<std::string> origins;
     for (const NodeId member : group_.members) {
-      if (member != group_.reshape) origins.push_back(source_.node(member).origin);
+      if (member != group_.reshape && member != group_.cast) origins.push_back(source_.node(member).origin);
     }
     const bool is_gradient = product_.op != OpKind::MatMul && product_.op != OpKind::Gemm;
     if (!is_gradient) attributes.set("origins", std::move(origins));
+    if (group_.cast.is_valid()) attributes.set("sum_to", std::string(dtype_name(DType::f32)));
     if (group_.activation) attributes.set("activation", std::string(op_name(*group_.activation)));
     NodeInfo info = info_of(source_.node(group_.last).name, source_.value(is_reshaped ? old_product : old_result).name);
     const NodeId made =
@@ -318,7 +387,8 @@ Graph write_groups(const Graph& graph, const std::vector<ProductGroup>& groups) 
 std::vector<Graph> fuse_products(const std::vector<const Graph*>& graphs, const FusionLimits& limits) {
   const std::vector<ProductGroup> groups = Finder(graphs, limits).run();
   std::vector<Graph> fused;
-  for (const Graph* graph : graphs) fused.push_back(write_groups(*graph, groups));
+  // A row that is read in f32 leaves a Cast that nobody reads.
+  for (const Graph* graph : graphs) fused.push_back(remove_dead_nodes(write_groups(*graph, groups)));
   return fused;
 }
 

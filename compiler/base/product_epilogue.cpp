@@ -6,20 +6,43 @@ size_t product_inputs(OpKind op) {
   return op == OpKind::Gemm ? 3 : 2;
 }
 
-ProductEpilogue epilogue_of(OpKind op, const Attributes& attributes, DType dtype, const std::vector<bool>& is_present) {
+Attributes product_attributes(const Attributes& attributes) {
+  Attributes left = attributes;
+  left.erase("activation");
+  left.erase("sum_to");
+  return left;
+}
+
+ProductEpilogue epilogue_of(OpKind op, const Attributes& attributes, DType operands,
+                            const std::vector<bool>& is_present) {
   ProductEpilogue epilogue;
   for (size_t i = product_inputs(op); i < is_present.size(); ++i) {
     if (is_present[i]) epilogue.inputs.push_back(i);
   }
-  const size_t operands = epilogue.inputs.size() + 1;
-  const auto last = [&] { return static_cast<int>(epilogue.steps.empty() ? 0 : operands + epilogue.steps.size() - 1); };
-  for (size_t i = 1; i < operands; ++i) {
-    epilogue.steps.push_back({OpKind::Add, dtype, {last(), static_cast<int>(i)}, {}});
+  const int inputs = static_cast<int>(epilogue.inputs.size()) + 1;
+  int last = 0;  // what the next step continues: the product, or the result of a step
+  const auto then = [&](OpKind step, DType dtype, std::vector<int> with, const Attributes& of_step = {}) {
+    epilogue.steps.push_back({step, dtype, std::move(with), of_step});
+    return last = inputs + static_cast<int>(epilogue.steps.size()) - 1;
+  };
+  const auto cast = [&](DType dtype, int from) {
+    return then(OpKind::Cast, dtype, {from}, {{"to", std::string(dtype_name(dtype))}});
+  };
+  if (attributes.has("sum_to")) {
+    const DType sum = *parse_dtype(attributes.text("sum_to"));
+    int product = cast(operands, 0);
+    for (int i = 1; i < inputs - 1; ++i) {  // the row
+      const int row = cast(operands, i);
+      product = then(OpKind::Add, operands, {product, row});
+    }
+    then(OpKind::Add, sum, {cast(sum, product), inputs - 1});
+    return epilogue;
   }
+  for (int i = 1; i < inputs; ++i) then(OpKind::Add, operands, {last, i});
   if (!attributes.has("activation")) return epilogue;
   const bool is_gelu = attributes.text("activation") == "Gelu";
   const Attributes by_tanh = {{"approximate", std::string("tanh")}};
-  epilogue.steps.push_back({is_gelu ? OpKind::Gelu : OpKind::Relu, dtype, {last()}, is_gelu ? by_tanh : Attributes{}});
+  then(is_gelu ? OpKind::Gelu : OpKind::Relu, operands, {last}, is_gelu ? by_tanh : Attributes{});
   return epilogue;
 }
 

@@ -18,7 +18,12 @@ struct ProductEpilogue {
 /// How many operands the product itself has: A and B, and C of a Gemm.
 size_t product_inputs(OpKind op);
 
-/// @param is_present says of each of the node's inputs whether it is there. @pre op is MatMul or Gemm.
-ProductEpilogue epilogue_of(OpKind op, const Attributes& attributes, DType dtype, const std::vector<bool>& is_present);
+/// The node without what follows the product: with the attributes that are left.
+Attributes product_attributes(const Attributes& attributes);
+
+/// @param operands the type of A and B. @param is_present says of each of the node's inputs whether it is there.
+/// @pre op is MatMul or Gemm. With `sum_to` the product that the program reads is not rounded yet.
+ProductEpilogue epilogue_of(OpKind op, const Attributes& attributes, DType operands,
+                            const std::vector<bool>& is_present);
 
 }  // namespace mpc

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "compiler/base/text.h"
 #include "compiler/ops/gradient.h"
 #include "compiler/ops/op_def.h"
 #include "compiler/ops/widened.h"
@@ -40,10 +41,31 @@ Shape as_right(const Shape& shape) {
   return shape.rank() == 1 ? Shape{shape[0], 1} : shape;
 }
 
+/// The type of the result, and of what is added to the product: that of the operands, or f32 with `sum_to`.
+DType sum_dtype(const InferContext& context, int row, int whole) {
+  const DType dtype = context.input(0).dtype;
+  if (!context.attributes().has("sum_to")) return dtype;
+  const std::string& to = context.attributes().text("sum_to");
+  const bool is_half = dtype == DType::bf16 || dtype == DType::f16;
+  const bool is_plain = context.has_input(whole) && !context.attributes().has("activation") &&
+                        !context.attributes().has("to") && (row >= 0 || !context.has_input(2));
+  if (to != dtype_name(DType::f32) || !is_half || !is_plain) {
+    context.fail(ErrorId::M031, fmt::format("sum_to is '{}' for operands of {}", escaped(to, 100), dtype_name(dtype)),
+                 "it is f32 for operands of bf16 and f16, where input 3 is added and nothing follows");
+  }
+  return DType::f32;
+}
+
 /// What a fused product adds: `row` is one number per column, `whole` has the shape of the result. Then `activation`.
 void require_epilogue(InferContext& context, int row, int whole, const Shape& y) {
   const Attribute* activation = context.attributes().find("activation");
   const bool has_row = row >= 0 && context.has_input(row);
+  const DType sum = sum_dtype(context, row, whole);
+  const auto require_sum_dtype = [&](int i) {
+    if (context.input(i).dtype == sum) return;
+    context.fail(ErrorId::M030,
+                 fmt::format("input {} is {}, {} is needed", i, dtype_name(context.input(i).dtype), dtype_name(sum)));
+  };
   if (!has_row && !context.has_input(whole) && activation == nullptr) return;
   context.require_min_rank(0, 2);
   context.require_min_rank(1, 2);
@@ -52,7 +74,7 @@ void require_epilogue(InferContext& context, int row, int whole, const Shape& y)
     context.fail(ErrorId::M030, fmt::format("a fused product is f32, bf16 or f16, not {}", dtype_name(dtype)));
   }
   if (has_row) {
-    context.require_same_dtype(0, row);
+    require_sum_dtype(row);
     const Shape& shape = context.input(row).shape;
     const int64_t columns = y[y.rank() - 1];
     if (shape != Shape{columns}) {
@@ -61,7 +83,7 @@ void require_epilogue(InferContext& context, int row, int whole, const Shape& y)
     }
   }
   if (context.has_input(whole)) {
-    context.require_same_dtype(0, whole);
+    require_sum_dtype(whole);
     if (context.input(whole).shape != y) {
       context.fail(ErrorId::M032, fmt::format("what is added has shape {}, the result {}",
                                               to_string(context.input(whole).shape), to_string(y)));
@@ -109,7 +131,7 @@ void infer_matmul(InferContext& context) {
   std::vector<int64_t> dims = batch->to_vector();
   if (a_shape.rank() > 1) dims.push_back(a[a.rank() - 2]);
   if (b_shape.rank() > 1) dims.push_back(b[b.rank() - 1]);
-  context.set_output(0, context.input(0).dtype, dims);
+  context.set_output(0, sum_dtype(context, 2, 3), dims);
   require_epilogue(context, 2, 3, Shape(dims));
 }
 
@@ -214,7 +236,7 @@ void infer_gemm(InferContext& context) {
       context.fail(ErrorId::M032, fmt::format("C {} does not broadcast to the result {}", to_string(c), to_string(y)));
     }
   }
-  const DType result = widened(context, context.input(0).dtype);
+  const DType result = attributes.has("sum_to") ? sum_dtype(context, -1, 3) : widened(context, context.input(0).dtype);
   context.set_output(0, result, y);
   context.set_output(1, result, Shape{y[1]});
   if (context.output_count() > 1 && (context.input_count() > 2 || attributes.has("activation"))) {
@@ -276,7 +298,8 @@ OpQuantities gemm_cost(const CostContext& context) {
 /// Y = A B as numpy.matmul: stacks of matrices with broadcast leading dimensions; a vector is a row on the left and a
 /// column on the right. Accumulates in double (reference) or f32; integers wrap. 2 * elements(Y) * K FLOPs. ONNX 13.
 /// Fused: (A, B, row?, whole?) -> activation((op(A) op(B) + row) + whole), each rounded as the operators it was made
-/// of; op(M) is M with its last two dimensions swapped (transA, transB) or not.
+/// of; op(M) is M with its last two dimensions swapped (transA, transB) or not. With sum_to "f32" operands are of 16
+/// bits, row and whole f32: the row is rounded to 16 bits before it is added, and the sum with whole is in f32.
 extern const OpDef MatMul_def;
 const OpDef MatMul_def = {
     .op = OpKind::MatMul,
@@ -284,6 +307,7 @@ const OpDef MatMul_def = {
     .max_inputs = 4,
     .attributes = {{.name = "activation", .type = AttributeType::text, .is_optional = true},
                    {.name = "origins", .type = AttributeType::texts, .is_optional = true},
+                   {.name = "sum_to", .type = AttributeType::text, .is_optional = true},
                    {.name = "transA", .type = AttributeType::integer, .is_optional = true},
                    {.name = "transB", .type = AttributeType::integer, .is_optional = true}},
     .infer = infer_matmul,
@@ -305,6 +329,7 @@ const OpDef Gemm_def = {
                    {"alpha", AttributeType::number, 1.0},
                    {"beta", AttributeType::number, 1.0},
                    {.name = "origins", .type = AttributeType::texts, .is_optional = true},
+                   {.name = "sum_to", .type = AttributeType::text, .is_optional = true},
                    {"transA", AttributeType::integer, int64_t{0}},
                    {"transB", AttributeType::integer, int64_t{0}},
                    widened_attribute()},

@@ -83,13 +83,12 @@ KernelOrReason fused_product(const NodeSpec& node) {
   if (has_output(node, 1)) return product_and_sums(node);
   std::vector<bool> is_present;
   for (const NodeSpec::Operand& operand : node.inputs) is_present.push_back(operand.is_present);
-  const ProductEpilogue epilogue = epilogue_of(node.op, *node.attributes, node.outputs[0].dtype, is_present);
+  const ProductEpilogue epilogue = epilogue_of(node.op, *node.attributes, node.inputs[0].dtype, is_present);
   if (epilogue.steps.empty()) return declined({});  // a product alone
 
-  Attributes product_attributes = *node.attributes;
-  product_attributes.erase("activation");
+  const Attributes attributes = product_attributes(*node.attributes);
   NodeSpec product = node;
-  product.attributes = &product_attributes;
+  product.attributes = &attributes;
   product.inputs.resize(std::min(product.inputs.size(), product_inputs(node.op)));
   KernelOrReason found = find_kernel(product);
   if (found.kernel == nullptr) return declined(found.reason);

@@ -214,7 +214,9 @@ class ProductKernel final : public Kernel {
     }
     for (const ProductShape::Offsets& offsets : shape_.outer) {
       std::byte* y = static_cast<std::byte*>(launch.outputs[0]) + offsets.y * result_bytes;
-      const void* c = addends_.whole == Addends::kNone ? y : at(launch.inputs[addends_.whole], offsets.y);
+      const void* c = y;
+      if (addends_.whole != Addends::kNone)
+        c = static_cast<const std::byte*>(launch.inputs[addends_.whole]) + offsets.y * result_bytes;
       MPC_LT(cublasLtMatmul(handle_, operation_.get(), alpha.data(), at(launch.inputs[1], offsets.b), first_.get(),
                             at(launch.inputs[0], offsets.a), second_.get(), beta.data(), c, result_.get(), y,
                             result_.get(), &algorithm_, launch.workspace, static_cast<size_t>(workspace_bytes_),
@@ -331,10 +333,12 @@ ProductShape gemm_shape(const executor::NodeSpec& node) {
   return p;
 }
 
-/// Are the operands of one type, the result of another, and none is empty?
+/// Are the operands of one type, what is added of the result's, and none is empty?
 bool has_types(const executor::NodeSpec& node, DType operands, DType result) {
-  for (const auto& input : node.inputs) {
-    if (input.is_present && (input.dtype != operands || input.shape.elements() == 0)) return false;
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    const auto& input = node.inputs[i];
+    const DType dtype = i < 2 ? operands : result;
+    if (input.is_present && (input.dtype != dtype || input.shape.elements() == 0)) return false;
   }
   return node.outputs[0].dtype == result && node.outputs[0].shape.elements() > 0;
 }
@@ -370,12 +374,11 @@ class TwoKernels final : public Kernel {
 KernelOrReason then_epilogue(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle) {
   std::vector<bool> is_present;
   for (const executor::NodeSpec::Operand& operand : node.inputs) is_present.push_back(operand.is_present);
-  const ProductEpilogue epilogue = epilogue_of(node.op, *node.attributes, node.outputs[0].dtype, is_present);
+  const ProductEpilogue epilogue = epilogue_of(node.op, *node.attributes, node.inputs[0].dtype, is_present);
   if (epilogue.steps.empty()) return declined("cuBLASLt: no algorithm for these shapes");
-  Attributes product_attributes = *node.attributes;
-  product_attributes.erase("activation");
+  const Attributes attributes = product_attributes(*node.attributes);
   executor::NodeSpec product = node;
-  product.attributes = &product_attributes;
+  product.attributes = &attributes;
   product.inputs.resize(std::min(product.inputs.size(), product_inputs(node.op)));
   KernelOrReason found = cublaslt_product(product, options, handle);
   if (found.kernel == nullptr) return found;
@@ -447,9 +450,6 @@ KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOption
     }
   }
   shape.result = result;
-  // What is added is read in the type of the operands.
-  const bool adds = has_input(node, 2) || has_input(node, 3);
-  if (result != dtype && adds) return declined("cuBLASLt: an addend of a wider result");
   const auto copy = [&] { return addends.is_copied ? BroadcastCopy(node, 2) : BroadcastCopy(); };
   auto kernel = std::make_unique<ProductKernel>(shape, addends, copy(), options, handle);
   if (!kernel->has_algorithm() && shape.has_bias && !has_input(node, 3)) {

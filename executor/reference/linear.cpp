@@ -59,6 +59,28 @@ void finish(const KernelCall& call, std::initializer_list<size_t> added) {
   reference_kernel(is_gelu ? OpKind::Gelu : OpKind::Relu)({is_gelu ? by_tanh : none, {&y, 1}, {&y, 1}, call.step, {}});
 }
 
+/// With `sum_to`: product (of the operands' type) + row, rounded like that, and the sum with operand 3 in f32.
+template <class Product>
+void wide_sum(const KernelCall& call, Product&& product) {
+  const TensorView& y = call.outputs[0];
+  const DType narrow = call.inputs[0].dtype;
+  const Attributes none;
+  const auto bytes = [&](const Shape& shape) { return static_cast<size_t>(shape.elements() * dtype_bytes(narrow)); };
+  std::vector<std::byte> own(bytes(y.shape));
+  const TensorView result{narrow, y.shape, own.data()};
+  product({call.attributes, call.inputs, {&result, 1}, call.step, {}});
+  if (call.has_input(2)) {
+    std::vector<std::byte> row_bytes(bytes(call.inputs[2].shape));
+    const TensorView row{narrow, call.inputs[2].shape, row_bytes.data()};
+    reference_kernel(OpKind::Cast)({none, call.inputs.subspan(2, 1), {&row, 1}, call.step, {}});
+    const TensorView operands[] = {result, row};
+    reference_kernel(OpKind::Add)({none, operands, {&result, 1}, call.step, {}});
+  }
+  reference_kernel(OpKind::Cast)({none, {&result, 1}, {&y, 1}, call.step, {}});
+  const TensorView operands[] = {y, call.inputs[3]};
+  reference_kernel(OpKind::Add)({none, operands, {&y, 1}, call.step, {}});
+}
+
 template <class C>
 void matmul(const KernelCall& call) {
   const Shape& a_shape = call.inputs[0].shape;
@@ -144,12 +166,20 @@ void sum_columns(const KernelCall& call) {
 }  // namespace
 
 void MatMul(const KernelCall& call) {
-  with_compute_type(call.inputs[0].dtype, [&](auto c) { matmul<decltype(c)>(call); });
+  const auto product = [](const KernelCall& alone) {
+    with_compute_type(alone.inputs[0].dtype, [&](auto c) { matmul<decltype(c)>(alone); });
+  };
+  if (call.attributes.has("sum_to")) return wide_sum(call, product);
+  product(call);
   finish(call, {2, 3});
 }
 
 void Gemm(const KernelCall& call) {
-  with_compute_type(call.inputs[0].dtype, [&](auto c) { gemm<decltype(c)>(call); });
+  const auto product = [](const KernelCall& alone) {
+    with_compute_type(alone.inputs[0].dtype, [&](auto c) { gemm<decltype(c)>(alone); });
+  };
+  if (call.attributes.has("sum_to")) return wide_sum(call, product);
+  product(call);
   finish(call, {3});
   sum_columns(call);
 }

@@ -128,6 +128,20 @@ void add_fused(SampleList& list) {
   add_sums("of B", of({8, 3}), of({8, 4}), {{"transA", yes}});
   add_sums("of B transposed", of({3, 33}), of({7, 33}), {{"transB", yes}});
   add_sums("of no rows", of({0, 3}), of({0, 4}), {{"transA", yes}});
+  const Attributes in_f32 = {{"sum_to", std::string("f32")}};
+  Attributes in_f32_transposed = in_f32;
+  in_f32_transposed.set("transB", yes);
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    // The product and its sum with the row are rounded, and may go to the other side of a border.
+    const double tolerance = dtype == DType::bf16 ? 0x1p-8 : 0x1p-11;
+    const std::string name(dtype_name(dtype));
+    add(name + " with whole in f32", OpKind::MatMul,
+        {of({2, 3, 8}, dtype), of({8, 4}, dtype), std::nullopt, of({2, 3, 4})}, in_f32, tolerance);
+    add(name + " with row and whole in f32", OpKind::MatMul,
+        {of({2, 3, 8}, dtype), of({8, 4}, dtype), of({4}), of({2, 3, 4})}, in_f32, tolerance);
+    add(name + " with whole in f32", OpKind::Gemm, {of({3, 8}, dtype), of({4, 8}, dtype), std::nullopt, of({3, 4})},
+        in_f32_transposed, tolerance);
+  }
   // A result at the border of two numbers may be rounded to the other one: 2^-8 and 2^-11 of it.
   add("bf16", OpKind::MatMul,
       {of({3, 8}, DType::bf16), of({8, 4}, DType::bf16), of({4}, DType::bf16), of({3, 4}, DType::bf16)}, gelu, 0x1p-8);

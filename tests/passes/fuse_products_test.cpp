@@ -144,6 +144,26 @@ TEST_CASE("fuse_products: pins that send nodes apart keep them apart") {
   CHECK(fused(body, {{}, {{"front/m", 0}, {"back/y", 1}}}).node_count() == 2);
 }
 
+TEST_CASE("fuse_products: a product of 16 bits takes in a sum in f32, and reads its row in f32") {
+  const std::string product = R"ir(input %h bf16[4,8]
+parameter %v bf16[8,16] from "v"
+%r bf16[16] = Cast(%b) {to = "bf16"}
+%m bf16[4,16] = MatMul(%h, %v)
+%a bf16[4,16] = Add(%m, %r)
+)ir";
+  const Graph graph =
+      fused(product + "%c f32[4,16] = Cast(%a) {to = \"f32\"}\n%y f32[4,16] = Add(%c, %z)\noutput y = %y\n");
+  REQUIRE(ops_of(graph) == Ops{OpKind::MatMul});
+  const Node& node = graph.node(NodeId(0));
+  CHECK(operands_of(graph, node) == Names{"h", "v", "b", "z"});
+  CHECK(node.attributes.text("sum_to") == "f32");
+  // Alone the Cast stays, and where others read its result.
+  CHECK(ops_of(fused(product + "%c f32[4,16] = Cast(%a) {to = \"f32\"}\noutput c = %c\n")) ==
+        Ops{OpKind::Cast, OpKind::MatMul, OpKind::Cast});
+  CHECK(ops_of(fused(product + "%c f32[4,16] = Cast(%a) {to = \"f32\"}\n%y f32[4,16] = Add(%c, %z)\noutput c = "
+                               "%c\noutput y = %y\n")) == Ops{OpKind::Cast, OpKind::MatMul, OpKind::Cast, OpKind::Add});
+}
+
 TEST_CASE("fuse_products: the gradient beside a normalization is added to the normalization's") {
   const Graph graph = fused(R"ir(parameter %s f32[16] from "s"
 input %g f32[4,16]

@@ -19,16 +19,17 @@ MPC_DEVICE Total<T> factor_of(double factor) {
 
 enum class Activation : uint8_t { none, relu, gelu };
 
-/// What a fused product does after the product. Each operator rounds to the result's type, as it does alone.
+/// What a fused product does after the product. Each operator rounds to its type, as it does alone.
 struct Epilogue {
   FloatIn row;    // these two may have no data; (columns)
   FloatIn whole;  // of the result's shape
   Activation activation;
-  DType dtype;
+  DType dtype;   // of the product and the sum with the row
+  DType result;  // wider where `whole` is
   MPC_DEVICE float operator()(float value, int64_t i, int64_t column) const {
     value = rounded(value, dtype);
-    if (row.data != nullptr) value = rounded(value + row[column], dtype);
-    if (whole.data != nullptr) value = rounded(value + whole[i], dtype);
+    if (row.data != nullptr) value = rounded(value + rounded(row[column], dtype), dtype);
+    if (whole.data != nullptr) value = rounded(value + whole[i], result);
     if (activation == Activation::relu) return functors::Relu::value(value, {});
     if (activation == Activation::gelu) return functors::Gelu::value(value, {1.0f, 0.0f});
     return value;
@@ -153,8 +154,9 @@ KernelOrReason make(const executor::NodeSpec& node) {
   Product<T> body{};
   const bool is_matmul = node.op == OpKind::MatMul;
   body.epilogue.activation = activation_of(node);
-  body.epilogue.dtype = output_dtype(node, 0);
-  body.epilogue.row.dtype = body.epilogue.whole.dtype = body.epilogue.dtype;
+  body.epilogue.result = output_dtype(node, 0);
+  body.epilogue.dtype = node.attributes->has("sum_to") ? input_dtype(node, 0) : body.epilogue.result;
+  body.epilogue.row.dtype = body.epilogue.whole.dtype = body.epilogue.result;
   if (is_matmul) {
     shape_matmul(node, body);
   } else {
