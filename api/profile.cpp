@@ -169,7 +169,6 @@ void measure_rates(int threads, DeviceRates& rates) {
   // In f64 there is only the plain kernel, an order of magnitude slower, and so is measuring it.
   constexpr int64_t kSmall = 192;
   rates.flops_f32 = product_rate(DType::f32, kLarge, threads);
-  rates.flops_tf32 = rates.flops_f32;
   rates.flops_f64 = product_rate(DType::f64, kSmall, threads);
   rates.flops_f16 = product_rate(DType::bf16, kLarge, threads);
   constexpr int64_t kElements = int64_t{1} << 24;  // 64 MiB in, 64 MiB out: more than caches hold

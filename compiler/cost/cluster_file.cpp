@@ -77,7 +77,7 @@ class ClusterReader {
     const auto half = row.find("bf16") ? row.find("bf16") : row.find("f16");
     rates.flops_f16 = half ? half->number(kLeastRate, kMostRate) : rates.flops_f32;
     const auto tf32 = row.find("tf32");
-    rates.flops_tf32 = tf32 ? tf32->number(kLeastRate, kMostRate) : rates.flops_f32;
+    rates.flops_tf32 = tf32 ? tf32->number(kLeastRate, kMostRate) : 0;
     const auto f64 = row.find("f64");
     rates.flops_f64 = f64 ? f64->number(kLeastRate, kMostRate) : rates.flops_f32 / 2;
   }

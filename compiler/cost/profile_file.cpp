@@ -72,8 +72,7 @@ DeviceProfile read_device(const JsonView& row) {
   const JsonView flops = row.at("flops");
   flops.require_keys({"f32", "tf32", "f16", "f64"});
   device.rates.flops_f32 = flops.at("f32").number(kLeastRate, kMostRate);
-  device.rates.flops_tf32 =
-      flops.find("tf32") ? flops.at("tf32").number(kLeastRate, kMostRate) : device.rates.flops_f32;
+  if (const auto tf32 = flops.find("tf32")) device.rates.flops_tf32 = tf32->number(kLeastRate, kMostRate);
   device.rates.flops_f16 = flops.at("f16").number(kLeastRate, kMostRate);
   device.rates.flops_f64 = flops.at("f64").number(kLeastRate, kMostRate);
   device.rates.bytes_per_second = row.at("memory_bandwidth").number(kLeastRate, kMostRate);
@@ -132,16 +131,15 @@ std::string print_profile(const Profile& profile) {
                      {"training", key.is_training},
                      {"samples", std::move(samples)}});
     }
+    const DeviceRates& rates = device.rates;
+    Json flops = {{"f32", rates.flops_f32}, {"f16", rates.flops_f16}, {"f64", rates.flops_f64}};
+    if (rates.flops_tf32 > 0) flops["tf32"] = rates.flops_tf32;
     devices.push_back({{"backend", device.backend},
                        {"hardware", device.hardware},
-                       {"flops",
-                        {{"f32", device.rates.flops_f32},
-                         {"tf32", device.rates.flops_tf32},
-                         {"f16", device.rates.flops_f16},
-                         {"f64", device.rates.flops_f64}}},
-                       {"memory_bandwidth", device.rates.bytes_per_second},
-                       {"host_bandwidth", device.rates.host_bytes_per_second},
-                       {"launch_seconds", device.rates.launch_s},
+                       {"flops", std::move(flops)},
+                       {"memory_bandwidth", rates.bytes_per_second},
+                       {"host_bandwidth", rates.host_bytes_per_second},
+                       {"launch_seconds", rates.launch_s},
                        {"ops", std::move(ops)}});
   }
   Json links = Json::array();

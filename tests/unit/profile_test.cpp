@@ -87,7 +87,7 @@ TEST_CASE("estimate: a node runs at the rate of its narrowest operand, and of TF
     const ValueId b = graph.add_input("b", dtype, Shape{1024, 1024});
     // Products of 16 bits that make gradients of weights write f32.
     const Attributes attributes = dtype == DType::f32 ? Attributes{} : Attributes{{"to", std::string("f32")}};
-    append(graph, OpKind::MatMul, {a, b}, attributes, {"product", "", Phase::forward, {}, {}});
+    append(graph, OpKind::Gemm, {a, b}, attributes, {"product", "", Phase::forward, {}, {}});
     return graph;
   };
   Device device;
@@ -146,8 +146,8 @@ TEST_CASE("profile: clusters take its rates, and say what keeps its own") {
   CHECK(cluster.devices[1].rates.flops_f32 == 1e9);
   CHECK(cluster.link(DeviceId(0), DeviceId(1)).bytes_per_second == 1e10);
   Graph graph;
-  const ValueId x = graph.add_input("x", Arithmetic::f32, Shape{100, 50});
-  const NodeId node = append(graph, OpKind::MatMul, {x, graph.add_input("w", Arithmetic::f32, Shape{50, 100})}, {},
+  const ValueId x = graph.add_input("x", DType::f32, Shape{100, 50});
+  const NodeId node = append(graph, OpKind::MatMul, {x, graph.add_input("w", DType::f32, Shape{50, 100})}, {},
                              {"m", "", Phase::forward, {}, {}});
   // 10^6 FLOPs, and 4 * (5000 + 5000 + 10000) bytes: twice the roofline, as the only sample, after the launch.
   CHECK(node_seconds(graph, node, cluster.devices[0]) == doctest::Approx(1e-6 + 2e-3).epsilon(1e-6));
