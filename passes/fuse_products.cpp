@@ -189,7 +189,7 @@ class Finder {
     const Node& node = graph_.node(id);
     if (node.op == OpKind::Relu || (node.op == OpKind::Gelu && node.attributes.text("approximate") == "tanh")) {
       ProductGroup* group = group_read_by(id, node.inputs[0]);
-      if (group == nullptr || group->activation || !has_rows(*group)) return;
+      if (group == nullptr || group->activation || group->cast.is_valid() || !has_rows(*group)) return;
       group->activation = node.op;
       return join(*group, id);
     }

@@ -157,6 +157,9 @@ parameter %v bf16[8,16] from "v"
   const Node& node = graph.node(NodeId(0));
   CHECK(operands_of(graph, node) == Names{"h", "v", "b", "z"});
   CHECK(node.attributes.text("sum_to") == "f32");
+  // What follows the sum reads f32, which no library does in the same kernel.
+  CHECK(ops_of(fused(product + "%c f32[4,16] = Cast(%a) {to = \"f32\"}\n%s f32[4,16] = Add(%c, %z)\n"
+                               "%y f32[4,16] = Relu(%s)\noutput y = %y\n")) == Ops{OpKind::MatMul, OpKind::Relu});
   // Alone the Cast stays, and where others read its result.
   CHECK(ops_of(fused(product + "%c f32[4,16] = Cast(%a) {to = \"f32\"}\noutput c = %c\n")) ==
         Ops{OpKind::Cast, OpKind::MatMul, OpKind::Cast});
