@@ -118,7 +118,7 @@ class TransferInserter {
       node.inputs.push_back(rewriter_.at(id));
       outputs.push_back({value.name + "@" + std::to_string(to.index()), value.dtype, value.shape, value.rate});
     }
-    const NodeId added = rewriter_.graph().add_node(std::move(node), outputs);
+    const NodeId added = rewriter_.graph().add_node(std::move(node), std::move(outputs));
     for (size_t i = 0; i < values.size(); ++i) needed_[{values[i], to}] = rewriter_.graph().node(added).outputs[i];
   }
 

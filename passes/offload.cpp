@@ -70,8 +70,8 @@ class Offloader {
     node.origin = made_by.origin;
     node.anchor = rewriter_.node_at(made_by.anchor.is_valid() ? made_by.anchor : maker);
     node.inputs = {source};
-    const Graph::OutputType output{value.name + suffix, value.dtype, value.shape, value.rate};
-    const NodeId added = rewriter_.graph().add_node(std::move(node), {&output, 1});
+    const NodeId added =
+        rewriter_.graph().add_node(std::move(node), {{value.name + suffix, value.dtype, value.shape, value.rate}});
     return rewriter_.graph().node(added).outputs.front();
   }
 

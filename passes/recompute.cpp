@@ -261,7 +261,7 @@ class Recomputer {
       if (is_dropped_[output.index()] && serves_input_grad_[output.index()]) node.phase = Phase::input_grad;
       outputs.push_back({std::string(kRecomputeScope) + value.name, value.dtype, value.shape, value.rate});
     }
-    const NodeId added = rewriter_.graph().add_node(std::move(node), outputs);
+    const NodeId added = rewriter_.graph().add_node(std::move(node), std::move(outputs));
     for (size_t i = 0; i < old.outputs.size(); ++i) {
       if (old.outputs[i].is_valid()) clone_[old.outputs[i].index()] = rewriter_.graph().node(added).outputs[i];
     }

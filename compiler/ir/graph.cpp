@@ -5,19 +5,6 @@
 #include "compiler/base/error.h"
 
 namespace mpc {
-namespace {
-
-std::string claim(std::unordered_map<std::string, int>& names, std::string base) {
-  const auto [entry, is_free] = names.try_emplace(base, 1);
-  if (is_free) return base;
-  int& suffix = entry->second;
-  for (;;) {
-    std::string name = base + "." + std::to_string(suffix++);
-    if (names.try_emplace(name, 1).second) return name;
-  }
-}
-
-}  // namespace
 
 std::string_view phase_name(Phase phase) {
   constexpr std::string_view kNames[] = {"forward", "input_grad", "weight_grad", "update"};
@@ -35,14 +22,14 @@ std::string_view value_kind_name(ValueKind kind) {
 }
 
 std::string Graph::unique_value_name(std::string_view base) {
-  return claim(value_names_, std::string(base));
+  return value_names_.claim(std::string(base));
 }
 std::string Graph::unique_node_name(std::string_view base) {
-  return claim(node_names_, std::string(base));
+  return node_names_.claim(std::string(base));
 }
 
 ValueId Graph::add_value(Value value) {
-  value.name = claim(value_names_, std::move(value.name));
+  value.name = value_names_.claim(std::move(value.name));
   values_.push_back(std::move(value));
   return ValueId(values_.size() - 1);
 }
@@ -98,20 +85,28 @@ ValueId Graph::add_constant(std::string name, Literal literal) {
   return add_value(std::move(value));
 }
 
-NodeId Graph::add_node(Node node, std::span<const OutputType> outputs) {
+void Graph::reserve(int nodes, int values) {
+  nodes_.reserve(static_cast<size_t>(nodes));
+  values_.reserve(static_cast<size_t>(values));
+  node_names_.reserve(static_cast<size_t>(nodes));
+  value_names_.reserve(static_cast<size_t>(values));
+}
+
+NodeId Graph::add_node(Node node, std::vector<OutputType> outputs) {
   for (const ValueId input : node.inputs) {
     MPC_CHECK(!input.is_valid() || input.index() < values_.size(), "an operand of '" + node.name + "' does not exist");
   }
   const NodeId id(nodes_.size());
-  node.name = claim(node_names_, std::move(node.name));
+  node.name = node_names_.claim(std::move(node.name));
   node.outputs.clear();
+  node.outputs.reserve(outputs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
-    const OutputType& type = outputs[i];
+    OutputType& type = outputs[i];
     if (type.name.empty()) {
       node.outputs.emplace_back();
       continue;
     }
-    node.outputs.push_back(add_value(Value{.name = type.name,
+    node.outputs.push_back(add_value(Value{.name = std::move(type.name),
                                            .dtype = type.dtype,
                                            .shape = type.shape,
                                            .kind = ValueKind::node,

@@ -3,7 +3,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "compiler/base/attributes.h"
@@ -12,6 +11,7 @@
 #include "compiler/base/literal.h"
 #include "compiler/base/op_kind.h"
 #include "compiler/base/shape.h"
+#include "compiler/ir/name_table.h"
 
 // The semantics of the IR.
 //
@@ -127,7 +127,9 @@ class Graph {
     Shape shape;
     Rate rate = Rate::per_microbatch;
   };
-  NodeId add_node(Node node, std::span<const OutputType> outputs);
+  NodeId add_node(Node node, std::vector<OutputType> outputs);
+  /// Makes room for so many nodes and values in all.
+  void reserve(int nodes, int values);
 
   int node_count() const { return static_cast<int>(nodes_.size()); }
   int value_count() const { return static_cast<int>(values_.size()); }
@@ -147,8 +149,6 @@ class Graph {
 
   std::vector<Node> nodes_;
   std::vector<Value> values_;
-  // The names in use, each with the next suffix to try. Only looked up, never iterated.
-  using NameTable = std::unordered_map<std::string, int>;
   NameTable value_names_;
   NameTable node_names_;
 };

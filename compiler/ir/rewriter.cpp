@@ -8,6 +8,7 @@ namespace mpc {
 
 Rewriter::Rewriter(const Graph& source) : source_(source) {
   graph_.name = source.name;
+  graph_.reserve(source.node_count(), source.value_count());
   for (const ValueId input : source.inputs) at(input);
 }
 
@@ -67,7 +68,7 @@ NodeId Rewriter::copy(NodeId old) {
     const Value& value = source_.value(output);
     types.push_back({value.name, value.dtype, value.shape, value.rate});
   }
-  const NodeId id = graph_.add_node(std::move(node), types);
+  const NodeId id = graph_.add_node(std::move(node), std::move(types));
   for (size_t i = 0; i < old_outputs.size(); ++i) {
     if (old_outputs[i].is_valid()) map(old_outputs[i], graph_.node(id).outputs[i]);
   }

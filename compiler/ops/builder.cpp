@@ -42,19 +42,20 @@ NodeId append(Graph& graph, OpKind op, std::vector<ValueId> inputs, Attributes a
   const auto types = infer_types(op, describe(node), attributes, types_of(graph, inputs), output_count);
 
   std::vector<Graph::OutputType> outputs;
+  outputs.reserve(info.output_names.size());
   for (int i = 0; i < output_count; ++i) {
-    const std::string& name = info.output_names[static_cast<size_t>(i)];
+    std::string& name = info.output_names[static_cast<size_t>(i)];
     if (name.empty()) {
       outputs.emplace_back();
       continue;
     }
     const TensorType& type = *types[static_cast<size_t>(i)];
     const bool is_update = aliased_input(op, i).has_value();
-    outputs.push_back({name, type.dtype, type.shape, is_update ? Rate::per_step : node.rate});
+    outputs.push_back({std::move(name), type.dtype, type.shape, is_update ? Rate::per_step : node.rate});
   }
   node.inputs = std::move(inputs);
   node.attributes = std::move(attributes);
-  return graph.add_node(std::move(node), outputs);
+  return graph.add_node(std::move(node), std::move(outputs));
 }
 
 OpQuantities quantities_of(const Graph& graph, NodeId id) {

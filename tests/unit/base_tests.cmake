@@ -8,6 +8,7 @@ mpc_test(base_tests
     ${CMAKE_CURRENT_LIST_DIR}/ir_verify_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/json_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/literal_test.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/name_table_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/npy_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/random_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/safetensors_test.cpp
