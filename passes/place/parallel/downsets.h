@@ -1,5 +1,6 @@
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <vector>
 
@@ -19,6 +20,15 @@ class Downsets {
   size_t size() const { return links_of_.size() - 1; }
   bool has(size_t set, int node) const {
     return (bits_[set * words_ + static_cast<size_t>(node) / 64] >> (node % 64) & 1) != 0;
+  }
+  /// The nodes of `above` that `below` has not, ascending.
+  std::vector<int> nodes_between(size_t above, size_t below) const {
+    std::vector<int> nodes;
+    for (size_t word = 0; word < words_; ++word) {
+      for (uint64_t bits = bits_[above * words_ + word] & ~bits_[below * words_ + word]; bits != 0; bits &= bits - 1)
+        nodes.push_back(static_cast<int>(word * 64) + std::countr_zero(bits));
+    }
+    return nodes;
   }
   /// The next smaller set without `node`.
   struct Link {

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "compiler/base/random.h"
+#include "passes/place/parallel/alike_stages.h"
 #include "passes/place/parallel/downsets.h"
 #include "passes/place/parallel/stage_cost.h"
 
@@ -20,11 +21,12 @@ constexpr int64_t kStageUnits = 400;       // one stage is enumerated
 constexpr int64_t kCostUnits = 100;        // per node of a stage whose choices are weighed
 constexpr int64_t kTryUnits = 10;          // one (stage, spread) is tried
 
-/// A stage between two downsets, with what does not depend on its spread when every node takes its fastest choice.
+/// A stage between two downsets. Stages of repeated layers are alike: the same nodes so many places further on, at the
+/// same costs. What alike ones cost is summed up and weighed once.
 struct Candidate {
   size_t above = 0;
   size_t below = 0;
-  size_t first = 0;  // row of Fastest, one per degree
+  size_t alike = 0;  // number of what it is like
 };
 
 struct Fastest {
@@ -41,7 +43,8 @@ struct Fastest {
 /// Every stage that can stand between two downsets.
 class Candidates {
  public:
-  Candidates(const ParallelGraph& graph, const Downsets& sets, Work& work) : graph_(graph), sets_(sets), work_(work) {}
+  Candidates(const ParallelGraph& graph, const Downsets& sets, Work& work)
+      : graph_(graph), sets_(sets), work_(work), alike_(graph) {}
 
   /// @return false when there are too many, or no work is left.
   bool build() {
@@ -66,25 +69,21 @@ class Candidates {
     const size_t begin = above == 1 ? 0 : end_of_above_[above - 2];
     return std::span(candidates_).subspan(begin, end_of_above_[above - 1] - begin);
   }
-  const Fastest& fastest(const Candidate& candidate, size_t degree) const { return fastest_[candidate.first + degree]; }
-  size_t index_of(const Candidate& candidate) const { return static_cast<size_t>(&candidate - candidates_.data()); }
-
-  std::vector<int> nodes_of(size_t above, size_t below) const {
-    std::vector<int> nodes;
-    for (size_t node = 0; node < graph_.nodes.size(); ++node) {
-      const int n = static_cast<int>(node);
-      if (sets_.has(above, n) && !sets_.has(below, n)) nodes.push_back(n);
-    }
-    return nodes;
+  /// What does not depend on the spread of a stage when every node takes its fastest choice.
+  const Fastest& fastest(const Candidate& candidate, size_t degree) const {
+    return fastest_[candidate.alike * graph_.degrees.size() + degree];
   }
+  size_t index_of(const Candidate& candidate) const { return static_cast<size_t>(&candidate - candidates_.data()); }
 
  private:
   bool add(size_t above, size_t below, std::vector<char>& is_inside) {
-    const std::vector<int> nodes = nodes_of(above, below);
+    const std::vector<int> nodes = sets_.nodes_between(above, below);
     if (candidates_.size() >= kMostStages) return false;
-    if (!work_.spend(kStageUnits * static_cast<int64_t>(nodes.size()))) return false;
+    const auto [alike, is_first] = alike_.of(nodes);
+    candidates_.push_back({above, below, alike});
+    if (!work_.spend(kStageUnits * (is_first ? static_cast<int64_t>(nodes.size()) : 1))) return false;
+    if (!is_first) return true;
     for (const int node : nodes) is_inside[static_cast<size_t>(node)] = 1;
-    candidates_.push_back({above, below, fastest_.size()});
     for (size_t degree = 0; degree < graph_.degrees.size(); ++degree) fastest_.push_back(sum(nodes, is_inside, degree));
     for (const int node : nodes) is_inside[static_cast<size_t>(node)] = 0;
     return true;
@@ -126,8 +125,9 @@ class Candidates {
   const ParallelGraph& graph_;
   const Downsets& sets_;
   Work& work_;
+  AlikeStages alike_;
   std::vector<Candidate> candidates_;
-  std::vector<Fastest> fastest_;
+  std::vector<Fastest> fastest_;      // (what stages are alike to, degree)
   std::vector<size_t> end_of_above_;  // [above - 1]
 };
 
@@ -195,7 +195,7 @@ class Pipeline {
     int64_t device = 0;
     while (below + 1 < sets_.size()) {
       ParallelStage stage;
-      stage.nodes = candidates_.nodes_of(label->above, below);
+      stage.nodes = sets_.nodes_between(label->above, below);
       const StageCost cost = weigh(stage.nodes, label->spread);
       stage.choices = cost.choices;
       stage.degree = graph_.degrees[label->spread.degree];
@@ -265,9 +265,9 @@ class Pipeline {
       return fastest.time / d + reduced / graph_.bytes_per_time;
     }
     const auto [it, is_new] =
-        known_.try_emplace(Key{candidates_.index_of(candidate), spread.degree, spread.replicas, spread.in_flight});
+        known_.try_emplace(Key{candidate.alike, spread.degree, spread.replicas, spread.in_flight});
     if (is_new) {
-      const std::vector<int> nodes = candidates_.nodes_of(candidate.above, candidate.below);
+      const std::vector<int> nodes = sets_.nodes_between(candidate.above, candidate.below);
       work_.spend(kCostUnits * static_cast<int64_t>(nodes.size()));
       const StageCost stage = weigh(nodes, spread);
       it->second = {stage.time, stage.time_bound};
@@ -293,7 +293,7 @@ class Pipeline {
   }
 
   struct Key {
-    size_t candidate;
+    size_t alike;
     size_t degree;
     int64_t replicas;
     int64_t in_flight;
@@ -301,7 +301,7 @@ class Pipeline {
   };
   struct HashOfKey {
     size_t operator()(const Key& key) const {
-      uint64_t hash = key.candidate;
+      uint64_t hash = key.alike;
       for (const uint64_t part : {static_cast<uint64_t>(key.degree), static_cast<uint64_t>(key.replicas),
                                   static_cast<uint64_t>(key.in_flight)})
         hash = mix_bits(hash) ^ part;
