@@ -30,7 +30,7 @@ class LinearSplit {
     sum_prefixes();
     row_of_.assign(n + 1, -1);
     open(0);
-    best_[0] = 0;
+    reach(0, 0, 0, {});
     for (size_t end = 1; end <= n; ++end) {
       if (end < n && is_cut_[end] == 0) continue;
       find_states(end);
@@ -46,6 +46,10 @@ class LinearSplit {
     int begin = -1;  // where the stage begins
     int kind = 0;
   };
+  struct StateRange {
+    int first = 0;
+    int last = 0;
+  };
 
   void sum_prefixes() {
     time_.assign(order_.size() + 1, 0);
@@ -60,6 +64,16 @@ class LinearSplit {
     row_of_[end] = static_cast<int>(best_.size() / states_);
     best_.resize(best_.size() + states_, kForbidden);
     step_.resize(step_.size() + states_);
+    reached_.push_back({sets_.full(), 0});
+  }
+
+  void reach(size_t end, size_t state, double value, const Step& step) {
+    const auto row = static_cast<size_t>(row_of_[end]);
+    best_[row * states_ + state] = value;
+    step_[row * states_ + state] = step;
+    StateRange& reached = reached_[row];
+    reached.first = std::min(reached.first, static_cast<int>(state));
+    reached.last = std::max(reached.last, static_cast<int>(state));
   }
 
   /// States that may be reached at `end`.
@@ -95,7 +109,8 @@ class LinearSplit {
       const double load = stage_.load(kind);
       if (!(load < bound_)) continue;
       const size_t from = static_cast<size_t>(row_of_[begin]) * states_;
-      for (int state = 0; state + sets_.stride(kind) <= sets_.full(); ++state) {
+      const StateRange reached = reached_.data()[row_of_[begin]];
+      for (int state = reached.first; state <= reached.last && state + sets_.stride(kind) <= sets_.full(); ++state) {
         const double before = best_.data()[from + static_cast<size_t>(state)];
         if (before == kForbidden || !sets_.has_room(state, kind)) continue;
         const size_t next = static_cast<size_t>(state + sets_.stride(kind));
@@ -107,8 +122,7 @@ class LinearSplit {
         const size_t to = static_cast<size_t>(row_of_[end]) * states_ + next;
         const double value = least_ == Least::largest_load ? std::max(before, load) : before + stage_.transfers();
         if (value >= best_[to]) continue;
-        best_[to] = value;
-        step_[to] = {static_cast<int>(begin), kind};
+        reach(end, next, value, {static_cast<int>(begin), kind});
       }
     }
   }
@@ -148,6 +162,7 @@ class LinearSplit {
   std::vector<int> row_of_;            // [position]: its row in best_, or -1 while nothing ends there
   std::vector<double> best_;           // (row, state)
   std::vector<Step> step_;             // (row, state)
+  std::vector<StateRange> reached_;    // [row]: no state outside is reached
   std::vector<int> valid_;
   std::vector<char> is_valid_;
   std::vector<typename StageLoad<kMost>::Totals> before_;
