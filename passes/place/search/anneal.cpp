@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
+
+#include "passes/place/search/exp_log.h"
 
 namespace mpc::place {
 namespace {
@@ -10,35 +11,33 @@ namespace {
 constexpr int kQuantiles = 1024;     // of the exponential distribution that decides about moves uphill
 constexpr int kSteps = 256;          // of temperature
 constexpr int kHeated = kSteps / 4;  // so many of them have made a split another one
+// Bytes over capacity cost ever more at the end. Before, while half of the temperatures are over, they are cheap,
+// because from one split that just fits to the next the way leads through those that do not (lat-layer-inceptionv3 on 6
+// GPUs and 2 CPUs with 0.8 of the memory, 200,000 proposals, on average: 294 -> 279).
+constexpr int kFirm = kSteps * 4 / 5;
+constexpr double kSoftRaise = 1.03, kSoftLower = 0.97, kSoftLeast = 0.01;
+constexpr double kFirmRaise = 1.2, kFirmLower = 0.98, kFirmLeast = 0.2;
+constexpr double kMostPenalty = 1e3;
+constexpr int kPartnerTries = 4;
 constexpr int kLargestClump = 30;
 constexpr int kSmallClump = 4;
 // Of 16 proposals so many move one block, those up to the next number a clump, the others swap two blocks or clumps.
 constexpr int kSingles[] = {10, 8};  // [Swaps]
 constexpr int kClumps[] = {14, 11};
-constexpr int64_t kProposalUnits = 115;
 constexpr int64_t kProposalsAtOnce = 50'000;  // before someone may end the search
-constexpr int64_t kTouchUnits = 10;           // one tensor of a moved block
-constexpr int64_t kTouchesPerTest = 2;        // of several moves, and their bookkeeping
+// Units, measured (bench/README.md: planning_growth.py).
+constexpr int64_t kProposalUnits = 115;
+constexpr int64_t kTouchUnits = 4;       // one tensor of a moved block
+constexpr int64_t kTouchesPerTest = 12;  // of several moves, and their bookkeeping
+constexpr int64_t kStepUnits = 25 * kQuantiles;
+constexpr int64_t kRecomputeUnits = 5;  // a block or tensor
 
-/// exp and log from sums and products alone: a library's may differ in the last bit from one machine to the next, and
-/// the search would end elsewhere.
-double exp_of(double x) {
-  constexpr double kLog2 = 0.6931471805599453;
-  constexpr int kTerms = 18;
-  const double whole = std::floor(x / kLog2 + 0.5);
-  const double rest = x - whole * kLog2;
-  double sum = 1;
-  for (int i = kTerms; i > 0; --i) sum = 1 + sum * rest / i;
-  return std::ldexp(sum, static_cast<int>(whole));
-}
-double log_of(double x) {
-  double y = 0;
-  int exponent = 0;
-  const double mantissa = std::frexp(x, &exponent);
-  const double z = (mantissa - 1) / (mantissa + 1);
-  for (int i = 59; i > 0; i -= 2) y = 1.0 / i + z * z * y;
-  return 2 * z * y + exponent * 0.6931471805599453;
-}
+/// What waits for memory takes longer where readers_ leaves the caches.
+struct CacheClass {
+  int64_t bytes;    // of readers_, from here on
+  int64_t percent;  // of the units of small ones
+};
+constexpr CacheClass kCacheClasses[] = {{0, 100}, {500'000, 120}, {1'000'000, 140}, {2'000'000, 180}};
 
 class Annealer {
  public:
@@ -63,6 +62,7 @@ class Annealer {
     const int64_t per_step = std::max<int64_t>(1, options_.proposals / kSteps);
     for (int step = 0; step < kSteps && !work_.is_over(); ++step) {
       set_temperature(options_.hot * exp_of(cooling * step), step);
+      work_.spend(kStepUnits + kRecomputeUnits * (instance_.blocks + instance_.tensors()) * percent_ / 100);
       if (options_.counts == Counts::after_heat && step == kHeated) forget_best();
       for (int64_t left = per_step; left > 0 && !work_.is_over(); left -= kProposalsAtOnce)
         propose_some(std::min(left, kProposalsAtOnce));
@@ -74,7 +74,7 @@ class Annealer {
   void propose_some(int64_t proposals) {
     touched_ = 0;
     for (int64_t i = 0; i < proposals; ++i) propose();
-    work_.spend(proposals * kProposalUnits + touched_ * kTouchUnits);
+    work_.spend((proposals * kProposalUnits + touched_ * kTouchUnits) * percent_ / 100);
   }
 
   void find_neighbours() {
@@ -92,6 +92,9 @@ class Annealer {
     const size_t devices = static_cast<size_t>(devices_);
     device_ = device_of_block;
     readers_.assign(static_cast<size_t>(instance_.tensors()) * devices, 0);
+    for (const CacheClass& c : kCacheClasses) {
+      if (static_cast<int64_t>(readers_.size() * sizeof(int)) >= c.bytes) percent_ = c.percent;
+    }
     for (int t = 0; t < instance_.tensors(); ++t) {
       for (const int reader : instance_.consumers[t]) {
         ++readers_[static_cast<size_t>(t) * devices + static_cast<size_t>(device_[static_cast<size_t>(reader)])];
@@ -150,8 +153,7 @@ class Annealer {
           (step - ramp) * (doublings + (ramp == 0 ? 1 : 0)) / (kSteps - ramp) + (ramp > 0 && doublings > 0 ? 1 : 0);
     exponent_ = std::min(exponent_, std::max(options_.first_power, options_.last_power));
     recompute();
-    const bool overflows = overflow_now() > 0;
-    penalty_ = overflows ? std::min(penalty_ * 1.2, 1e3) : std::max(penalty_ * 0.98, 0.2);
+    set_penalty(step >= kFirm);
     rescale();
     sum_ = 0;
     for (size_t d = 0; d < load_.size(); ++d) sum_ += power_[d] = energy_of(load_[d], memory_[d], d);
@@ -159,6 +161,13 @@ class Annealer {
       threshold_[static_cast<size_t>(i)] = exp_of(exponent_ * temperature * quantile_[static_cast<size_t>(i)]);
     }
     find_largest();
+  }
+
+  void set_penalty(bool is_firm) {
+    if (overflow_now() > 0)
+      penalty_ = std::min(penalty_ * (is_firm ? kFirmRaise : kSoftRaise), kMostPenalty);
+    else
+      penalty_ = std::max(penalty_ * (is_firm ? kFirmLower : kSoftLower), is_firm ? kFirmLeast : kSoftLeast);
   }
 
   /// The largest power becomes 1, or a high one would leave the range of numbers.
@@ -393,11 +402,24 @@ class Annealer {
     if (!move_clump(block, to, size, proposal)) take_back(proposal);
   }
 
+  /// A block of the device, rather one with a neighbour elsewhere: one from the middle would leave two new cuts behind.
+  int partner_on(int device) {
+    const std::vector<int>& list = members_.data()[device];
+    int block = 0;
+    for (int tries = 0; tries < kPartnerTries; ++tries) {
+      block = list.data()[random_.below(static_cast<int>(list.size()))];
+      const auto near = neighbours_[block];
+      if (near.empty()) break;
+      const int other = near[static_cast<size_t>(random_.below(static_cast<int>(near.size())))];
+      if (device_.data()[other] != device) break;
+    }
+    return block;
+  }
+
   void propose_swap(int block, int to) {
     const int from = device_.data()[block];
     if (members_.data()[to].empty()) return;
-    const std::vector<int>& list = members_.data()[to];
-    const int other = list.data()[random_.below(static_cast<int>(list.size()))];
+    const int other = partner_on(to);
     if (!may_run(other, from)) return;
     const Proposal proposal = begin(from, to);
     if (options_.swaps == Swaps::blocks || random_.below(2) == 0) {
@@ -437,6 +459,7 @@ class Annealer {
   std::vector<std::pair<int, int>> trail_;  // (block, where it was)
   std::vector<int> clump_;
   int64_t touched_ = 0;
+  int64_t percent_ = 100;  // CacheClass
   std::vector<int> best_device_;
   double best_value_ = kForbidden;
   double best_overflow_ = kForbidden;

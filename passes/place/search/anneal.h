@@ -11,9 +11,9 @@ namespace mpc::place {
 
 // Splits of any shape: simulated annealing on the device of every block.
 //   state    device of each block, readers[t][d] of each tensor, load and memory of each device
-//   energy   (sum over devices of (load / scale)^p)^(1/p), a soft maximum; bytes over capacity count as load, and ever
-//            more while they last. A low power p lets blocks flow between loaded devices and finds cheap cuts, a high
-//            one sees the largest load only: p may grow as the temperature falls
+//   energy   (sum over devices of (load / scale)^p)^(1/p), a soft maximum; bytes over capacity count as load, little
+//            while it is hot and ever more at the end. A low power p lets blocks flow between loaded devices and finds
+//            cheap cuts, a high one sees the largest load only: p may grow as the temperature falls
 //   moves    a block to the device of a neighbour or to any; a connected clump of blocks; two blocks, or two clumps,
 //            of two devices for each other; every third starts on the device with the largest load. Clumps for each
 //            other are what balances a split that cuts little already: pieces change places and no cut is added
