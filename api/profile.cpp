@@ -2,14 +2,16 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <fstream>
 #include <map>
-#include <tuple>
+#include <optional>
 
 #include <fmt/format.h>
 
 #include "api/facts.h"
 #include "api/impl.h"
+#include "api/profile_nodes.h"
 #include "api/table.h"
 #include "compiler/base/error.h"
 #include "compiler/base/file.h"
@@ -17,6 +19,8 @@
 #include "compiler/base/text.h"
 #include "compiler/cost/profile.h"
 #include "compiler/ops/builder.h"
+#include "executor/device/kernel_timer.h"
+#include "executor/device/plugin.h"
 #include "executor/measure_kernel.h"
 #include "executor/session.h"
 #include "mpc/compile.h"
@@ -27,154 +31,88 @@
 namespace mpc {
 namespace {
 
-using executor::NodeSpec;
+using api::ProfileNode;
 
 constexpr int64_t kUnbounded = int64_t{1} << 50;  // bytes: a node is timed alone, the model need not fit
 
-/// One node to time, with what its sample is filed under.
-struct Candidate {
-  OpKey key;
-  Attributes attributes;
-  NodeSpec spec;  // its attributes are set when it is timed: candidates move
-  double flops = 0;
-  double bytes = 0;
-  int64_t workspace_bytes = 0;
-  executor::MeasureOptions options;
-};
-
-/// What tells two nodes apart for their kernel.
-std::string identity(const Candidate& candidate) {
-  std::string text = fmt::format("{} {} {}", op_name(candidate.key.op), candidate.key.is_training, candidate.flops);
-  for (const auto* list : {&candidate.spec.inputs, &candidate.spec.outputs}) {
-    for (const NodeSpec::Operand& operand : *list) {
-      text += operand.is_present
-                  ? fmt::format(" {}{}", type_text(operand.dtype, operand.shape), operand.is_constant ? "c" : "")
-                  : std::string(" -");
-    }
-    text += ";";
-  }
-  return text;
-}
-
-/// What integers a node may read: rows of the table that a Gather takes them from, classes of a loss, the number of an
-/// update. Otherwise zeros, which are in every range.
-executor::MeasureOptions integers_of(OpKind op, const Attributes& attributes, const NodeSpec& spec) {
-  executor::MeasureOptions options;
-  switch (op) {
-    case OpKind::Gather:
-      options.integers = spec.inputs[0].shape[static_cast<int>(attributes.integer("axis"))];
-      break;
-    case OpKind::GatherGrad:
-      options.integers = spec.outputs[0].shape[static_cast<int>(attributes.integer("axis"))];
-      break;
-    case OpKind::SgdUpdate:
-    case OpKind::MomentumUpdate:
-    case OpKind::AdamUpdate:
-      options.least_integer = 1;
-      break;
-    case OpKind::SoftmaxCrossEntropyLoss:
-    case OpKind::SoftmaxCrossEntropyLossGrad:
-    case OpKind::NegativeLogLikelihoodLoss:
-    case OpKind::NegativeLogLikelihoodLossGrad:
-      for (const NodeSpec::Operand& operand : spec.inputs) {
-        if (operand.is_present && is_float(operand.dtype) && operand.shape.rank() > 1)
-          options.integers = operand.shape[1];
-      }
-      break;
-    default:
-      break;
-  }
-  return options;
-}
-
-class Collector {
+/// The device that is measured: the host, or a GPU with a timer for each way to compute products.
+class Measured {
  public:
-  explicit Collector(int threads) : threads_(threads) {}
-
-  void add(const Plan& plan) {
-    std::vector<bool> is_updated(plan.values.size(), false);
-    for (const PlanUpdate& update : plan.updates) is_updated[update.persistent] = true;
-    const auto operand = [&](PlanIndex index) -> NodeSpec::Operand {
-      if (index == kNone) return {};
-      const PlanValue& value = plan.values[index];
-      const bool is_fixed = value.kind == PlanValueKind::constant || value.kind == PlanValueKind::parameter;
-      return {value.dtype, value.shapes.front(), true, is_fixed && !is_updated[index]};
-    };
-    for (const PlanNode& node : plan.nodes) {
-      Candidate candidate;
-      candidate.attributes = node.attributes.front();
-      candidate.spec.op = node.op;
-      candidate.spec.threads = threads_;
-      for (const PlanIndex input : node.inputs) candidate.spec.inputs.push_back(operand(input));
-      for (const PlanIndex output : node.outputs) candidate.spec.outputs.push_back(operand(output));
-      NarrowestFloat narrowest;
-      for (const auto* list : {&node.inputs, &node.outputs}) {
-        for (const PlanIndex index : *list) {
-          if (index == kNone) continue;
-          candidate.bytes += static_cast<double>(plan.value_bytes(index, 0));
-          narrowest.add(plan.values[index].dtype);
-        }
-      }
-      candidate.key = {node.op, narrowest.arithmetic(false), !plan.updates.empty()};
-      candidate.flops = node.flops.front();
-      candidate.workspace_bytes = node.workspace_bytes;
-      candidate.options = integers_of(node.op, candidate.attributes, candidate.spec);
-      found_.emplace(identity(candidate), std::move(candidate));
-    }
+  explicit Measured(const Device& device) : device_(device) {
+    if (!is_gpu()) return;
+    strict_.emplace(device.name, "f32");
+    rounded_.emplace(device.name, "tf32");
   }
+  bool is_gpu() const { return device_.backend == "cuda"; }
+  executor::KernelTimer& timer() { return *strict_; }
 
-  std::map<std::string, Candidate>& found() { return found_; }
+  /// Seconds of a node; nothing when the device has no kernel for it.
+  std::optional<double> seconds_of(ProfileNode& node) {
+    node.spec.attributes = &node.attributes;
+    node.spec.threads = device_.threads;
+    if (!is_gpu()) return executor::measure_host_kernel(node.spec, node.workspace_bytes, node.options);
+    return (node.key.arithmetic == Arithmetic::tf32 ? rounded_ : strict_)->seconds_of(node.spec, node.options);
+  }
 
  private:
-  int threads_;
-  std::map<std::string, Candidate> found_;
+  const Device& device_;
+  std::optional<executor::KernelTimer> strict_;
+  std::optional<executor::KernelTimer> rounded_;
 };
 
-double time_of(Candidate& candidate) {
-  candidate.spec.attributes = &candidate.attributes;
-  return executor::measure_host_kernel(candidate.spec, candidate.workspace_bytes, candidate.options);
+/// Seconds of a product of two square matrices; its FLOPs are 2 size^3.
+double product_seconds(Measured& device, DType dtype, bool is_tf32, int64_t size) {
+  ProfileNode node = api::node_alone(OpKind::MatMul, dtype, {Shape{size, size}, Shape{size, size}});
+  if (is_tf32) node.key.arithmetic = Arithmetic::tf32;
+  return device.seconds_of(node).value();
 }
 
-/// A node of its own, for rates that no model need contain.
-Candidate alone(OpKind op, DType dtype, const std::vector<Shape>& shapes) {
-  Graph graph;
-  std::vector<ValueId> inputs;
-  for (const Shape& shape : shapes) inputs.push_back(graph.add_input("x", dtype, shape));
-  const NodeId id = append(graph, op, inputs, {}, {"node", "", Phase::forward, {}, {}});
-  Candidate candidate;
-  candidate.key.op = op;
-  candidate.attributes = graph.node(id).attributes;
-  candidate.spec.op = op;
-  for (const auto* list : {&graph.node(id).inputs, &graph.node(id).outputs}) {
-    for (const ValueId value : *list) {
-      NodeSpec::Operand operand{graph.value(value).dtype, graph.value(value).shape, true, false};
-      (list == &graph.node(id).inputs ? candidate.spec.inputs : candidate.spec.outputs).push_back(operand);
+/// Seconds of reading and writing as many numbers of f32.
+double stream_seconds(Measured& device, int64_t elements) {
+  ProfileNode node = api::node_alone(OpKind::Relu, DType::f32, {Shape{elements}});
+  return device.seconds_of(node).value();
+}
+
+/// How many a device does per second of work that `work_of(size)` counts.
+struct SizedWork {
+  int64_t least;
+  int64_t most;  // a GPU is asked for twice as much until it is busy for a millisecond, or this
+  std::function<double(int64_t size)> work_of;
+  std::function<double(int64_t size)> seconds_of;
+
+  double rate(bool is_gpu) const {
+    constexpr double kBusySeconds = 1e-3;
+    int64_t size = least;
+    double seconds = seconds_of(size);
+    while (is_gpu && size < most && seconds < kBusySeconds) {
+      size *= 2;
+      seconds = seconds_of(size);
     }
+    return work_of(size) / seconds;
   }
-  const OpQuantities quantities = quantities_of(graph, id);
-  candidate.flops = quantities.flops;
-  candidate.workspace_bytes = quantities.workspace_bytes;
-  return candidate;
-}
+};
 
-/// FLOPs per second of a square product.
-double product_rate(DType dtype, int64_t size, int threads) {
-  Candidate candidate = alone(OpKind::MatMul, dtype, {Shape{size, size}, Shape{size, size}});
-  candidate.spec.threads = threads;
-  return candidate.flops / time_of(candidate);
-}
-
-void measure_rates(int threads, DeviceRates& rates) {
+void measure_rates(Measured& device, DeviceRates& rates) {
+  const bool is_gpu = device.is_gpu();
+  const auto product = [&](DType dtype, int64_t least, bool is_tf32 = false) {
+    const auto flops = [](int64_t size) { return 2.0 * std::pow(static_cast<double>(size), 3); };
+    const auto seconds = [&](int64_t size) { return product_seconds(device, dtype, is_tf32, size); };
+    constexpr int64_t kMost = 8192;
+    return SizedWork{least, kMost, flops, seconds}.rate(is_gpu);
+  };
   constexpr int64_t kLarge = 768;  // operands of 7 MiB
-  // In f64 there is only the plain kernel, an order of magnitude slower, and so is measuring it.
+  // On a CPU there is only the plain kernel in f64, an order of magnitude slower, and so is measuring it.
   constexpr int64_t kSmall = 192;
-  rates.flops_f32 = product_rate(DType::f32, kLarge, threads);
-  rates.flops_f64 = product_rate(DType::f64, kSmall, threads);
-  rates.flops_f16 = product_rate(DType::bf16, kLarge, threads);
-  constexpr int64_t kElements = int64_t{1} << 24;  // 64 MiB in, 64 MiB out: more than caches hold
-  Candidate stream = alone(OpKind::Relu, DType::f32, {Shape{kElements}});
-  stream.spec.threads = threads;
-  rates.bytes_per_second = 2.0 * 4.0 * static_cast<double>(kElements) / time_of(stream);
+  rates.flops_f32 = product(DType::f32, is_gpu ? kSmall : kLarge);
+  rates.flops_f64 = product(DType::f64, kSmall);
+  rates.flops_f16 = product(DType::bf16, is_gpu ? kSmall : kLarge);
+  constexpr bool kIsTf32 = true;
+  if (is_gpu) rates.flops_tf32 = product(DType::f32, kSmall, kIsTf32);
+  const auto bytes = [](int64_t elements) { return 2.0 * 4.0 * static_cast<double>(elements); };
+  const auto seconds = [&](int64_t elements) { return stream_seconds(device, elements); };
+  constexpr int64_t kElements = int64_t{1} << 24;  // 64 MiB in, 64 MiB out: more than a CPU's caches hold
+  constexpr int64_t kMostElements = int64_t{1} << 28;
+  rates.bytes_per_second = SizedWork{kElements, kMostElements, bytes, seconds}.rate(is_gpu);
 }
 
 /// Plans without weights.
@@ -212,10 +150,11 @@ double least(const std::vector<double>& values) {
   return *std::ranges::min_element(values);
 }
 
-std::vector<double> chain_seconds(const Plan& plan, int64_t elements, int steps,
+/// @param records  whether the session measures its instructions; without it a GPU replays its steps, as in training
+std::vector<double> chain_seconds(const Plan& plan, int64_t elements, int steps, bool records,
                                   const std::function<double(executor::Session&, double)>& seconds_of) {
   executor::SessionOptions options;
-  options.record_timeline = true;
+  options.record_timeline = records;
   const NoWeights weights;
   executor::Session session(plan, weights, options);
   const std::vector<float> content(static_cast<size_t>(elements), 1.0F);
@@ -236,27 +175,32 @@ double launch_seconds(const Cluster& cluster) {
   constexpr int kSteps = 100;
   const auto whole = [](executor::Session&, double step) { return step; };
   const auto seconds = [&](int length) {
-    return least(chain_seconds(chain_plan(cluster, length, kElements, 0), kElements, kSteps, whole));
+    const bool records = cluster.devices.front().backend == "cpu";
+    return least(chain_seconds(chain_plan(cluster, length, kElements, 0), kElements, kSteps, records, whole));
   };
   return std::max(0.0, (seconds(kLong) - seconds(kShort)) / (kLong - kShort));
 }
 
-/// From the end of the node that makes a value to the start of the one that reads its copy.
+/// From the end of the node that makes a value to the start of the one that reads its copy. The queues of GPUs share no
+/// clock: there it is the copy, which lies on one of them.
 double transfer_seconds_of(executor::Session& session) {
   const Plan& plan = session.plan();
   std::array<executor::MeasuredEntry, 2> runs{};
+  const bool is_gpu = plan.devices.front().backend == "cuda";
   for (const executor::MeasuredEntry& entry : session.measured()) {
     const Instruction& instruction = plan.instructions[entry.instruction];
+    if (is_gpu && instruction.action == Action::recv) return entry.end_s - entry.start_s;
     if (instruction.action != Action::run) continue;
     runs[plan.nodes[instruction.index].device.index()] = entry;
   }
   return std::max(0.0, runs[1].start_s - runs[0].end_s);
 }
 
-LinkProfile measure_link(const Cluster& cluster) {
+/// The link from the first device of `pair` to the second.
+LinkProfile measure_link(const Cluster& pair) {
   const auto seconds = [&](int64_t elements, int steps) {
-    const Plan plan = chain_plan(cluster, 2, elements, 1);
-    return least(chain_seconds(plan, elements, steps,
+    const Plan plan = chain_plan(pair, 2, elements, 1);
+    return least(chain_seconds(plan, elements, steps, true,
                                [](executor::Session& session, double) { return transfer_seconds_of(session); }));
   };
   constexpr int64_t kFew = 64;
@@ -266,8 +210,22 @@ LinkProfile measure_link(const Cluster& cluster) {
   // On a machine that is never quiet the small copy may seem as slow as the large one: no more than half of that is
   // taken for latency.
   const double copying = std::max(large - latency, large / 2);
-  return {cluster.devices[0].backend, cluster.devices[1].backend, 4.0 * static_cast<double>(kMany) / copying,
-          std::min(latency, large / 2)};
+  return {pair.devices[0].backend, pair.devices[1].backend, 4.0 * static_cast<double>(kMany) / copying,
+          std::min(latency, large / 2), is_same_gpu(pair.devices[0], pair.devices[1])};
+}
+
+/// From the first device to the next one, and on GPUs to the first of another GPU as well.
+std::vector<LinkProfile> measure_links(const Cluster& cluster) {
+  std::vector<LinkProfile> links;
+  for (size_t d = 1; d < cluster.devices.size(); ++d) {
+    const bool is_within = is_same_gpu(cluster.devices[0], cluster.devices[d]);
+    if (std::ranges::find(links, is_within, &LinkProfile::is_same_gpu) != links.end()) continue;
+    Cluster pair = cluster;
+    pair.devices = {cluster.devices[0], cluster.devices[d]};
+    link_all(pair);
+    links.push_back(measure_link(pair));
+  }
+  return links;
 }
 
 /// "model name : ..." of the system's list of processors.
@@ -280,25 +238,48 @@ std::string processor_name() {
   return "unknown";
 }
 
-/// @throws Error(M046) naming the first device that is not the host's.
-void require_measurable(const Cluster& cluster) {
+/// What the measured device is, and with which versions it was measured.
+void describe(const Device& device, DeviceProfile& profile) {
+  profile.backend = device.backend;
+  profile.versions["mpc"] = MPC_VERSION;
+  if (device.backend == "cpu") {
+    profile.hardware = processor_name();
+    return;
+  }
+  const executor::CudaInventory inventory = executor::cuda_inventory();
+  const int32_t gpu = executor::gpu_of(device.name);
+  const auto facts = std::ranges::find(inventory.devices, gpu, &mpc_cuda_facts::ordinal);
+  if (facts == inventory.devices.end()) {
+    throw Error(ErrorId::M080, "device " + device.name,
+                inventory.reason.empty() ? "there is no such GPU" : inventory.reason);
+  }
+  profile.hardware = facts->name;
+  profile.versions["driver"] = fmt::format("CUDA {}.{}", facts->driver / 1000, facts->driver % 1000 / 10);
+  for (const mpc_cuda_library& library : inventory.libraries) {
+    profile.versions[library.name] = library.is_there != 0 ? fmt::to_string(library.version) : "missing";
+  }
+}
+
+/// @throws Error(M046) naming the first device that is of another kind than the first.
+void require_one_kind(const Cluster& cluster) {
+  const Device& first = cluster.devices.front();
   for (const Device& device : cluster.devices) {
-    if (device.backend == "cpu") continue;
+    if (device.backend == first.backend) continue;
     throw Error(ErrorId::M046, "device " + device.name,
-                "cannot be measured by this version of mpc: only CPU devices can",
-                "a cluster file states the rates of others (--cluster)");
+                "is of another kind than " + first.name + ": one kind is measured at a time",
+                "measure each kind on its own");
   }
 }
 
 v1::CompileOptions options_of(const v1::ProfileModel& row) {
   v1::CompileOptions options;
   options.bindings = row.bindings;
+  options.precision = row.precision;
   if (row.is_training) {
     options.training.emplace();
     options.training->optimizer = "adam";
     options.microbatches = 1;
   }
-  options.precision = row.precision;
   return options;
 }
 
@@ -317,34 +298,48 @@ Profile Profile::load(const std::string& path) {
 
 Profile Profile::measure(const Cluster& cluster, const std::vector<ProfileModel>& models,
                          const std::function<void(int64_t, int64_t, const std::string&)>& progress) {
-  mpc::Cluster measured = cluster.impl().cluster;
-  require_measurable(measured);
-  const int threads = measured.devices.front().threads;
+  const mpc::Cluster& measured = cluster.impl().cluster;
+  require_one_kind(measured);
   mpc::Profile profile;
   DeviceProfile& device = profile.devices.emplace_back();
-  device.backend = measured.devices.front().backend;
-  device.hardware = processor_name();
+  describe(measured.devices.front(), device);
 
   mpc::Cluster one = measured;
   one.devices.resize(1);
   one.devices.front().memory_bytes = kUnbounded;
   link_all(one);
   const Cluster compile_for(std::make_shared<Cluster::Impl>(Cluster::Impl{one}));
-  Collector collector(threads);
-  for (const ProfileModel& row : models)
-    collector.add(compile(row.model, compile_for, options_of(row)).value().impl().plan);
+  Measured timed(measured.devices.front());
+  api::ProfileNodes nodes;
+  for (const ProfileModel& row : models) {
+    const auto plan = compile(row.model, compile_for, options_of(row));
+    api::add_nodes(plan.value().impl().plan, timed.is_gpu(), nodes);
+  }
 
-  measure_rates(threads, device.rates);
+  measure_rates(timed, device.rates);
   device.rates.launch_s = launch_seconds(one);
-  // Feeding an input and fetching an output are copies like those between two devices of the host.
-  if (measured.devices.size() > 1) profile.links.push_back(measure_link(measured));
-  device.rates.host_bytes_per_second =
-      profile.links.empty() ? device.rates.bytes_per_second / 2 : profile.links.front().bytes_per_second;
+  profile.links = measure_links(measured);
+  if (timed.is_gpu()) {
+    const executor::HostCopy to = timed.timer().copy_to_device();
+    const executor::HostCopy from = timed.timer().copy_from_device();
+    device.rates.host_bytes_per_second = std::min(to.bytes_per_second, from.bytes_per_second);
+    profile.links.push_back({"cpu", "cuda", to.bytes_per_second, to.latency_s});
+    profile.links.push_back({"cuda", "cpu", from.bytes_per_second, from.latency_s});
+  } else {  // feeding an input and fetching an output are copies like those between two devices of the host
+    device.rates.host_bytes_per_second =
+        profile.links.empty() ? device.rates.bytes_per_second / 2 : profile.links.front().bytes_per_second;
+  }
+  // What a GPU takes from one kernel to the next is in both the launch and the kernel's time; of the difference no less
+  // than a tenth is believed.
+  const auto alone = [&](double seconds) {
+    return timed.is_gpu() ? std::max(seconds - device.rates.launch_s, seconds / 10) : seconds;
+  };
   int64_t done = 0;
-  const auto total = static_cast<int64_t>(collector.found().size());
-  for (auto& [name, candidate] : collector.found()) {
-    if (progress) progress(done++, total, std::string(op_name(candidate.key.op)));
-    device.add(candidate.key, {candidate.flops, candidate.bytes, std::max(time_of(candidate), 1e-9)});
+  const auto total = static_cast<int64_t>(nodes.size());
+  for (auto& [name, node] : nodes) {
+    if (progress) progress(done++, total, std::string(op_name(node.key.op)));
+    const std::optional<double> seconds = timed.seconds_of(node);
+    if (seconds) device.add(node.key, {node.flops, node.bytes, std::max(alone(*seconds), 1e-9)});
   }
   return Profile(std::make_shared<Impl>(Impl{std::move(profile), "the profile"}));
 }
@@ -365,6 +360,8 @@ std::string Profile::report_text() const {
                         escaped(device.hardware, 100), flops_text(rates.flops_f32), flops_text(rates.flops_f64),
                         flops_text(rates.flops_f16), bytes_text(static_cast<int64_t>(rates.bytes_per_second)),
                         seconds_text(rates.launch_s));
+    if (rates.flops_tf32 > 0) text += fmt::format("  tf32 {}/s in products\n", flops_text(rates.flops_tf32));
+    for (const auto& [name, version] : device.versions) text += fmt::format("  {} {}\n", name, escaped(version, 100));
     api::Table table({"op", "arithmetic", "step", "timed", "FLOP/s", "bytes/s"}, {1, 2});
     for (const auto& [key, samples] : device.samples()) {
       double flops = 0;
@@ -382,7 +379,7 @@ std::string Profile::report_text() const {
     if (!table.empty()) text += table.text();
   }
   for (const LinkProfile& link : impl().profile.links) {
-    text += fmt::format("{} to {}: {}/s after {}\n", link.from, link.to,
+    text += fmt::format("{} to {}{}: {}/s after {}\n", link.from, link.to, link.is_same_gpu ? " on one GPU" : "",
                         bytes_text(static_cast<int64_t>(link.bytes_per_second)), seconds_text(link.latency_s));
   }
   return text;

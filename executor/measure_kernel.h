@@ -3,18 +3,9 @@
 #include <cstdint>
 
 #include "executor/backend.h"
+#include "executor/measure_operands.h"
 
 namespace mpc::executor {
-
-/// How a kernel of the host is timed.
-struct MeasureOptions {
-  // Integer operands are in [least_integer, least_integer + integers).
-  int64_t least_integer = 0;
-  int64_t integers = 1;
-  double least_seconds = 0.01;  // calls go on until they took this long together
-  int least_calls = 5;
-  int most_calls = 100;
-};
 
 /// Seconds of one call of the fastest host kernel of `spec` (the reference kernel when there is none): the median of
 /// several calls, after one that is not counted. With one thread it is the thread's CPU time, which a busy machine does

@@ -41,7 +41,10 @@ double DeviceProfile::kernel_seconds(const OpKey& key, double flops, double byte
       if (found == samples_.end()) found = samples_.find({key.op, arithmetic, is_training});
     }
   }
-  if (found == samples_.end()) return roofline;
+  if (found == samples_.end()) {
+    return key.arithmetic == Arithmetic::tf32 ? kernel_seconds({key.op, Arithmetic::f32, key.is_training}, flops, bytes)
+                                              : roofline;
+  }
   struct Near {
     double distance = 0;
     double log_ratio = 0;  // of measured to roofline
@@ -82,6 +85,11 @@ const DeviceProfile* Profile::find(std::string_view backend) const {
   return nullptr;
 }
 
+bool is_same_gpu(const Device& a, const Device& b) {
+  const auto gpu = [](const Device& device) { return std::string_view(device.name).substr(0, device.name.find('.')); };
+  return a.backend == "cuda" && b.backend == "cuda" && gpu(a) == gpu(b);
+}
+
 void apply_profile(const Profile& profile, const std::string& where, Cluster& cluster) {
   std::vector<std::shared_ptr<const DeviceProfile>> of_profile;  // shared by the devices of a backend
   for (const DeviceProfile& device : profile.devices) of_profile.push_back(std::make_shared<DeviceProfile>(device));
@@ -104,10 +112,13 @@ void apply_profile(const Profile& profile, const std::string& where, Cluster& cl
     if (link.from == link.to) continue;
     const std::string& from = cluster.device(link.from).backend;
     const std::string& to = cluster.device(link.to).backend;
-    const auto row =
-        std::ranges::find_if(profile.links, [&](const LinkProfile& l) { return l.from == from && l.to == to; });
+    const bool is_within = is_same_gpu(cluster.device(link.from), cluster.device(link.to));
+    const auto row = std::ranges::find_if(profile.links, [&](const LinkProfile& l) {
+      return l.from == from && l.to == to && l.is_same_gpu == is_within;
+    });
     if (row == profile.links.end()) {
-      const std::string note = fmt::format("{} has no link from {} to {}: links keep their rates", where, from, to);
+      const std::string note = fmt::format("{} has no link from {} to {}{}: links keep their rates", where, from, to,
+                                           is_within ? " within a GPU" : "");
       if (std::ranges::find(cluster.notes, note) == cluster.notes.end()) cluster.notes.push_back(note);
       continue;
     }

@@ -36,8 +36,9 @@ struct OpKey {
 /// What one backend of the machine does.
 class DeviceProfile {
  public:
-  std::string backend;   // "cpu"
-  std::string hardware;  // as the system names it
+  std::string backend;                          // "cpu"
+  std::string hardware;                         // as the system names it
+  std::map<std::string, std::string> versions;  // of mpc, the driver, libraries
   DeviceRates rates;
 
   /// Adds a sample. @pre all its numbers are finite, bytes or flops and seconds are positive.
@@ -45,7 +46,8 @@ class DeviceProfile {
   const std::map<OpKey, std::vector<OpSample>>& samples() const { return samples_; }
 
   /// Seconds of the kernel of a node: by samples of its key, else of the other kind of step, else of the other type of
-  /// 16 bits. An operator that was never timed costs what the roofline says. O(samples of the operator).
+  /// 16 bits; under TF32 those of f32 of an operator that has none of its own, since only products round. An operator
+  /// that was never timed costs what the roofline says. O(samples of the operator).
   double kernel_seconds(const OpKey& key, double flops, double bytes) const;
 
  private:
@@ -59,11 +61,12 @@ struct LinkProfile {
   std::string to;
   double bytes_per_second = 0;
   double latency_s = 0;
+  bool is_same_gpu = false;  // between two logical devices on one
 };
 
 struct Profile {
   std::vector<DeviceProfile> devices;  // one per backend
-  std::vector<LinkProfile> links;      // at most one per ordered pair of backends
+  std::vector<LinkProfile> links;      // at most one per ordered pair of backends, and one within a GPU
 
   const DeviceProfile* find(std::string_view backend) const;
 };
@@ -76,5 +79,8 @@ std::string print_profile(const Profile& profile);
 /// keeps its own, and a note says so. `where` names the profile. @throws Error(M004) when it says nothing of any
 /// device.
 void apply_profile(const Profile& profile, const std::string& where, Cluster& cluster);
+
+/// Are the devices on one GPU, as cuda:0.0 and cuda:0.1 are?
+bool is_same_gpu(const Device& a, const Device& b);
 
 }  // namespace mpc

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <set>
+#include <tuple>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -9,11 +10,12 @@
 #include "compiler/cost/profile.h"
 
 // {"version": 1,
-//  "devices": [{"backend": "cpu", "hardware": "...", "flops": {"f32": 2e11, "tf32": 2e11, "f16": 1e9, "f64": 1e9},
-//               "memory_bandwidth": 2e10, "host_bandwidth": 1e10, "launch_seconds": 1e-6,
-//               "ops": [{"op": "Conv", "dtype": "f32", "training": false, "samples": [[flops, bytes, seconds],
+//  "devices": [{"backend": "cpu", "hardware": "...", "versions": {"mpc": "0.1.0"},
+//               "flops": {"f32": 2e11, "tf32": 2e11, "f16": 1e9, "f64": 1e9}, "memory_bandwidth": 2e10,
+//               "host_bandwidth": 1e10, "launch_seconds": 1e-6, "ops": [{"op": "Conv", "dtype": "f32", "training":
+//               false, "samples": [[flops, bytes, seconds],
 //               ...]}]}],
-//  "links": [{"from": "cpu", "to": "cpu", "bytes_per_second": 1e10, "latency_seconds": 1e-5}]}
+//  "links": [{"from": "cpu", "to": "cpu", "same_gpu": false, "bytes_per_second": 1e10, "latency_seconds": 1e-5}]}
 
 namespace mpc {
 namespace {
@@ -23,6 +25,7 @@ constexpr int64_t kMostDevices = 64;
 constexpr int64_t kMostLinks = kMostDevices * kMostDevices;
 constexpr int64_t kMostRows = 4096;
 constexpr int64_t kMostSamples = 4096;  // of one row: a node's time is looked up among them
+constexpr int64_t kMostVersions = 64;
 constexpr double kMostRate = 1e18;
 constexpr double kLeastRate = 1;
 constexpr double kMostWork = 1e24;
@@ -65,10 +68,17 @@ void read_ops(const JsonView& rows, DeviceProfile& device) {
 }
 
 DeviceProfile read_device(const JsonView& row) {
-  row.require_keys({"backend", "hardware", "flops", "memory_bandwidth", "host_bandwidth", "launch_seconds", "ops"});
+  row.require_keys(
+      {"backend", "hardware", "versions", "flops", "memory_bandwidth", "host_bandwidth", "launch_seconds", "ops"});
   DeviceProfile device;
   device.backend = read_backend(row.at("backend"));
   device.hardware = row.at("hardware").text();
+  if (const auto versions = row.find("versions")) {
+    versions->for_each_member([&](const std::string& name, const JsonView& version) {
+      if (static_cast<int64_t>(device.versions.size()) == kMostVersions) versions->fail("has too many members");
+      device.versions[name] = version.text();
+    });
+  }
   const JsonView flops = row.at("flops");
   flops.require_keys({"f32", "tf32", "f16", "f64"});
   device.rates.flops_f32 = flops.at("f32").number(kLeastRate, kMostRate);
@@ -83,9 +93,11 @@ DeviceProfile read_device(const JsonView& row) {
 }
 
 LinkProfile read_link(const JsonView& row) {
-  row.require_keys({"from", "to", "bytes_per_second", "latency_seconds"});
+  row.require_keys({"from", "to", "same_gpu", "bytes_per_second", "latency_seconds"});
+  const auto same_gpu = row.find("same_gpu");
   return {read_backend(row.at("from")), read_backend(row.at("to")),
-          row.at("bytes_per_second").number(kLeastRate, kMostRate), row.at("latency_seconds").number(0, 1e3)};
+          row.at("bytes_per_second").number(kLeastRate, kMostRate), row.at("latency_seconds").number(0, 1e3),
+          same_gpu && same_gpu->flag()};
 }
 
 }  // namespace
@@ -110,10 +122,10 @@ Profile parse_profile(std::string_view json, const std::string& where) {
   const JsonView links = root.at("links");
   const int64_t link_count = links.count();
   if (link_count > kMostLinks) links.fail(fmt::format("has {} links, may have {}", link_count, kMostLinks));
-  std::set<std::pair<std::string, std::string>> seen;
+  std::set<std::tuple<std::string, std::string, bool>> seen;
   for (int64_t i = 0; i < link_count; ++i) {
     LinkProfile link = read_link(links.element(i));
-    if (!seen.emplace(link.from, link.to).second) links.element(i).fail("is given twice");
+    if (!seen.emplace(link.from, link.to, link.is_same_gpu).second) links.element(i).fail("is given twice");
     profile.links.push_back(std::move(link));
   }
   return profile;
@@ -136,6 +148,7 @@ std::string print_profile(const Profile& profile) {
     if (rates.flops_tf32 > 0) flops["tf32"] = rates.flops_tf32;
     devices.push_back({{"backend", device.backend},
                        {"hardware", device.hardware},
+                       {"versions", device.versions},
                        {"flops", std::move(flops)},
                        {"memory_bandwidth", rates.bytes_per_second},
                        {"host_bandwidth", rates.host_bytes_per_second},
@@ -146,6 +159,7 @@ std::string print_profile(const Profile& profile) {
   for (const LinkProfile& link : profile.links) {
     links.push_back({{"from", link.from},
                      {"to", link.to},
+                     {"same_gpu", link.is_same_gpu},
                      {"bytes_per_second", link.bytes_per_second},
                      {"latency_seconds", link.latency_s}});
   }

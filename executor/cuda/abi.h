@@ -39,6 +39,7 @@ typedef struct mpc_cuda_facts {
   int32_t multiprocessors;
   int64_t memory_bytes;
   int64_t free_bytes;
+  int32_t driver; /* the CUDA version that the driver is for: 13000 */
   char name[128];
 } mpc_cuda_facts;
 

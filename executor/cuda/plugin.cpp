@@ -134,6 +134,7 @@ int32_t device_facts(int32_t ordinal, mpc_cuda_facts* facts, mpc_cuda_error* err
     facts->multiprocessors = properties.multiProcessorCount;
     facts->memory_bytes = static_cast<int64_t>(total);
     facts->free_bytes = static_cast<int64_t>(free);
+    MPC_CUDA(cudaDriverGetVersion(&facts->driver));
     copy_text(facts->name, properties.name);
   });
 }

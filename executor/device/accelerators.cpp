@@ -282,12 +282,15 @@ KernelOrReason Accelerators::make_kernel(const NodeSpec& node) const {
 
 void Accelerators::allocate_workspaces() {
   for (const auto& stream : owned_streams_) {
-    if (stream->workspace_bytes == 0 || stream->workspace != nullptr) continue;
+    if (stream->workspace_bytes <= stream->workspace_there) continue;
+    if (stream->workspace != nullptr) plugin_->release(stream->device, std::exchange(stream->workspace, nullptr));
+    stream->workspace_there = 0;
     const int64_t bytes =
         (stream->workspace_bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
     plugin_call(
         fmt::format("{}: {} bytes ({}) for the workspace of its kernels", stream->where, bytes, bytes_text(bytes)),
         [&](mpc_cuda_error* error) { return plugin_->allocate(stream->device, bytes, &stream->workspace, error); });
+    stream->workspace_there = bytes;
   }
 }
 

@@ -29,9 +29,10 @@ struct DeviceStream {
   const mpc_cuda_plugin* plugin = nullptr;
   mpc_cuda_device* device = nullptr;
   mpc_cuda_stream* stream = nullptr;
-  std::string where;          // device "cuda:0"
-  void* workspace = nullptr;  // compute queues: what the hungriest kernel asks for
-  int64_t workspace_bytes = 0;
+  std::string where;                  // device "cuda:0"
+  void* workspace = nullptr;          // compute queues: what the hungriest kernel asks for
+  int64_t workspace_bytes = 0;        // asked for
+  int64_t workspace_there = 0;        // allocated
   mpc_cuda_step* step = nullptr;      // compute queues: in device memory
   mpc_cuda_step* step_in = nullptr;   // pinned: what a step starts with
   mpc_cuda_step* step_out = nullptr;  // pinned: what it left
@@ -66,7 +67,8 @@ class Accelerators {
   void release_pinned(std::byte* memory) const noexcept;
   /// The kernel of a node on its device and queue, or why there is none.
   KernelOrReason make_kernel(const NodeSpec& node) const;
-  /// Gives every compute queue the workspace its kernels ask for. To be called when all kernels are made.
+  /// Gives every compute queue the workspace its kernels ask for. To be called when all kernels are made; again when
+  /// more were made. @pre no kernel is at work.
   void allocate_workspaces();
 
   /// Copies between host and device memory; done when they return. @pre no step is running.

@@ -26,8 +26,9 @@ class Profile {
   /// Reads a profile. @throws Error(M010, M051, M067).
   static Profile load(const std::string& path);
   /// Times every distinct node of `models` on the first device of `cluster`, and the link from it to the second when
-  /// there is one. `progress` is told how many nodes are done, of how many, and the operator of the next.
-  /// @throws Error(M046) naming a device that cannot be measured, Error(M070), those of compile().
+  /// there is one; on GPUs products in TF32 too, and links within a GPU, between two, and to the host. `progress` is
+  /// told how many nodes are done, of how many, and the operator of the next.
+  /// @throws Error(M046) naming a device of another kind than the first, Error(M070, M080), those of compile().
   static Profile measure(const Cluster& cluster, const std::vector<ProfileModel>& models,
                          const std::function<void(int64_t done, int64_t total, const std::string& op)>& progress = {});
   /// Writes the file; it appears whole or not at all. @throws Error(M011, M012).

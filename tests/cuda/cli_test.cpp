@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -175,4 +176,48 @@ TEST_CASE("cuda cli: bench measures replayed steps, and times the operators of o
   CHECK(answer["repetitions"] == 2);
   CHECK(answer["median_seconds"].get<double>() > 0);
   CHECK(!answer["ops"].empty());
+}
+
+TEST_CASE("cuda cli: profile measures the operators, the rates and the link of CUDA devices, and one kind at a time") {
+  const Folder folder;
+  const std::string model = folder.model("mlp");
+  const std::string file = folder.path + "/rates.json";
+  const auto profile = [&](const std::string& devices) {
+    return run(MPC_FAKE_PLUGIN, {"profile", "--devices", devices, "--only-models", "--model", model, "--train",
+                                 "--batch", "4", "-o", file, "--quiet", "--json", "-"});
+  };
+  const CommandResult measured = profile("cuda:0*2");
+  REQUIRE_MESSAGE(measured.exit_code == 0, measured.err);
+  const nlohmann::json answer = nlohmann::json::parse(measured.out);
+  REQUIRE(answer["devices"].size() == 1);
+  const nlohmann::json& device = answer["devices"][0];
+  CHECK(device["backend"] == "cuda");
+  CHECK(device["hardware"] == "a GPU that is not there");
+  CHECK(device["versions"]["driver"] == "CUDA 13.0");
+  CHECK(device["versions"].contains("mpc"));
+  std::set<std::string> products;  // what they were timed in
+  for (const auto& row : device["ops"]) {
+    if (row["op"] == "Gemm" || row["op"] == "MatMul") products.insert(row["dtype"].get<std::string>());
+  }
+  CHECK(products == std::set<std::string>{"f32", "tf32"});
+  for (const char* rate : {"memory_bandwidth", "host_bandwidth"}) CHECK(device[rate].get<double>() > 0);
+  for (const char* rate : {"f32", "tf32", "f16", "f64"}) CHECK(device["flops"][rate].get<double>() > 0);
+  REQUIRE(answer["links"].size() == 3);
+  std::set<std::string> links;
+  for (const auto& row : answer["links"]) {
+    links.insert(row["from"].get<std::string>() + " " + row["to"].get<std::string>() +
+                 (row["same_gpu"].get<bool>() ? " on one GPU" : ""));
+    CHECK(row["bytes_per_second"].get<double>() > 0);
+  }
+  CHECK(links == std::set<std::string>{"cpu cuda", "cuda cpu", "cuda cuda on one GPU"});
+  for (const char* precision : {"f32", "tf32", "bf16"}) {
+    const CommandResult planned =
+        run(MPC_FAKE_PLUGIN, {"partition", model, "--devices", "cuda:0*2", "--batch", "4", "--profile", file,
+                              "--precision", precision, "-o", folder.path + "/plan.json"});
+    CHECK_MESSAGE(planned.exit_code == 0, planned.err);
+    CHECK(!contains(planned.out + planned.err, "keep their rates"));  // every link was measured
+  }
+  const CommandResult mixed = profile("cpu,cuda:0");
+  CHECK(mixed.exit_code == 4);
+  CHECK(contains(mixed.err, "one kind is measured at a time"));
 }

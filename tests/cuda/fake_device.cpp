@@ -1,6 +1,7 @@
 #include "tests/cuda/fake_device.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -50,7 +51,8 @@ struct mpc_cuda_stream {
 struct mpc_cuda_event {
   int64_t enqueued = 0;  // versions recorded so far, by the host's order
   int64_t done = 0;
-  mpc_cuda_graph* capture = nullptr;  // recorded within a capture
+  std::chrono::steady_clock::time_point time = {};  // when it was recorded last
+  mpc_cuda_graph* capture = nullptr;                // recorded within a capture
 };
 
 struct mpc_cuda_graph {
@@ -115,7 +117,10 @@ bool do_one(Lanes& lanes) {
   const Work next = std::move(work.front());
   work.pop_front();
   if (next.kind == Work::Kind::run) next.run();
-  if (next.kind == Work::Kind::record) next.event->done = std::max(next.event->done, next.version);
+  if (next.kind == Work::Kind::record) {
+    next.event->done = std::max(next.event->done, next.version);
+    next.event->time = std::chrono::steady_clock::now();
+  }
   return true;
 }
 
@@ -167,6 +172,7 @@ int32_t device_facts(int32_t ordinal, mpc_cuda_facts* facts, mpc_cuda_error*) {
   *facts = {};
   facts->ordinal = ordinal;
   facts->major = 9;
+  facts->driver = 13000;
   facts->memory_bytes = options.memory_bytes;
   facts->free_bytes = facts->memory_bytes;
   mpc::cuda::copy_text(facts->name, "a GPU that is not there");
@@ -293,8 +299,9 @@ int32_t sync_event(mpc_cuda_event* event, mpc_cuda_error* error) {
   return run_until([&] { return event->done >= wanted; }, error);
 }
 
-int32_t elapsed_ms(mpc_cuda_event*, mpc_cuda_event*, float* milliseconds, mpc_cuda_error*) {
-  *milliseconds = 1;
+int32_t elapsed_ms(mpc_cuda_event* from, mpc_cuda_event* to, float* milliseconds, mpc_cuda_error*) {
+  const std::lock_guard lock(mutex);
+  *milliseconds = std::chrono::duration<float, std::milli>(to->time - from->time).count();
   return MPC_CUDA_OK;
 }
 

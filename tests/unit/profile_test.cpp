@@ -111,6 +111,37 @@ TEST_CASE("profile: written and read again it is the same") {
   CHECK(profile.devices[0].samples().at(kMatMul).front() == OpSample{1e6, 1e4, 2e-3});
 }
 
+TEST_CASE("profile: what was timed in TF32 counts under that precision alone, and what is no product is as in f32") {
+  Profile profile;
+  profile.devices.push_back(round_rates());
+  profile.devices[0].versions = {{"driver", "CUDA 13.0"}};
+  profile.devices[0].rates.flops_tf32 = 8e9;
+  profile.devices[0].add(kMatMul, {1e6, 1e4, 2e-3});
+  profile.devices[0].add({OpKind::MatMul, Arithmetic::tf32, false}, {1e6, 1e4, 5e-4});
+  profile.devices[0].add({OpKind::Relu, Arithmetic::f32, false}, {10, 80, 1e-6});
+  profile = parse_profile(print_profile(profile), "p.json");
+  const DeviceProfile& read = profile.devices[0];
+  CHECK(read.versions.at("driver") == "CUDA 13.0");
+  CHECK(read.kernel_seconds(kMatMul, 1e6, 1e4) == doctest::Approx(2e-3).epsilon(1e-6));
+  CHECK(read.kernel_seconds({OpKind::MatMul, Arithmetic::tf32, false}, 1e6, 1e4) ==
+        doctest::Approx(5e-4).epsilon(1e-6));
+  CHECK(read.kernel_seconds({OpKind::Relu, Arithmetic::tf32, false}, 10, 80) == doctest::Approx(1e-6).epsilon(1e-6));
+}
+
+TEST_CASE("profile: a link within a GPU is another than that between two") {
+  Profile profile;
+  profile.devices.push_back(round_rates());
+  profile.devices[0].backend = "cuda";
+  profile.links = {{"cuda", "cuda", 1e12, 2e-6, true}, {"cuda", "cuda", 1e11, 8e-6, false}};
+  profile = parse_profile(print_profile(profile), "p.json");
+  Cluster cluster = parse_devices("cuda:0*2,cuda:1", kAssumedGpuKind);
+  apply_profile(profile, "p.json", cluster);
+  CHECK(cluster.notes.empty());
+  CHECK(cluster.link(DeviceId(0), DeviceId(1)).bytes_per_second == 1e12);
+  CHECK(cluster.link(DeviceId(1), DeviceId(2)).bytes_per_second == 1e11);
+  CHECK(cluster.link(DeviceId(2), DeviceId(0)).latency_s == 8e-6);
+}
+
 TEST_CASE("profile: a malformed one is refused with the place") {
   const auto refusal = [](const std::function<void(Json&)>& change) {
     Json json = good_profile();

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "compiler/base/attributes.h"
+#include "compiler/cost/profile.h"
+#include "compiler/plan/plan.h"
+#include "executor/backend.h"
+#include "executor/measure_operands.h"
+
+// Which nodes a profile times: every one of the plans given that differs from the others for its kernel.
+
+namespace mpc::api {
+
+/// One node to time, with what its sample is filed under.
+struct ProfileNode {
+  OpKey key;
+  Attributes attributes;
+  executor::NodeSpec spec;  // its attributes are set when it is timed: these move
+  double flops = 0;
+  double bytes = 0;
+  int64_t workspace_bytes = 0;
+  executor::MeasureOptions options;
+};
+
+/// Nodes by what tells them apart for their kernel.
+using ProfileNodes = std::map<std::string, ProfileNode>;
+
+/// Adds the nodes of a plan. `with_tf32`: products of f32 a second time, to be timed with rounded operands.
+void add_nodes(const Plan& plan, bool with_tf32, ProfileNodes& nodes);
+
+/// A node of its own, for rates that no model need contain.
+ProfileNode node_alone(OpKind op, DType dtype, const std::vector<Shape>& shapes);
+
+}  // namespace mpc::api
