@@ -95,9 +95,13 @@ void batch_training(Importer& importer, const OnnxNode& node) {
   importer.set_not_trainable(node.inputs[3]);
   importer.set_not_trainable(node.inputs[4]);
   OnnxNode full = node;
-  full.outputs.resize(3);
-  if (full.outputs[1].empty()) full.outputs[1] = node.name + "/running_mean";
-  if (full.outputs[2].empty()) full.outputs[2] = node.name + "/running_var";
+  // With the batch's statistics, which ONNX does not ask for, the gradient need not make them again.
+  const bool keeps_batch = importer.options().mode == ImportOptions::Mode::training;
+  full.outputs.resize(keeps_batch ? 5 : 3);
+  constexpr std::string_view kNames[] = {"", "running_mean", "running_var", "batch_mean", "batch_inverse"};
+  for (size_t i = 1; i < full.outputs.size(); ++i) {
+    if (i >= 3 || full.outputs[i].empty()) full.outputs[i] = fmt::format("{}/{}", node.name, kNames[i]);
+  }
   const std::vector<Slot> results =
       importer.emit_results(full, OpKind::BatchNormalizationTraining, node.inputs, attributes);
   importer.add_update(node.inputs[3], results[1]);

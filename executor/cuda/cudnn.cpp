@@ -19,6 +19,7 @@ struct Family {
 const Family* family_of(OpKind op) {
   static constexpr Family kConvolution{&why_no_cudnn_convolution, &make_cudnn_convolution};
   static constexpr Family kAttention{&why_no_cudnn_attention, &make_cudnn_attention};
+  static constexpr Family kNormalization{&why_no_cudnn_normalization, &make_cudnn_normalization};
   switch (op) {
     case OpKind::Conv:
     case OpKind::ConvInputGrad:
@@ -27,6 +28,9 @@ const Family* family_of(OpKind op) {
     case OpKind::ScaledDotProductAttention:
     case OpKind::ScaledDotProductAttentionGrad:
       return &kAttention;
+    case OpKind::BatchNormalizationTraining:
+    case OpKind::BatchNormalizationGrad:
+      return &kNormalization;
     default:
       return nullptr;
   }

@@ -171,5 +171,8 @@ std::unique_ptr<CudnnKernel> make_cudnn_convolution(const executor::NodeSpec& no
 std::string why_no_cudnn_attention(const executor::NodeSpec& node);
 std::unique_ptr<CudnnKernel> make_cudnn_attention(const executor::NodeSpec& node, const CudnnTarget& target,
                                                   CudnnExactness exactness);
+std::string why_no_cudnn_normalization(const executor::NodeSpec& node);
+std::unique_ptr<CudnnKernel> make_cudnn_normalization(const executor::NodeSpec& node, const CudnnTarget& target,
+                                                      CudnnExactness exactness);
 
 }  // namespace mpc::cuda

@@ -26,7 +26,7 @@ class LibraryHandle {
 /// MatMul and Gemm by cuBLASLt. The algorithm is the first of its heuristics, which depends on shapes and types alone.
 KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle);
 
-/// Has cuDNN kernels for this op: convolutions and attention, with their gradients?
+/// Has cuDNN kernels for this op: convolutions, attention and batch normalization, with their gradients?
 bool is_for_cudnn(OpKind op);
 
 /// A kernel by the graph API of cuDNN, deterministic engines only; strict f32 takes no engine that rounds its operands.
@@ -57,5 +57,18 @@ class BroadcastCopy {
 /// y[n, channel, i] += bias[channel].
 void add_channel_bias(Stream stream, void* y, DType y_type, const void* bias, DType bias_type, int64_t batch,
                       int64_t channels, int64_t positions);
+
+/// The moving mean and variance of a BatchNormalizationTraining node, from the batch's mean and inverse deviation
+/// (outputs 3 and 4), which are there: outputs 1 and 2, as far as they are asked for. Statistics in f32.
+class MovingStatistics {
+ public:
+  explicit MovingStatistics(const executor::NodeSpec& node);
+  void run(const Launch& launch) const;
+
+ private:
+  int64_t channels_;
+  double epsilon_;
+  double momentum_;
+};
 
 }  // namespace mpc::cuda

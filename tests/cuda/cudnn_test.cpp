@@ -12,6 +12,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "api/reference_evaluator.h"
@@ -162,6 +163,71 @@ TEST_CASE("cudnn: every graph that the zoo's plans ask for has an engine, in f32
     });
     CHECK(attention == 12);  // of six kinds of transformers, forward and backward
   }
+}
+
+TEST_CASE("cudnn: the moving statistics beside its batch normalization are those of the plugin's own kernel") {
+  constexpr int64_t kChannels = 3;
+  const Shape x_shape{4, kChannels, 5};
+  const auto of = [](const Shape& shape) { return executor::NodeSpec::Operand{DType::f32, shape, true, false}; };
+  const Attributes attributes = {{"epsilon", 1e-5}, {"momentum", 0.75}};
+  executor::NodeSpec node;
+  node.op = OpKind::BatchNormalizationTraining;
+  node.attributes = &attributes;
+  node.inputs.assign(5, of({kChannels}));
+  node.outputs.assign(5, of({kChannels}));
+  node.inputs[0] = node.outputs[0] = of(x_shape);
+  std::vector<std::vector<float>> inputs(5, std::vector<float>(kChannels, 0.5F));
+  inputs[0].resize(static_cast<size_t>(x_shape.elements()));
+  for (size_t i = 0; i < inputs[0].size(); ++i) {
+    const size_t channel = i / 5 % kChannels;
+    // The last channel is constant: of its variance of 0 only epsilon is left in the inverse deviation.
+    inputs[0][i] = channel == 2 ? 7.0F : static_cast<float>(i % 7) + static_cast<float>(channel);
+  }
+  std::vector<std::vector<float>> outputs(5, std::vector<float>(kChannels));
+  outputs[0].resize(inputs[0].size());
+  std::vector<void*> in;
+  std::vector<void*> out;
+  for (auto& operand : inputs) in.push_back(operand.data());
+  for (auto& operand : outputs) out.push_back(operand.data());
+  cuda::Launch launch;
+  launch.inputs = in;
+  launch.outputs = out;
+  const cuda::KernelOrReason own = cuda::find_own_kernel(node, {});
+  REQUIRE(own.kernel != nullptr);
+  own.kernel->run(launch);
+  const std::vector<float> mean = std::exchange(outputs[1], std::vector<float>(kChannels));
+  const std::vector<float> variance = std::exchange(outputs[2], std::vector<float>(kChannels));
+  out[1] = outputs[1].data();
+  out[2] = outputs[2].data();
+  cuda::MovingStatistics(node).run(launch);
+  for (size_t c = 0; c < kChannels; ++c) {
+    CHECK(outputs[1][c] == doctest::Approx(mean[c]).epsilon(1e-6));
+    // The inverse deviation is rounded to f32, so its square's reciprocal is 2^-23 off.
+    CHECK(outputs[2][c] == doctest::Approx(variance[c]).epsilon(1e-6));
+  }
+  CHECK(outputs[2][2] == doctest::Approx(0.75 * 0.5).epsilon(1e-6));
+}
+
+TEST_CASE("cudnn: what its batch normalization cannot do is declined with a reason") {
+  const auto of = [](DType dtype, const Shape& shape) {
+    return executor::NodeSpec::Operand{dtype, shape, true, false};
+  };
+  const Attributes attributes = {{"epsilon", 1e-5}, {"momentum", 0.9}};
+  const Shape x{8, 64, 56, 56};
+  executor::NodeSpec node;
+  node.op = OpKind::BatchNormalizationGrad;
+  node.attributes = &attributes;
+  node.inputs = {of(DType::f32, x), of(DType::f32, x), of(DType::f32, {64})};
+  node.outputs = {of(DType::f32, x), of(DType::f32, {64}), of(DType::f32, {64})};
+  const auto refusal = [&] { return cuda::cudnn_refusal(node, {}, device_json()); };
+  CHECK(refusal().find("mean and deviation") != std::string::npos);
+  node.inputs.resize(5, of(DType::f32, {64}));
+  CHECK(refusal() == "");
+  node.outputs[2].is_present = false;
+  CHECK(refusal().find("not asked for") != std::string::npos);
+  node.outputs[2].is_present = true;
+  node.inputs[1].dtype = DType::f64;
+  CHECK(refusal().find("only f32") != std::string::npos);
 }
 
 TEST_CASE("cudnn: a plan that was kept is taken again; what differs in anything has a plan of its own") {

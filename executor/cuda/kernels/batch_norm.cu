@@ -4,6 +4,7 @@
 
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
+#include "executor/cuda/library_kernels.h"
 
 namespace mpc::cuda {
 namespace {
@@ -133,7 +134,47 @@ std::string batch_refusal(const executor::NodeSpec& node, size_t x_at) {
   return first_not_float(node) ? "batch normalization: only floats" : "";
 }
 
+struct MovingUpdate {
+  const float* mean;
+  const float* inverse;
+  const float* old_mean;
+  const float* old_variance;
+  float* new_mean;  // these may be null
+  float* new_variance;
+  double epsilon;
+  double momentum;
+  MPC_DEVICE void operator()(int64_t c) const {
+    const double share = 1 - momentum;
+    const double deviation = 1.0 / static_cast<double>(inverse[c]);
+    // Of a variance far below epsilon nothing is left in f32, and a rounded one may seem to be below 0.
+    const double variance = std::fmax(deviation * deviation - epsilon, 0.0);
+    // The new statistics may be the bytes of the old ones: element c is read before it is written.
+    const double moved_mean = static_cast<double>(old_mean[c]) * momentum + static_cast<double>(mean[c]) * share;
+    const double moved_variance = static_cast<double>(old_variance[c]) * momentum + variance * share;
+    if (new_mean != nullptr) new_mean[c] = static_cast<float>(moved_mean);
+    if (new_variance != nullptr) new_variance[c] = static_cast<float>(moved_variance);
+  }
+};
+
 }  // namespace
+
+MovingStatistics::MovingStatistics(const executor::NodeSpec& node)
+    : channels_(node.inputs[0].shape[1]),
+      epsilon_(node.attributes->number("epsilon")),
+      momentum_(node.attributes->number("momentum")) {}
+
+void MovingStatistics::run(const Launch& launch) const {
+  const MovingUpdate update{launch.out<float>(3),
+                            launch.out<float>(4),
+                            launch.in<float>(3),
+                            launch.in<float>(4),
+                            launch.out<float>(1),
+                            launch.out<float>(2),
+                            epsilon_,
+                            momentum_};
+  if (update.new_mean == nullptr && update.new_variance == nullptr) return;
+  for_each(launch.stream, channels_, update, "moving statistics");
+}
 
 KernelOrReason batch_norm(const executor::NodeSpec& node, const MakeOptions&) {
   if (std::string reason = batch_refusal(node, 0); !reason.empty()) return declined(reason);
