@@ -87,8 +87,4 @@ std::string cudnn_refusal(const executor::NodeSpec& node, const MakeOptions& opt
   }
 }
 
-LibraryHandle::~LibraryHandle() {
-  if (handle != nullptr) destroy(handle);
-}
-
 }  // namespace mpc::cuda

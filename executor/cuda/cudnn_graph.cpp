@@ -4,19 +4,11 @@
 #include <optional>
 
 #include "executor/cuda/error.h"
-#include "executor/cuda/libraries.h"
 
 namespace mpc::cuda {
 
 const CudnnApi& cudnn_api() {
-  static const CudnnApi kApi = [] {
-    const Library& dnn = library(LibraryName::cudnn);
-    CudnnApi api;
-#define MPC_LOAD(name) api.name = reinterpret_cast<decltype(&::name)>(library_function(dnn, #name));
-    MPC_CUDNN_FUNCTIONS(MPC_LOAD)
-#undef MPC_LOAD
-    return api;
-  }();
+  static const CudnnApi kApi(library(LibraryName::cudnn));
   return kApi;
 }
 

@@ -10,6 +10,7 @@
 #include "compiler/base/dtype.h"
 #include "compiler/base/shape.h"
 #include "executor/cuda/code_cache.h"
+#include "executor/cuda/libraries.h"
 #include "executor/cuda/library_kernels.h"
 
 // The graph API of cuDNN: tensors and operations are descriptors, a graph of them gets an execution plan from the first
@@ -17,8 +18,6 @@
 
 namespace mpc::cuda {
 
-/// The functions that are used, from the library that was opened.
-struct CudnnApi {
 #define MPC_CUDNN_FUNCTIONS(X)     \
   X(cudnnCreate)                   \
   X(cudnnDestroy)                  \
@@ -31,10 +30,7 @@ struct CudnnApi {
   X(cudnnBackendFinalize)          \
   X(cudnnBackendGetAttribute)      \
   X(cudnnBackendSetAttribute)
-#define MPC_MEMBER(name) decltype(&::name) name = nullptr;
-  MPC_CUDNN_FUNCTIONS(MPC_MEMBER)
-#undef MPC_MEMBER
-};
+MPC_LIBRARY_API(CudnnApi, MPC_CUDNN_FUNCTIONS)
 /// @throws DeviceError when the library lacks one of them. @pre the library is there.
 const CudnnApi& cudnn_api();
 

@@ -25,4 +25,14 @@ const Library& library(LibraryName name);
 /// A function of a library. @throws DeviceError when the library does not have it.
 void* library_function(const Library& library, const char* name);
 
+/// `struct Name` with a pointer, of the function's own name and type, to each function of FUNCTIONS(X); its constructor
+/// takes them from a library that is there. @throws DeviceError when it lacks one.
+#define MPC_LIBRARY_API(Name, FUNCTIONS)                                              \
+  struct Name {                                                                       \
+    FUNCTIONS(MPC_LIBRARY_MEMBER)                                                     \
+    explicit Name(const ::mpc::cuda::Library& opened) { FUNCTIONS(MPC_LIBRARY_LOAD) } \
+  };
+#define MPC_LIBRARY_MEMBER(name) decltype(&::name) name = nullptr;
+#define MPC_LIBRARY_LOAD(name) name = reinterpret_cast<decltype(&::name)>(::mpc::cuda::library_function(opened, #name));
+
 }  // namespace mpc::cuda

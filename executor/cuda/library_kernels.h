@@ -17,7 +17,9 @@ class LibraryHandle {
   LibraryHandle() = default;
   LibraryHandle(const LibraryHandle&) = delete;
   LibraryHandle& operator=(const LibraryHandle&) = delete;
-  ~LibraryHandle();
+  ~LibraryHandle() {
+    if (handle != nullptr) destroy(handle);
+  }
   std::string gpu;  // all that a library's choices depend on beside its version: model, driver
   void* handle = nullptr;
   void (*destroy)(void*) = nullptr;

@@ -9,8 +9,6 @@
 namespace mpc::cuda {
 namespace {
 
-/// The functions that are used, from the library that was opened.
-struct Nccl {
 #define MPC_NCCL_FUNCTIONS(X) \
   X(ncclCommDestroy)          \
   X(ncclCommInitAll)          \
@@ -19,20 +17,13 @@ struct Nccl {
   X(ncclGroupStart)           \
   X(ncclRecv)                 \
   X(ncclSend)
-#define MPC_MEMBER(name) decltype(&::name) name = nullptr;
-  MPC_NCCL_FUNCTIONS(MPC_MEMBER)
-#undef MPC_MEMBER
-};
+MPC_LIBRARY_API(Nccl, MPC_NCCL_FUNCTIONS)
 
 const Nccl& nccl() {
   static const Nccl kNccl = [] {
     const Library& found = library(LibraryName::nccl);
     if (found.handle == nullptr) throw DeviceError(MPC_CUDA_FAILED, false, "NCCL is missing: " + found.path);
-    Nccl functions;
-#define MPC_LOAD(name) functions.name = reinterpret_cast<decltype(&::name)>(library_function(found, #name));
-    MPC_NCCL_FUNCTIONS(MPC_LOAD)
-#undef MPC_LOAD
-    return functions;
+    return Nccl(found);
   }();
   return kNccl;
 }

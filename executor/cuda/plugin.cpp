@@ -191,7 +191,7 @@ int32_t open_device(int32_t ordinal, mpc_cuda_device** device, mpc_cuda_error* e
     MPC_CUDA(cudaFree(nullptr));  // makes the context
     auto made = std::make_unique<mpc_cuda_device>();
     made->ordinal = ordinal;
-    made->cudnn.gpu = describe_gpu(ordinal);
+    made->cublaslt.gpu = made->cudnn.gpu = describe_gpu(ordinal);
     *device = made.release();
   });
 }

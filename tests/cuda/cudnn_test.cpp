@@ -10,17 +10,14 @@
 #include <functional>
 #include <iterator>
 #include <map>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "api/reference_evaluator.h"
 #include "executor/cuda/code_cache.h"
 #include "executor/cuda/libraries.h"
 #include "executor/cuda/library_kernels.h"
-#include "tests/cuda/model_file.h"
-#include "tests/support/run_plan.h"
+#include "tests/cuda/zoo_nodes.h"
 #include "tests/unit/helpers.h"
 
 namespace {
@@ -54,19 +51,6 @@ struct ConvCase {
   executor::NodeSpec node;
 };
 
-executor::NodeSpec spec_of(const Plan& plan, const PlanNode& node) {
-  executor::NodeSpec spec;
-  spec.op = node.op;
-  spec.attributes = &node.attributes[0];
-  const auto operand = [&](PlanIndex value) {
-    if (value == kNone) return executor::NodeSpec::Operand{};
-    return executor::NodeSpec::Operand{plan.values[value].dtype, plan.values[value].shapes[0], true, false};
-  };
-  for (const PlanIndex value : node.inputs) spec.inputs.push_back(operand(value));
-  for (const PlanIndex value : node.outputs) spec.outputs.push_back(operand(value));
-  return spec;
-}
-
 }  // namespace
 
 TEST_CASE("cudnn: a deterministic engine of full precision exists for the convolutions of ResNet-50") {
@@ -90,12 +74,7 @@ TEST_CASE("cudnn: a deterministic engine of full precision exists for the convol
 namespace {
 
 /// The zoo's models with the sizes at which they are meant to be trained; but few layers, since layers are alike.
-struct ZooCase {
-  std::string name;
-  zoo::Options options;
-};
-
-std::vector<ZooCase> zoo_cases() {
+std::vector<test::ZooCase> zoo_cases() {
   const auto sized = [](std::map<std::string, int64_t> sizes) {
     return zoo::Options{.batch = 8, .weights = false, .sizes = std::move(sizes)};
   };
@@ -115,35 +94,9 @@ std::vector<ZooCase> zoo_cases() {
   };
 }
 
-/// Runs `check` on every node of the zoo's plans that is for cuDNN, once per op, types and shapes.
+/// Runs `check` on every node of the zoo's plans that is for cuDNN.
 void for_each_zoo_node(Precision precision, const std::function<void(const executor::NodeSpec&)>& check) {
-  const ReferenceEvaluator evaluator;
-  std::set<std::string> seen;
-  for (const ZooCase& c : zoo_cases()) {
-    CAPTURE(c.name);
-    const test::ModelFile file(c.name, c.options);
-    const onnx_io::Model model = file.load();
-    for (const bool is_training : {false, true}) {
-      PlanOptions options;
-      options.batch = c.options.batch;
-      options.train = is_training;
-      options.loss = LossKind::mse;
-      options.precision = precision;
-      const Plan plan = test::plan_on_cpus(model, 1, options, evaluator);
-      for (const PlanNode& node : plan.nodes) {
-        if (!cuda::is_for_cudnn(node.op)) continue;
-        const executor::NodeSpec spec = spec_of(plan, node);
-        std::string key(op_name(node.op));
-        for (const auto* operands : {&spec.inputs, &spec.outputs}) {
-          for (const auto& operand : *operands) key += " " + to_string(operand.shape);
-        }
-        if (!seen.insert(key).second) continue;
-        CAPTURE(key);
-        check(spec);
-      }
-    }
-  }
-  CHECK(seen.size() > 60);
+  CHECK(test::for_each_zoo_node(zoo_cases(), precision, cuda::is_for_cudnn, check) > 60);
 }
 
 }  // namespace

@@ -89,7 +89,8 @@ void call(void* function, const Pointers& pointers) {
     MPC_CASE(2)
     MPC_CASE(3)
     MPC_CASE(4)
-    MPC_CASE(5) MPC_CASE(6) MPC_CASE(7) MPC_CASE(8) MPC_CASE(9)
+    MPC_CASE(5)
+    MPC_CASE(6) MPC_CASE(7) MPC_CASE(8) MPC_CASE(9)
 #undef MPC_CASE
         default : FAIL("a program has 1 to 8 inputs");
   }

@@ -1,6 +1,7 @@
 #include "tests/ops/backends.h"
 
 #include <algorithm>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -45,15 +46,28 @@ std::variant<Tensors, Declined> run_cpu(OpKind op, const Attributes& attributes,
   return first;
 }
 
-/// The CUDA backend's own kernels, compiled for the host.
 std::variant<Tensors, Declined> run_cuda_on_host(OpKind op, const Attributes& attributes, const Tensors& inputs,
                                                  const Types& outputs, const StepContext& step) {
-  cuda::KernelOrReason found = cuda::find_own_kernel(node_of(op, attributes, inputs, outputs), {});
+  const auto own = [](const NodeSpec& node) { return cuda::find_own_kernel(node, {}); };
+  return run_cuda_kernel(own, op, attributes, inputs, outputs, step);
+}
+
+}  // namespace
+
+std::variant<Tensors, Declined> run_cuda_kernel(const CudaKernelMaker& make, OpKind op, const Attributes& attributes,
+                                                const Tensors& inputs, const Types& outputs, const StepContext& step) {
+  cuda::KernelOrReason found = make(node_of(op, attributes, inputs, outputs));
   if (found.kernel == nullptr) return Declined{found.reason};
   mpc_cuda_step device_step{};
   device_step.step = step.step;
   device_step.seed = step.seed;
-  std::vector<std::byte> workspace(static_cast<size_t>(found.kernel->workspace_bytes()), std::byte{0xFF});
+  struct alignas(256) Block {  // as devices align it
+    std::byte bytes[256];
+  };
+  const size_t asked = static_cast<size_t>(found.kernel->workspace_bytes());
+  std::vector<Block> blocks(asked / sizeof(Block) + 1);
+  const std::span<std::byte> workspace(blocks.front().bytes, asked);
+  std::ranges::fill(workspace, std::byte{0xFF});
   CallOptions options;
   options.step = step;
   const auto run = [&] {
@@ -75,12 +89,10 @@ std::variant<Tensors, Declined> run_cuda_on_host(OpKind op, const Attributes& at
   const Tensors first = run();
   if (device_step.fault != 0) throw std::logic_error("a valid index was reported");
   options.poison = std::byte{0x5A};
-  std::fill(workspace.begin(), workspace.end(), std::byte{0x5A});
+  std::ranges::fill(workspace, std::byte{0x5A});
   if (run() != first) throw std::logic_error("two runs of " + std::string(found.kernel->name()) + " differ");
   return first;
 }
-
-}  // namespace
 
 std::span<const Backend> backends() {
   static const std::vector<Backend> kBackends = {{"cpu", &run_cpu}, {"cuda on the host", &run_cuda_on_host}};

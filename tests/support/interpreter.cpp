@@ -10,36 +10,46 @@
 namespace mpc::test {
 namespace {
 
-constexpr size_t kGuardBytes = 64;
+// Operands begin at multiples of this, as in plans: kernels rely on it.
+constexpr size_t kGuardBytes = 256;
 constexpr std::byte kGuard{0xA5};
 
 // Bytes between two guards.
 class GuardedBuffer {
  public:
   GuardedBuffer() = default;
-  GuardedBuffer(size_t bytes, std::byte fill) : bytes_(bytes), memory_(bytes + 2 * kGuardBytes, kGuard) {
-    std::fill_n(memory_.begin() + kGuardBytes, bytes, fill);
+  GuardedBuffer(size_t bytes, std::byte fill) : bytes_(bytes), blocks_(2 + (bytes + kGuardBytes - 1) / kGuardBytes) {
+    std::ranges::fill(all(), kGuard);
+    std::ranges::fill(span(), fill);
   }
   explicit GuardedBuffer(const std::vector<std::byte>& content) : GuardedBuffer(content.size(), kGuard) {
-    std::ranges::copy(content, memory_.begin() + kGuardBytes);
+    std::ranges::copy(content, data());
   }
 
-  std::byte* data() { return memory_.data() + kGuardBytes; }
+  std::byte* data() { return all().data() + kGuardBytes; }
   std::span<std::byte> span() { return {data(), bytes_}; }
   std::vector<std::byte> content() const {
-    const auto begin = memory_.begin() + kGuardBytes;
-    return {begin, begin + static_cast<std::ptrdiff_t>(bytes_)};
+    const std::span<const std::byte> here = all().subspan(kGuardBytes, bytes_);
+    return {here.begin(), here.end()};
   }
   bool is_intact() const {
+    if (blocks_.empty()) return true;
     const auto is_guard = [](std::byte b) { return b == kGuard; };
-    const auto end = memory_.begin() + static_cast<std::ptrdiff_t>(kGuardBytes + bytes_);
-    return memory_.empty() || (std::all_of(memory_.begin(), memory_.begin() + kGuardBytes, is_guard) &&
-                               std::all_of(end, memory_.end(), is_guard));
+    return std::ranges::all_of(all().first(kGuardBytes), is_guard) &&
+           std::ranges::all_of(all().subspan(kGuardBytes + bytes_), is_guard);
   }
 
  private:
+  struct alignas(kGuardBytes) Block {
+    std::byte bytes[kGuardBytes];
+  };
+  std::span<std::byte> all() { return {reinterpret_cast<std::byte*>(blocks_.data()), blocks_.size() * kGuardBytes}; }
+  std::span<const std::byte> all() const {
+    return {reinterpret_cast<const std::byte*>(blocks_.data()), blocks_.size() * kGuardBytes};
+  }
+
   size_t bytes_ = 0;
-  std::vector<std::byte> memory_;
+  std::vector<Block> blocks_;
 };
 
 int in_place_operand(const CallOptions& options, size_t output) {

@@ -30,7 +30,7 @@ struct CallOptions {
   std::vector<int> in_place;
 };
 
-/// Runs a kernel on operands, with 64 guarded bytes around every buffer.
+/// Runs a kernel on operands, with at least 256 guarded bytes around every buffer, which begins at a multiple of 256.
 /// @throws std::logic_error when the kernel wrote outside of its results.
 Tensors run_kernel(const std::function<void(const KernelCall&)>& kernel, OpKind op, const Attributes& attributes,
                    const Tensors& inputs, const Types& outputs, const CallOptions& options = {});

@@ -119,6 +119,8 @@ struct LastState {
 
 template <class T>
 Product::Form GruForward<T>::recurrent_form(const executor::NodeSpec& node, int64_t columns) const {
+  // Kept states follow each other without gaps.
+  const bool is_state_aligned = !keeps_steps_ || is_aligned_part(s_.batch * s_.hidden, compute_type(node));
   return {.rows = s_.batch,
           .columns = columns,
           .inner = s_.hidden,
@@ -126,7 +128,7 @@ Product::Form GruForward<T>::recurrent_form(const executor::NodeSpec& node, int6
           .a = compute_type(node),
           .b = node.inputs[kR].dtype,
           .y = compute_type(node),
-          .is_aligned = parts_.is_aligned(s_, node.inputs[kR].dtype)};
+          .is_aligned = is_state_aligned && parts_.is_aligned(s_, node.inputs[kR].dtype)};
 }
 
 template <class T>
