@@ -139,7 +139,9 @@ class BackHalf {
     const bool may_choose = options_.schedule == ScheduleKind::automatic && options_.train && graphs_.microbatches > 1;
     if (!may_choose) return {{}};
     std::vector<Layout> all = {{}, {ChunkLayout::looped}, {ChunkLayout::vee}};
-    if (place::has_copy_engines(cluster_)) all.push_back({ChunkLayout::one, true});
+    // With fewer micro-batches no more of them can be in flight than under 1F1B.
+    if (place::has_copy_engines(cluster_) && graphs_.microbatches >= cluster_.count())
+      all.push_back({ChunkLayout::one, true});
     return all;
   }
 
