@@ -10,6 +10,7 @@
 #include "compiler/plan/host_memory.h"
 #include "compiler/plan/simulate.h"
 #include "passes/batch_casts.h"
+#include "passes/batch_splits.h"
 #include "passes/batch_updates.h"
 #include "passes/canonicalize.h"
 #include "passes/chunks.h"
@@ -371,6 +372,7 @@ class BackHalf {
     // Last: until here an update goes where its parameter is, and a cast where its reader is.
     local = observed_.after("fold_casts", fold_casts(local));
     local = observed_.after("batch_updates", batch_updates(local));
+    local = observed_.after("batch_splits", batch_splits(local));
     return observed_.after("batch_casts", batch_casts(local));
   }
 

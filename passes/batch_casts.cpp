@@ -2,13 +2,11 @@
 
 #include <algorithm>
 #include <map>
-#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "compiler/ir/rewriter.h"
-#include "compiler/ops/builder.h"
+#include "passes/batch.h"
 
 namespace mpc {
 namespace {
@@ -19,69 +17,89 @@ constexpr int64_t kSmallBytes = int64_t{1} << 16;
 /// What casts of one batch have in common: device, phase, rate, from and to.
 using Kind = std::tuple<DeviceId, Phase, Rate, DType, DType>;
 
-std::map<Kind, std::vector<NodeId>> find_batches(const Graph& graph) {
-  const auto users = users_of(graph);
-  const auto is_backward = [&](NodeId user) { return graph.node(user).phase != Phase::forward; };
-  std::map<Kind, std::vector<NodeId>> batches;
-  for (int i = 0; i < graph.node_count(); ++i) {
-    const Node& node = graph.node(NodeId(i));
-    if (node.op != OpKind::Cast || node.phase != Phase::forward || node.outputs.size() != 1) continue;
-    const Value& from = graph.value(node.inputs[0]);
-    const Value& to = graph.value(node.outputs[0]);
-    const bool is_rounded_parameter = from.kind == ValueKind::parameter && is_float(from.dtype) && is_float(to.dtype);
-    if (!is_rounded_parameter) continue;
-    const bool is_held = std::ranges::any_of(users[node.outputs[0].index()], is_backward);
-    if (is_held || to.bytes() <= kSmallBytes)
-      batches[{node.device, node.phase, node.rate, from.dtype, to.dtype}].push_back(NodeId(i));
+class Finder {
+ public:
+  explicit Finder(const Graph& graph) : graph_(graph), users_(users_of(graph)) {
+    for (const NamedValue& output : graph.outputs) results_.push_back(output.value);
   }
-  return batches;
-}
 
-void write_batch(Rewriter& rewriter, const std::vector<NodeId>& batch) {
+  std::vector<Batch> run() const {
+    std::map<Kind, Batch> batches;
+    std::vector<Batch> alone;  // of one Cast and its Concat
+    for (int i = 0; i < graph_.node_count(); ++i) {
+      const NodeId id(i);
+      const Node& node = graph_.node(id);
+      if (node.op != OpKind::Cast || node.phase != Phase::forward || node.outputs.size() != 1) continue;
+      const Value& from = graph_.value(node.inputs[0]);
+      const Value& to = graph_.value(node.outputs[0]);
+      if (!is_float(from.dtype) || !is_float(to.dtype)) continue;
+      const NodeId concat = concat_of(node);
+      if (from.kind != ValueKind::parameter && !concat.is_valid()) continue;
+      const bool may_wait = is_read_backward(node.outputs[0]) || to.bytes() <= kSmallBytes;
+      if (!may_wait && !concat.is_valid()) continue;
+      Batch& batch =
+          may_wait ? batches[{node.device, node.phase, node.rate, from.dtype, to.dtype}] : alone.emplace_back();
+      if (concat.is_valid()) batch.members.push_back(concat);
+      batch.members.push_back(id);
+    }
+    for (auto& [kind, batch] : batches) alone.push_back(std::move(batch));
+    std::erase_if(alone, [](const Batch& batch) { return batch.members.size() < 2; });
+    for (Batch& batch : alone) {
+      std::ranges::sort(batch.members);
+      batch.place = batch.members.front();
+    }
+    return alone;
+  }
+
+ private:
+  bool is_read_backward(ValueId value) const {
+    return std::ranges::any_of(users_[value.index()],
+                               [&](NodeId user) { return graph_.node(user).phase != Phase::forward; });
+  }
+
+  // The node that puts parameters side by side for the Cast alone.
+  NodeId concat_of(const Node& cast) const {
+    const ValueId whole = cast.inputs[0];
+    if (graph_.value(whole).kind != ValueKind::node || users_[whole.index()].size() != 1) return {};
+    const NodeId id = graph_.value(whole).producer;
+    const Node& node = graph_.node(id);
+    const bool is_alike = node.op == OpKind::Concat && node.device == cast.device && node.phase == cast.phase &&
+                          node.rate == cast.rate &&
+                          node.attributes.integer("axis") == graph_.value(whole).shape.rank() - 1;
+    const auto is_parameter = [&](ValueId input) { return graph_.value(input).kind == ValueKind::parameter; };
+    const bool is_result = std::ranges::find(results_, whole) != results_.end();
+    return is_alike && !is_result && std::ranges::all_of(node.inputs, is_parameter) ? id : NodeId{};
+  }
+
+  const Graph& graph_;
+  std::vector<std::vector<NodeId>> users_;
+  std::vector<ValueId> results_;
+};
+
+void write_batch(Rewriter& rewriter, const Batch& batch) {
   const Graph& source = rewriter.source();
-  const Node& first = source.node(batch.front());
-  std::vector<ValueId> inputs;
-  NodeInfo info;
-  info.name = first.name;
-  info.origin = first.origin;
-  info.phase = first.phase;
-  for (const NodeId id : batch) {
-    inputs.push_back(rewriter.at(source.node(id).inputs[0]));
-    info.output_names.push_back(source.value(source.node(id).outputs[0]).name);
+  std::vector<ValueId> inputs, outputs;
+  std::vector<int64_t> joined;
+  NodeId like;  // the first Cast
+  for (const NodeId id : batch.members) {
+    const Node& cast = source.node(id);
+    if (cast.op == OpKind::Concat) continue;  // stands in its Cast
+    const Value& from = source.value(cast.inputs[0]);
+    const std::vector<ValueId> parts = from.kind == ValueKind::node ? source.node(from.producer).inputs : cast.inputs;
+    for (const ValueId part : parts) inputs.push_back(rewriter.at(part));
+    joined.push_back(static_cast<int64_t>(parts.size()));
+    outputs.push_back(cast.outputs[0]);
+    if (!like.is_valid()) like = id;
   }
-  const NodeId made = append(rewriter.graph(), OpKind::Cast, std::move(inputs), first.attributes, std::move(info));
-  Node& joint = rewriter.graph().node(made);
-  joint.device = first.device;
-  joint.rate = first.rate;
-  for (size_t i = 0; i < batch.size(); ++i) {
-    const ValueId old = source.node(batch[i]).outputs[0];
-    rewriter.graph().value(joint.outputs[i]).rate = source.value(old).rate;
-    rewriter.map(old, joint.outputs[i]);
-    rewriter.map_node(batch[i], made);
-  }
+  Attributes attributes = source.node(like).attributes;
+  if (inputs.size() > outputs.size()) attributes.set("joined", joined);
+  append_joint(rewriter, batch, like, std::move(inputs), std::move(attributes), outputs);
 }
 
 }  // namespace
 
 Graph batch_casts(const Graph& graph) {
-  std::map<NodeId, const std::vector<NodeId>*> batch_at;  // by its first node
-  std::vector<bool> is_batched(static_cast<size_t>(graph.node_count()), false);
-  const auto batches = find_batches(graph);
-  for (const auto& [kind, batch] : batches) {
-    if (batch.size() < 2) continue;
-    for (const NodeId id : batch) is_batched[id.index()] = true;
-    batch_at.emplace(batch.front(), &batch);
-  }
-  Rewriter rewriter(graph);
-  for (int i = 0; i < graph.node_count(); ++i) {
-    const NodeId id(i);
-    if (!is_batched[id.index()]) {
-      rewriter.copy(id);
-    } else if (const auto batch = batch_at.find(id); batch != batch_at.end()) {
-      write_batch(rewriter, *batch->second);
-    }
-  }
-  return rewriter.finish(graph.stage);
+  return write_batches(graph, Finder(graph).run(), write_batch);
 }
 
 }  // namespace mpc

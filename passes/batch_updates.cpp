@@ -1,10 +1,9 @@
 #include "passes/batch_updates.h"
 
 #include <algorithm>
-#include <map>
+#include <vector>
 
-#include "compiler/ir/rewriter.h"
-#include "compiler/ops/builder.h"
+#include "passes/batch.h"
 
 namespace mpc {
 namespace {
@@ -33,8 +32,6 @@ bool are_alike(const Graph& graph, const Node& a, const Node& b) {
                     b.inputs.begin() + static_cast<ptrdiff_t>(tensors));
 }
 
-using Batch = std::vector<NodeId>;
-
 std::vector<Batch> find_batches(const Graph& graph) {
   const auto users = users_of(graph);
   std::vector<Batch> batches;
@@ -45,45 +42,30 @@ std::vector<Batch> find_batches(const Graph& graph) {
         std::ranges::any_of(node.outputs, [&](ValueId output) { return !users[output.index()].empty(); });
     if (is_read) continue;
     const auto batch = std::ranges::find_if(
-        batches, [&](const Batch& other) { return are_alike(graph, graph.node(other.front()), node); });
+        batches, [&](const Batch& other) { return are_alike(graph, graph.node(other.members.front()), node); });
     if (batch != batches.end()) {
-      batch->push_back(NodeId(i));
+      batch->members.push_back(NodeId(i));
+      batch->place = NodeId(i);
     } else {
-      batches.push_back({NodeId(i)});
+      batches.push_back({{NodeId(i)}, NodeId(i)});
     }
   }
+  std::erase_if(batches, [](const Batch& batch) { return batch.members.size() < 2; });
   return batches;
 }
 
 void write_batch(Rewriter& rewriter, const Batch& batch) {
   const Graph& source = rewriter.source();
-  const Node& first = source.node(batch.front());
+  const Node& first = source.node(batch.members.front());
   const size_t tensors = tensor_inputs(first.op);
-  std::vector<ValueId> inputs;
-  NodeInfo info;
-  for (const NodeId id : batch) {
+  std::vector<ValueId> inputs, outputs;
+  for (const NodeId id : batch.members) {
     const Node& node = source.node(id);
     for (size_t i = 0; i < tensors; ++i) inputs.push_back(rewriter.at(node.inputs[i]));
-    for (const ValueId output : node.outputs) info.output_names.push_back(source.value(output).name);
+    outputs.insert(outputs.end(), node.outputs.begin(), node.outputs.end());
   }
   for (size_t i = tensors; i < first.inputs.size(); ++i) inputs.push_back(rewriter.at(first.inputs[i]));
-  info.name = first.name;
-  info.origin = first.origin;
-  info.phase = first.phase;
-  info.anchor = rewriter.node_at(first.anchor);
-  const NodeId made = append(rewriter.graph(), first.op, std::move(inputs), first.attributes, std::move(info));
-  Node& joint = rewriter.graph().node(made);
-  joint.device = first.device;
-  joint.rate = first.rate;
-  size_t next = 0;
-  for (const NodeId id : batch) {
-    for (const ValueId output : source.node(id).outputs) {
-      const ValueId result = joint.outputs[next++];
-      rewriter.graph().value(result).rate = source.value(output).rate;
-      rewriter.map(output, result);
-    }
-    rewriter.map_node(id, made);
-  }
+  append_joint(rewriter, batch, batch.members.front(), std::move(inputs), first.attributes, outputs);
 }
 
 }  // namespace
@@ -93,24 +75,7 @@ bool is_batched(OpKind op) {
 }
 
 Graph batch_updates(const Graph& graph) {
-  std::map<NodeId, Batch> batch_at;  // by its last node
-  std::vector<bool> is_batched(static_cast<size_t>(graph.node_count()), false);
-  for (Batch& batch : find_batches(graph)) {
-    if (batch.size() < 2) continue;
-    for (const NodeId id : batch) is_batched[id.index()] = true;
-    const NodeId last = batch.back();
-    batch_at.emplace(last, std::move(batch));
-  }
-  Rewriter rewriter(graph);
-  for (int i = 0; i < graph.node_count(); ++i) {
-    const NodeId id(i);
-    if (!is_batched[id.index()]) {
-      rewriter.copy(id);
-    } else if (const auto batch = batch_at.find(id); batch != batch_at.end()) {
-      write_batch(rewriter, batch->second);
-    }
-  }
-  return rewriter.finish(graph.stage);
+  return write_batches(graph, find_batches(graph), write_batch);
 }
 
 }  // namespace mpc

@@ -78,10 +78,11 @@ class Folder {
     if (kind == nullptr || kind->rounded_at == 0 || node.outputs[0] != cast.inputs[0] || cast_of_.contains(maker))
       return;
     const bool is_alike = node.device == cast.device && node.phase == cast.phase && node.rate == cast.rate;
-    // Its result would be held from the normalization on: no other work may stand between.
+    // Its result would be held from the normalization on: no other work of the micro-batch may stand between.
     const bool is_next = std::ranges::none_of(
-        graph_.nodes().subspan(maker.index() + 1, id.index() - maker.index() - 1),
-        [&](const Node& other) { return other.device == node.device && other.phase == node.phase; });
+        graph_.nodes().subspan(maker.index() + 1, id.index() - maker.index() - 1), [&](const Node& other) {
+          return other.device == node.device && other.phase == node.phase && other.rate == node.rate;
+        });
     if (!is_alike || !is_next) return;
     cast_of_[maker] = id;
     is_folded_[id.index()] = true;

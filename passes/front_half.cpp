@@ -14,6 +14,7 @@
 #include "passes/fuse_bias_gradients.h"
 #include "passes/fuse_products.h"
 #include "passes/observed.h"
+#include "passes/pack_projections.h"
 #include "passes/pipeline.h"
 
 // From what the user asked to one graph per size of micro-batch.
@@ -213,6 +214,7 @@ class FrontHalf {
     const std::optional<DType> low = low_dtype(options_.precision);
     if (!low) return graph;
     graph = observed_.after("raise_attention", raise_attention(graph));
+    graph = observed_.after("pack_projections", pack_projections(graph, {options_.pins, options_.assignment}));
     return observed_.after("lower_precision", lower_precision(graph, *low));
   }
 

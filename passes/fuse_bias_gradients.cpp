@@ -25,12 +25,7 @@ struct Pair {
 
 class Finder {
  public:
-  explicit Finder(const Graph& graph) : graph_(graph), users_(users_of(graph)) {
-    for (const Update& update : graph.updates) results_.push_back(update.next);
-    for (const ParameterGradient& gradient : graph.gradients) results_.push_back(gradient.gradient);
-    for (const NamedValue& output : graph.outputs) results_.push_back(output.value);
-    std::ranges::sort(results_);
-  }
+  explicit Finder(const Graph& graph) : graph_(graph), users_(users_of(graph)) {}
 
   std::vector<Pair> run() {
     for (int i = 0; i < graph_.node_count(); ++i) {
@@ -74,8 +69,9 @@ class Finder {
                             graph_.value(node.outputs[0]).dtype == graph_.value(sum.outputs[0]).dtype;
       if (!is_alike || graph_.value(node.inputs[1]).shape[1] != columns) continue;
       Pair pair{product, id, {}};
-      const ValueId end = follow(pair);
-      const bool may_wait = !is_read_before(node.outputs[0], pair.last()) && !is_read_before(end, pair.last());
+      std::vector<ValueId> ends = follow(pair);
+      ends.push_back(node.outputs[0]);
+      const bool may_wait = std::ranges::none_of(ends, [&](ValueId end) { return is_read_before(end, pair.last()); });
       if (!may_wait) continue;
       product = {};
       return pair;
@@ -92,28 +88,30 @@ class Finder {
   }
 
   // Finds the chain. @return what its last node makes.
-  ValueId follow(Pair& pair) const {
+  std::vector<ValueId> follow(Pair& pair) const {
     ValueId value = graph_.node(pair.sum).outputs[0];
-    while (!std::ranges::binary_search(results_, value) && users_[value.index()].size() == 1) {
+    while (users_[value.index()].size() == 1) {
       const NodeId user = users_[value.index()].front();
       const Node& node = graph_.node(user);
       // Beside the value before, a link reads a state at most, which is always there.
-      const bool is_link = node.op == OpKind::Reshape || node.op == OpKind::Cast || node.op == OpKind::GradAccumulate;
+      const bool is_link = node.op == OpKind::Reshape || node.op == OpKind::Cast || node.op == OpKind::GradAccumulate ||
+                           node.op == OpKind::Split;
       if (!is_link || user > pair.last()) break;
       pair.chain.push_back(user);
+      if (node.op == OpKind::Split) return node.outputs;  // of the rows of a packed weight
       value = node.outputs[0];
     }
-    return value;
+    return {value};
   }
 
   bool is_read_before(ValueId value, NodeId node) const {
+    if (!value.is_valid()) return false;
     const auto& users = users_[value.index()];
     return !users.empty() && users.front() < node;
   }
 
   const Graph& graph_;
   std::vector<std::vector<NodeId>> users_;
-  std::vector<ValueId> results_;                     // of the graph, sorted
   std::map<ValueId, std::vector<NodeId>> products_;  // by what their second operand shares its bytes with
 };
 

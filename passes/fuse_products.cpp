@@ -313,9 +313,12 @@ class GroupWriter {
       inputs.push_back(is_reshaped ? reshaped(whole, shape, source_.node(group_.last).name + "/whole", "") : whole);
     }
     Attributes attributes = product_.attributes;
-    std::vector<std::string> origins;
+    // A product that was packed has several.
+    std::vector<std::string> origins =
+        attributes.has("origins") ? attributes.texts("origins") : std::vector<std::string>{product_.origin};
     for (const NodeId member : group_.members) {
-      if (member != group_.reshape && member != group_.cast) origins.push_back(source_.node(member).origin);
+      const bool is_named = member != group_.product && member != group_.reshape && member != group_.cast;
+      if (is_named) origins.push_back(source_.node(member).origin);
     }
     const bool is_gradient = product_.op != OpKind::MatMul && product_.op != OpKind::Gemm;
     if (!is_gradient) attributes.set("origins", std::move(origins));

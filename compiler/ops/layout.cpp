@@ -182,13 +182,8 @@ Dims equal_parts(const InferContext& context, int64_t dim) {
   return parts;
 }
 
-/// Explicit parts: one for each output, none negative, and together the dimension.
-void check_parts(const InferContext& context, const Dims& parts, int64_t dim) {
-  if (context.attributes().has("num_outputs")) context.fail(ErrorId::M031, "both split and num_outputs are given");
-  if (parts.size() != static_cast<size_t>(context.output_count())) {
-    context.fail(ErrorId::M033,
-                 fmt::format("split has {} parts, the node has {} outputs", parts.size(), context.output_count()));
-  }
+/// None negative, and together the dimension.
+void check_lengths(const InferContext& context, const Dims& parts, int64_t dim) {
   int64_t rest = dim;
   for (const int64_t part : parts) {
     if (part < 0) context.fail(ErrorId::M033, fmt::format("split has a part of {}", part));
@@ -200,7 +195,56 @@ void check_parts(const InferContext& context, const Dims& parts, int64_t dim) {
     context.fail(ErrorId::M033, fmt::format("the parts of split add up to {}, the dimension is {}", dim - rest, dim));
 }
 
+/// Explicit parts: one for each output, none negative, and together the dimension.
+void check_parts(const InferContext& context, const Dims& parts, int64_t dim) {
+  if (context.attributes().has("num_outputs")) context.fail(ErrorId::M031, "both split and num_outputs are given");
+  if (parts.size() != static_cast<size_t>(context.output_count())) {
+    context.fail(ErrorId::M033,
+                 fmt::format("split has {} parts, the node has {} outputs", parts.size(), context.output_count()));
+  }
+  check_lengths(context, parts, dim);
+}
+
+/// Several operands, along their last axis: `parts` says how many results each has, `split` lists their lengths.
+void infer_splits(InferContext& context) {
+  const Dims counts = context.attributes().integers("parts");
+  const Dims split = context.attributes().has("split") ? context.attributes().integers("split") : Dims{};
+  const bool fits = static_cast<int>(counts.size()) == context.input_count() &&
+                    static_cast<int>(split.size()) == context.output_count();
+  int64_t left = static_cast<int64_t>(split.size());
+  for (const int64_t count : counts) left = count < 1 || count > left ? -1 : left - count;
+  if (!fits || left != 0) {
+    context.fail(ErrorId::M031,
+                 fmt::format("parts is [{}] for {} inputs and {} outputs", fmt::join(counts, ", "),
+                             context.input_count(), context.output_count()),
+                 "one number of outputs for each input");
+  }
+  const int rank = context.input(0).shape.rank();
+  context.require_min_rank(0, 1);
+  const int axis = context.axis("axis", rank);
+  if (axis != rank - 1) context.fail(ErrorId::M031, "several inputs are split along their last axis only");
+  size_t next = 0;
+  for (int i = 0; i < context.input_count(); ++i) {
+    if (!context.has_input(i)) context.fail(ErrorId::M022, fmt::format("input {} is required", i));
+    context.require_float(i);
+    context.require_same_dtype(i, 0);
+    context.require_rank(i, rank);
+    const TensorType x = context.input(i);
+    const auto first = split.begin() + static_cast<std::ptrdiff_t>(next);
+    const Dims own(first, first + counts[static_cast<size_t>(i)]);
+    check_lengths(context, own, x.shape[axis]);
+    for (const int64_t length : own) {
+      Shape shape = x.shape;
+      shape.set(axis, length);
+      context.set_output(static_cast<int>(next++), x.dtype, shape);
+    }
+  }
+  context.set_attribute("axis", int64_t{axis});
+}
+
 void infer_split(InferContext& context) {
+  if (context.attributes().has("parts")) return infer_splits(context);
+  if (context.input_count() > 1) context.fail(ErrorId::M022, "several inputs need the attribute parts");
   const TensorType& x = context.input(0);
   context.require_min_rank(0, 1);
   const int axis = context.axis("axis", x.shape.rank());
@@ -223,6 +267,9 @@ void infer_split(InferContext& context) {
 
 // Outputs that nothing depends on contribute zeros. A single one that counts is put into zeros by SliceGrad.
 void grad_split(GradientContext& context) {
+  if (context.attributes().has("parts")) {
+    throw Error(ErrorId::M044, "Split", "a Split of several operands has no gradient");
+  }
   const int64_t axis = context.attributes().integer("axis");
   const Dims parts = context.attributes().integers("split");
   const TensorType x = context.type(context.input(0));
@@ -376,13 +423,16 @@ const OpDef Concat_def = {
 };
 
 /// The inverse of Concat: output i has split[i] elements along `axis`. Canonical: axis >= 0, split explicit, no
-/// num_outputs.
+/// num_outputs. With `parts` (passes/batch_splits) several float operands of one rank are split along their last axis:
+/// operand i to the next parts[i] outputs.
 const OpDef Split_def = {
     .op = OpKind::Split,
+    .max_inputs = OpDef::kVariadic,
     .max_outputs = OpDef::kVariadic,
     .attributes = {{"axis", AttributeType::integer, int64_t{0}},
                    {"split", AttributeType::integers, {}, true},
-                   {"num_outputs", AttributeType::integer, {}, true}},
+                   {"num_outputs", AttributeType::integer, {}, true},
+                   {"parts", AttributeType::integers, {}, true}},
     .static_operands = {{1, "split"}},
     .infer = infer_split,
     .gradient = grad_split,

@@ -136,18 +136,23 @@ void concat(const KernelCall& call, int) {
 
 void split(const KernelCall& call, int) {
   const int64_t axis = call.attributes.integer("axis");
-  const TensorView& x = call.inputs[0];
-  const auto& parts = call.attributes.integers("split");
-  const int64_t outer = x.shape.elements(0, static_cast<int>(axis));
-  const int64_t whole = run_bytes(x, axis);
-  const int64_t unit = run_bytes(x, axis + 1);
-  int64_t begin = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const int64_t part = parts[i] * unit;
-    for (int64_t o = 0; call.has_output(i) && part > 0 && o < outer; ++o) {
-      std::memcpy(call.outputs[i].data + o * part, x.data + o * whole + begin, static_cast<size_t>(part));
+  const auto& lengths = call.attributes.integers("split");
+  size_t next = 0;
+  for (size_t k = 0; k < call.inputs.size(); ++k) {
+    const TensorView& x = call.inputs[k];
+    const size_t parts =
+        call.attributes.has("parts") ? static_cast<size_t>(call.attributes.integers("parts")[k]) : lengths.size();
+    const int64_t outer = x.shape.elements(0, static_cast<int>(axis));
+    const int64_t whole = run_bytes(x, axis);
+    const int64_t unit = run_bytes(x, axis + 1);
+    int64_t begin = 0;
+    for (const size_t end = next + parts; next < end; ++next) {
+      const int64_t part = lengths[next] * unit;
+      for (int64_t o = 0; call.has_output(next) && part > 0 && o < outer; ++o) {
+        std::memcpy(call.outputs[next].data + o * part, x.data + o * whole + begin, static_cast<size_t>(part));
+      }
+      begin += part;
     }
-    begin += part;
   }
 }
 

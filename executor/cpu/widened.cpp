@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,15 +37,32 @@ MPC_CLONES void narrow(const float* from, f16* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i].bits = to_f16(from[i]).bits;
 }
 
-/// Between f32 and 16 bits, one of them each.
+/// Elements of two tensors, of f32 and of 16 bits, one of them each.
+void convert_run(const TensorView& from, int64_t from_begin, const TensorView& to, int64_t to_begin, int64_t count) {
+  if (from.dtype == DType::bf16) widen(from.as<const bf16>() + from_begin, to.as<float>() + to_begin, count);
+  if (from.dtype == DType::f16) widen(from.as<const f16>() + from_begin, to.as<float>() + to_begin, count);
+  if (to.dtype == DType::bf16) narrow(from.as<const float>() + from_begin, to.as<bf16>() + to_begin, count);
+  if (to.dtype == DType::f16) narrow(from.as<const float>() + from_begin, to.as<f16>() + to_begin, count);
+}
+
 void convert(const TensorView& from, const TensorView& to, int threads) {
-  parallel_for(threads, from.shape.elements(), kGrain, [&](int64_t begin, int64_t end) {
-    const int64_t count = end - begin;
-    if (from.dtype == DType::bf16) widen(from.as<const bf16>() + begin, to.as<float>() + begin, count);
-    if (from.dtype == DType::f16) widen(from.as<const f16>() + begin, to.as<float>() + begin, count);
-    if (to.dtype == DType::bf16) narrow(from.as<const float>() + begin, to.as<bf16>() + begin, count);
-    if (to.dtype == DType::f16) narrow(from.as<const float>() + begin, to.as<f16>() + begin, count);
-  });
+  parallel_for(threads, from.shape.elements(), kGrain,
+               [&](int64_t begin, int64_t end) { convert_run(from, begin, to, begin, end - begin); });
+}
+
+/// Parts side by side in the last dimension of `whole`.
+void convert_joined(std::span<const TensorView> parts, const TensorView& whole, int threads) {
+  const int axis = whole.shape.rank() - 1;
+  int64_t begin = 0;
+  for (const TensorView& part : parts) {
+    const int64_t columns = part.shape[axis];
+    const int64_t grain = 1 + kGrain / std::max<int64_t>(columns, 1);
+    parallel_for(threads, part.shape.elements(0, axis), grain, [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row)
+        convert_run(part, row * columns, whole, row * whole.shape[axis] + begin, columns);
+    });
+    begin += columns;
+  }
 }
 
 int64_t wide_bytes(const Shape& shape) {
@@ -121,8 +139,18 @@ KernelOrReason cast_loop(const NodeSpec& node) {
   return plain_kernel(
       "cpu:cast",
       [](const KernelCall& call, int threads) {
+        const bool is_joined = call.attributes.has("joined");
+        size_t first = 0;
         for (size_t i = 0; i < call.outputs.size(); ++i) {
-          if (call.has_output(i)) convert(call.inputs[i], call.outputs[i], threads);
+          const size_t count = is_joined ? static_cast<size_t>(call.attributes.integers("joined")[i]) : 1;
+          const auto parts = call.inputs.subspan(first, count);
+          first += count;
+          if (!call.has_output(i)) continue;
+          if (is_joined) {
+            convert_joined(parts, call.outputs[i], threads);
+          } else {
+            convert(parts[0], call.outputs[i], threads);
+          }
         }
       },
       node.threads);

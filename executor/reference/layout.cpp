@@ -45,19 +45,24 @@ void Concat(const KernelCall& call) {
 }
 
 void Split(const KernelCall& call) {
-  const TensorView& x = call.inputs[0];
   const int64_t axis = call.attributes.integer("axis");
-  const auto& parts = call.attributes.integers("split");
-  const AxisView whole = around_axis(x.shape, axis);
-  int64_t start = 0;  // along the axis
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const int64_t run = parts[i] * whole.inner;
-    if (call.has_output(i) && run > 0) {
-      for (int64_t o = 0; o < whole.outer; ++o) {
-        copy_elements(call.outputs[i], o * run, x, (o * whole.length + start) * whole.inner, run);
+  const auto& split = call.attributes.integers("split");
+  size_t next = 0;
+  for (size_t k = 0; k < call.inputs.size(); ++k) {
+    const TensorView& x = call.inputs[k];
+    const size_t parts =
+        call.attributes.has("parts") ? static_cast<size_t>(call.attributes.integers("parts")[k]) : split.size();
+    const AxisView whole = around_axis(x.shape, axis);
+    int64_t start = 0;  // along the axis
+    for (const size_t end = next + parts; next < end; ++next) {
+      const int64_t run = split[next] * whole.inner;
+      if (call.has_output(next) && run > 0) {
+        for (int64_t o = 0; o < whole.outer; ++o) {
+          copy_elements(call.outputs[next], o * run, x, (o * whole.length + start) * whole.inner, run);
+        }
       }
+      start += split[next];
     }
-    start += parts[i];
   }
 }
 

@@ -35,6 +35,12 @@ class Builder {
                      .attributes = std::move(attributes),
                      .outputs = std::move(outputs)});
   }
+  /// One that is made after the gradients are, and has none.
+  void add_without_gradient(OpKind op, std::string name, std::vector<std::optional<Operand>> inputs,
+                            Attributes attributes, std::vector<bool> outputs) {
+    add(op, std::move(name), std::move(inputs), std::move(attributes), std::move(outputs));
+    list_.back().check_gradient = false;
+  }
   SampleList take() { return std::move(list_); }
 
  private:
@@ -186,6 +192,16 @@ void add_casts(Builder& list) {
     list.add(OpKind::Cast, "several tensors of " + std::string(dtype_name(dtype)),
              {of({3, 2}, dtype), of({0, 2}, dtype), of({5000}, dtype), of({}, dtype)}, to("bf16"), all);
   }
+  const auto joined = [](const std::string& dtype, std::vector<int64_t> counts) {
+    return Attributes{{"joined", std::move(counts)}, {"to", dtype}};
+  };
+  list.add_without_gradient(OpKind::Cast, "side by side", {of({3, 2}), of({3, 5}), of({3, 1})}, joined("bf16", {3}),
+                            {true});
+  list.add_without_gradient(OpKind::Cast, "some side by side",
+                            {of({5000}), of({70, 90}), of({70, 110}), of({2}), of({0}), of({3})},
+                            joined("f16", {1, 2, 3}), {true, true, true});
+  list.add_without_gradient(OpKind::Cast, "no rows side by side", {of({0, 2}), of({0, 3})}, joined("bf16", {2}),
+                            {true});
 }
 
 /// Shapes and dtypes that every operator with two operands takes.

@@ -78,6 +78,15 @@ void add_split(SampleList& list) {
   add("a smaller last part", of({2, 7}), 4, {{"axis", int64_t{-1}}, {"num_outputs", int64_t{4}}});
   add("middle axis", of({2, 4, 3}), 2, {{"axis", int64_t{1}}, {"split", Dims{3, 1}}});
   add("one part", of({3, 2}), 1, {{"split", Dims{3}}});
+  const auto add_many = [&](std::string name, std::vector<std::optional<Operand>> inputs, Dims parts, Dims split) {
+    const size_t outputs = split.size();
+    list.push_back(exact(std::move(name), OpKind::Split, std::move(inputs),
+                         {{"axis", int64_t{-1}}, {"parts", std::move(parts)}, {"split", std::move(split)}}));
+    list.back().outputs.assign(outputs, true);
+    list.back().check_gradient = false;  // is made after gradients are (passes/batch_splits)
+  };
+  add_many("of several", {of({2, 6}), of({70, 200}), of({3, 2})}, {3, 2, 1}, {1, 3, 2, 90, 110, 2});
+  add_many("of several rows", {of({6}), of({5000}), of({0})}, {2, 2, 1}, {6, 0, 4999, 1, 0});
   add("an empty part", of({3, 2}), 2, {{"split", Dims{0, 3}}});
   add("f16", of({4}, DType::f16), 2, {});
   add("i64", whole({4, 2}, DType::i64), 2, {{"split", Dims{1, 3}}});

@@ -2,8 +2,10 @@
 // and bf16 tensors, in f64 over f64 ones; and what integers have. A result may take the bytes of its operand: every
 // element is read before it is written.
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
@@ -174,15 +176,30 @@ struct Classify {
   }
 };
 
+/// A tensor whose rows are followed by others on one side: columns of a wider one.
+struct Columns {
+  int64_t count;      // elements
+  int64_t columns;    // of a row; not 0
+  int64_t from_step;  // elements from one row to the next
+  int64_t to_step;
+  int64_t from_begin;
+  int64_t to_begin;
+};
+
+/// A tensor alone.
+Columns whole_tensor(int64_t count) {
+  return {count, std::max<int64_t>(count, 1), 0, 0, 0, 0};
+}
+
 /// A body with operand x and result y, on every element of many tensors.
 template <class Body>
 struct OfTensors {
-  static constexpr int kMostTensors = 900;  // of one launch
+  static constexpr int kMostTensors = 440;  // of one launch
   struct Tensor {
     const void* from;
     void* to;
-    int64_t count;
     int64_t first_run;
+    Columns shape;
   };
   Body body = {};
   int tensor_count = 0;
@@ -194,15 +211,27 @@ struct OfTensors {
     Body one = body;
     one.x.data = tensor.from;
     one.y.data = tensor.to;
-    block.for_each(run_length(run - tensor.first_run, tensor.count), [&](int64_t k) { one(begin + k); });
+    const int64_t length = run_length(run - tensor.first_run, tensor.shape.count);
+    if (tensor.shape.columns >= tensor.shape.count) {  // one row: spared the divisions
+      block.for_each(length,
+                     [&](int64_t k) { one(tensor.shape.from_begin + begin + k, tensor.shape.to_begin + begin + k); });
+      return;
+    }
+    block.for_each(length, [&](int64_t k) {
+      const int64_t row = (begin + k) / tensor.shape.columns;
+      const int64_t column = (begin + k) % tensor.shape.columns;
+      one(tensor.shape.from_begin + row * tensor.shape.from_step + column,
+          tensor.shape.to_begin + row * tensor.shape.to_step + column);
+    });
   }
 };
 
 struct CastIntegerToFloat {
   IntegerIn x;
   FloatOut y;
-  MPC_DEVICE void operator()(int64_t i) const {
-    y.set(i, x.dtype == DType::u64 ? static_cast<float>(static_cast<uint64_t>(x[i])) : static_cast<float>(x[i]));
+  MPC_DEVICE void operator()(int64_t i) const { (*this)(i, i); }
+  MPC_DEVICE void operator()(int64_t from, int64_t to) const {
+    y.set(to, x.dtype == DType::u64 ? static_cast<float>(static_cast<uint64_t>(x[from])) : static_cast<float>(x[from]));
   }
 };
 
@@ -210,12 +239,14 @@ struct CastFloat {
   FloatIn x;
   FloatOut y;
   MPC_DEVICE void operator()(int64_t i) const { y.set(i, x[i]); }
+  MPC_DEVICE void operator()(int64_t from, int64_t to) const { y.set(to, x[from]); }
 };
 
 struct CastInteger {
   IntegerIn x;
   IntegerOut y;
   MPC_DEVICE void operator()(int64_t i) const { y.set(i, x[i]); }
+  MPC_DEVICE void operator()(int64_t from, int64_t to) const { y.set(to, x[from]); }
 };
 
 /// Through f64: whatever has f64 on one side, and floats to integers.
@@ -223,6 +254,7 @@ struct CastByDouble {
   DoubleIn x;
   DoubleOut y;
   MPC_DEVICE void operator()(int64_t i) const { y.set(i, x[i]); }
+  MPC_DEVICE void operator()(int64_t from, int64_t to) const { y.set(to, x[from]); }
 };
 
 }  // namespace
@@ -280,41 +312,101 @@ KernelOrReason predicate(const executor::NodeSpec& node, const MakeOptions&) {
   });
 }
 
-KernelOrReason cast(const executor::NodeSpec& node, const MakeOptions&) {
-  std::vector<int64_t> counts;
-  for (const auto& output : node.outputs) counts.push_back(output.is_present ? output.shape.elements() : 0);
-  const DType in = input_dtype(node, 0);
-  const DType out = output_dtype(node, 0);
-  const auto make = [&](auto body) {
+namespace {
+
+/// One tensor of a launch: which operand it comes from, and which result it goes to.
+struct Move {
+  size_t input;
+  size_t output;
+  Columns shape;
+};
+
+template <class Body>
+KernelOrReason of_tensors(const Body& body, const std::vector<Move>& moves) {
+  return function_kernel("cuda:functor", [body, moves](const Launch& launch) {
+    using Bodies = OfTensors<Body>;
+    static_assert(sizeof(Bodies) <= kMostTableBytes);
+    for (size_t first = 0; first < moves.size(); first += Bodies::kMostTensors) {
+      Bodies bodies;
+      bodies.body = body;
+      int64_t runs = 0;
+      for (size_t t = first; t < moves.size() && t < first + Bodies::kMostTensors; ++t) {
+        const Move& move = moves[t];
+        bodies.tensors[bodies.tensor_count++] = {launch.inputs[move.input], launch.out<void>(move.output), runs,
+                                                 move.shape};
+        runs += runs_of(move.shape.count);
+      }
+      for_each_block(launch.stream, runs, bodies, "many tensors");
+    }
+  });
+}
+
+/// f(body) with the body that casts from `in` to `out`.
+template <class F>
+KernelOrReason with_cast_body(DType in, DType out, F&& f) {
+  const auto typed = [&](auto body) {
     body.x.dtype = in;
     body.y.dtype = out;
-    if (counts.size() == 1) {
-      return function_kernel("cuda:functor", [body, count = counts[0]](const Launch& launch) {
-        auto bound = body;
-        bound.x.data = launch.inputs[0];
-        bound.y.data = launch.outputs[0];
-        for_each(launch.stream, count, bound, "Cast");
-      });
-    }
-    return function_kernel("cuda:functor", [body, counts](const Launch& launch) {
-      using Bodies = OfTensors<decltype(body)>;
-      static_assert(sizeof(Bodies) <= kMostTableBytes);
-      for (size_t first = 0; first < counts.size(); first += Bodies::kMostTensors) {
-        Bodies bodies;
-        bodies.body = body;
-        int64_t runs = 0;
-        for (size_t t = first; t < counts.size() && t < first + Bodies::kMostTensors; ++t) {
-          bodies.tensors[bodies.tensor_count++] = {launch.inputs[t], launch.out<void>(t), counts[t], runs};
-          runs += runs_of(counts[t]);
-        }
-        for_each_block(launch.stream, runs, bodies, "Cast");
-      }
-    });
+    return f(body);
   };
-  if (is_small_float(in) && is_small_float(out)) return make(CastFloat{});
-  if (is_whole(in) && is_small_float(out)) return make(CastIntegerToFloat{});
-  if (is_whole(in) && is_whole(out)) return make(CastInteger{});
-  return make(CastByDouble{});
+  if (is_small_float(in) && is_small_float(out)) return typed(CastFloat{});
+  if (is_whole(in) && is_small_float(out)) return typed(CastIntegerToFloat{});
+  if (is_whole(in) && is_whole(out)) return typed(CastInteger{});
+  return typed(CastByDouble{});
+}
+
+/// Columns `begin` on of a tensor of `whole` columns, and a tensor of those alone.
+Columns part_of(const Shape& part, const Shape& whole, int64_t begin, bool is_joined) {
+  const int axis = part.rank() - 1;
+  const int64_t columns = std::max<int64_t>(part[axis], 1);
+  if (is_joined) return {part.elements(), columns, columns, whole[axis], 0, begin};
+  return {part.elements(), columns, whole[axis], columns, begin, 0};
+}
+
+}  // namespace
+
+KernelOrReason cast(const executor::NodeSpec& node, const MakeOptions&) {
+  const bool is_joined = node.attributes->has("joined");
+  std::vector<Move> moves;
+  size_t input = 0;
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    const int64_t count = is_joined ? node.attributes->integers("joined")[i] : 1;
+    int64_t begin = 0;
+    for (int64_t k = 0; k < count; ++k, ++input) {
+      const Shape& part = node.inputs[input].shape;
+      if (!has_output(node, i)) continue;
+      moves.push_back(
+          {input, i, is_joined ? part_of(part, node.outputs[i].shape, begin, true) : whole_tensor(part.elements())});
+      if (is_joined) begin += part[part.rank() - 1];
+    }
+  }
+  return with_cast_body(input_dtype(node, 0), output_dtype(node, 0), [&](auto body) {
+    if (node.inputs.size() > 1) return of_tensors(body, moves);
+    return function_kernel("cuda:functor", [body, count = node.outputs[0].shape.elements()](const Launch& launch) {
+      auto bound = body;
+      bound.x.data = launch.inputs[0];
+      bound.y.data = launch.outputs[0];
+      for_each(launch.stream, count, bound, "Cast");
+    });
+  });
+}
+
+KernelOrReason split_many(const executor::NodeSpec& node, const MakeOptions&) {
+  const std::vector<int64_t>& lengths = node.attributes->integers("split");
+  std::vector<Move> moves;
+  size_t next = 0;
+  for (size_t input = 0; input < node.inputs.size(); ++input) {
+    const Shape& whole = node.inputs[input].shape;
+    int64_t begin = 0;
+    for (int64_t k = 0; k < node.attributes->integers("parts")[input]; ++k, ++next) {
+      Shape part = whole;
+      part.set(whole.rank() - 1, lengths[next]);
+      if (has_output(node, next)) moves.push_back({input, next, part_of(part, whole, begin, false)});
+      begin += lengths[next];
+    }
+  }
+  const DType dtype = input_dtype(node, 0);
+  return with_cast_body(dtype, dtype, [&](auto body) { return of_tensors(body, moves); });
 }
 
 }  // namespace mpc::cuda

@@ -19,6 +19,8 @@ KernelOrReason batch_norm_grad(const executor::NodeSpec& node, const MakeOptions
 KernelOrReason batch_norm_training(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason binary(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason cast(const executor::NodeSpec& node, const MakeOptions& options);
+/// A Split of several tensors, by the launch that casts many.
+KernelOrReason split_many(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason concat(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason convolution(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason convolution_input_grad(const executor::NodeSpec& node, const MakeOptions& options);

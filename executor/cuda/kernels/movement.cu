@@ -303,7 +303,8 @@ KernelOrReason concat(const executor::NodeSpec& node, const MakeOptions&) {
   });
 }
 
-KernelOrReason split(const executor::NodeSpec& node, const MakeOptions&) {
+KernelOrReason split(const executor::NodeSpec& node, const MakeOptions& options) {
+  if (node.attributes->has("parts")) return split_many(node, options);
   const Shape& x = node.inputs[0].shape;
   const int axis = static_cast<int>(node.attributes->integer("axis"));
   const std::vector<int64_t>& sizes = node.attributes->integers("split");
