@@ -25,6 +25,11 @@ executor::SessionOptions internal_options(const v1::SessionOptions& options) {
   result.check_finite = options.check_finite;
   result.watchdog_seconds = options.watchdog_seconds;
   result.pins_threads = options.pin_threads;
+  if (options.transport == "alias") {
+    throw Error(ErrorId::M046, "transport alias",
+                "the devices of a plan have an arena each, with offsets of their own, so a transfer always moves bytes",
+                "device is a copy within a GPU; auto takes it between logical devices of one");
+  }
   const std::optional<executor::Transport> transport = executor::parse_transport(options.transport);
   if (!transport) api::unknown_name("transport", options.transport, executor::transport_names());
   result.transport = *transport;

@@ -162,6 +162,9 @@ TEST_CASE(
   REQUIRE(expected.size() == 4);
   for (const std::string transport : {"device", "peer", "host", "nccl"})
     CHECK(losses(with_transport(transport)) == expected);
+  const CommandResult alias = with_transport("alias");
+  CHECK(alias.exit_code == 4);
+  CHECK(contains(alias.err, "an arena each"));
   const CommandResult refused = with_transport("hots");
   CHECK(refused.exit_code == 2);
   CHECK(contains(refused.err, "did you mean host?"));
