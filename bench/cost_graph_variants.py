@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks the planner on variants of cost graphs that no one has tuned anything to.
 
-usage: cost_graph_variants.py FOLDER --mpc PROGRAM [--budget 2s] [--only TEXT] [--variants 8] [--seed 1]
+usage: cost_graph_variants.py FOLDER --mpc PROGRAM [--budget 2s] [--only TEXT] [--variants 8] [--seed 1] [-o OUTPUT_STEM]
 
 Of every graph of the folder, some variants drawn from: 2 to 8 GPUs, 0 to 2 CPU cores, memory times 0.8 to 2, costs times
 1e-3 to 1e6, nodes renamed and permuted. Checked of each, with the folder's evaluate.py as the judge:
@@ -10,7 +10,7 @@ Of every graph of the folder, some variants drawn from: 2 to 8 GPUs, 0 to 2 CPU 
 - no split of one topological order into segments, one per GPU, is better than the contiguous one (a plain dynamic program
   that shares no code with the planner; graphs whose colours have a cycle are passed over)
 - renamed, permuted and scaled, the graph gets the same value within 0.1 % (contiguous: within 1e-6, where it is optimal)
-Exits with 1 when a check fails. Needs the standard library only.
+Exits with 1 when a check fails; with -o also writes OUTPUT_STEM.json and .md. Needs the standard library only.
 """
 import argparse
 import copy
@@ -115,10 +115,11 @@ def has_better_segments(graph, value):
 
 class Checker:
     def __init__(self, options, scratch):
-        self.options, self.scratch, self.failures = options, pathlib.Path(scratch), 0
+        self.options, self.scratch = options, pathlib.Path(scratch)
+        self.failures, self.rows = [], []
 
     def fail(self, text):
-        self.failures += 1
+        self.failures.append(text)
         print(f"FAILED {text}", flush=True)
 
     def split(self, graph, label, *flags):
@@ -153,6 +154,7 @@ class Checker:
             if stages is not None or (needed <= graph["devices"]["count"] * graph["devices"]["memory_bytes"] / 2):
                 self.fail(f"{label}: no free split, though one is known or half the memory would do")
             print(f"{label}: does not fit", flush=True)
+            self.rows.append({"variant": label})
             return
         if stages is not None and free["value"] > stages["value"] * (1 + 1e-9):
             self.fail(f"{label}: free {free['value']} above contiguous {stages['value']}")
@@ -170,7 +172,28 @@ class Checker:
             ratios.append(again["value"] / scale / stages["value"] if again else float("inf"))
             if abs(ratios[1] - 1) > (SAME_OPTIMUM if stages["optimal"] else SAME_FREE):
                 self.fail(f"{label}: permuted, the contiguous value is {ratios[1]:.6f} times as large")
+        self.rows.append({"variant": label, "free": free["value"], "gap": free["gap"], "permuted_free": ratios[0]})
+        if stages is not None:
+            self.rows[-1] |= {"contiguous": stages["value"], "permuted_contiguous": ratios[1]}
         print(f"{label}: free {free['value']:.6g}, gap {100 * free['gap']:.2f} %, permuted " + " ".join(f"{r:.6f}" for r in ratios), flush=True)
+
+
+def write(stem, options, checker):
+    """What was checked, as JSON and as a table; where a number is missing, no split fits."""
+    command = f"bench/cost_graph_variants.py FOLDER --budget {options.budget} --variants {options.variants} --seed {options.seed}"
+    command += f" --only {options.only}" if options.only else ""
+    stem.with_suffix(".json").write_text(
+        json.dumps({"command": command, "failures": checker.failures, "rows": checker.rows}, indent=1) + "\n", encoding="utf-8")
+    lines = [f"`{command}`: {len(checker.failures)} failures in {len(checker.rows)} variants.", ""]
+    lines += [f"- {text}" for text in checker.failures] + ([""] if checker.failures else [])
+    lines += ["Permuted: the value of the same graph with its nodes renamed and in another order, and its costs scaled, over that of the graph as it is.", "",
+              "| variant | free | gap | permuted | contiguous | permuted |", "|---|---|---|---|---|---|"]
+    for row in checker.rows:
+        cells = [f"{row[name]:.6g}" if name in row else "-" for name in ("free", "gap", "permuted_free", "contiguous", "permuted_contiguous")]
+        if "gap" in row:
+            cells[1] = f"{100 * row['gap']:.2f} %"
+        lines.append(f"| {row['variant']} | " + " | ".join(cells) + " |")
+    stem.with_suffix(".md").write_text("\n".join(lines + [""]), encoding="utf-8")
 
 
 def main():
@@ -181,6 +204,7 @@ def main():
     parser.add_argument("--only", default="", help="graphs with this in their name")
     parser.add_argument("--variants", type=int, default=8, help="of every graph")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("-o", "--output", help="also write OUTPUT.json and OUTPUT.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         checker = Checker(options, scratch)
@@ -198,7 +222,9 @@ def main():
                 graph["devices"]["memory_bytes"] = int(graph["devices"]["memory_bytes"] * memory)
                 devices = graph["devices"]
                 checker.check(graph, rng, f"{path.stem} k={devices['count']} cpus={devices['cpus']} memory x{memory}")
-        print(f"{checker.failures} failures")
+        print(f"{len(checker.failures)} failures")
+        if options.output:
+            write(pathlib.Path(options.output), options, checker)
         sys.exit(1 if checker.failures else 0)
 
 
