@@ -23,8 +23,10 @@ constexpr int64_t kGroupUnits = 400;     // all levels, per block and tensor
 constexpr int64_t kLeastRound = 50'000;  // proposals
 constexpr int kRoundsAlone = 8;          // before splits are combined
 // Shares of the work for the levels from nothing, and for each time that the best split goes through them.
-// Many short cycles, each with other groups, do better than a few long ones (2 s, orders of nodes: gen-moe-10k on
-// average 8.150 with 0.3 and 0.15, 8.126 so).
+// Many short cycles, each with other groups, do a little better than a few long ones (2 s, four orders of the nodes,
+// over the best known value on average, with 0.3 and 0.15 and so: gen-moe-10k 0.9995 and 0.9992, gen-unet-10k 1.0029
+// and 0.9995, gen-towers-10k 0.9977 and 0.9973). Shorter ones leave each level too few proposals (0.02:
+// gen-unet-10k 1.0097).
 constexpr double kFreshShare = 0.25;
 constexpr double kCycleShare = 0.08;
 // Cycles see the largest load alone more and more: what they find in a good split is balance (10 s: gen-unet-10k 17.781
