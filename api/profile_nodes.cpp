@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "compiler/base/text.h"
+#include "compiler/cost/estimate.h"
 #include "compiler/ops/builder.h"
 
 namespace mpc::api {
@@ -82,13 +83,21 @@ void add_nodes(const Plan& plan, bool with_tf32, ProfileNodes& nodes) {
     for (const PlanIndex input : node.inputs) made.spec.inputs.push_back(operand(input));
     for (const PlanIndex output : node.outputs) made.spec.outputs.push_back(operand(output));
     NarrowestFloat narrowest;
+    std::vector<int64_t> bytes_of_inputs;
+    int64_t bytes_of_outputs = 0;
     for (const auto* list : {&node.inputs, &node.outputs}) {
       for (const PlanIndex index : *list) {
         if (index == kNone) continue;
-        made.bytes += static_cast<double>(plan.value_bytes(index, 0));
         narrowest.add(plan.values[index].dtype);
+        const int64_t bytes = plan.value_bytes(index, 0);
+        if (list == &node.inputs)
+          bytes_of_inputs.push_back(bytes);
+        else
+          bytes_of_outputs += bytes;
       }
     }
+    made.bytes = static_cast<double>(moved_bytes(node.op, bytes_of_inputs, bytes_of_outputs));
+    if (node.op == OpKind::Reshape) continue;  // a view
     made.key = {node.op, narrowest.arithmetic(false), !plan.updates.empty()};
     made.flops = node.flops.front();
     made.workspace_bytes = node.workspace_bytes;

@@ -195,7 +195,7 @@ TEST_CASE("balance: devices of speeds 2 to 1 and memories 3 to 1 are used within
 }
 
 TEST_CASE("balance: stages balanced by work alone are taken where that makes the step shorter, and only between GPUs") {
-  constexpr int kDevices = 8;
+  constexpr int kDevices = 4;
   const Sample sample{"ResNet-18", "resnet18", {}};
   const FrontGraphs graphs = graphs_of(sample, true);
   const Cluster gpus = uniform_cluster(*find_device_kind(kAssumedGpuKind), kDevices);
@@ -227,5 +227,5 @@ TEST_CASE("balance: stages balanced by work alone are taken where that makes the
   }
   CHECK(simulate(best).step_seconds < simulate(std::get<Plan>(make_plan(graphs, gpus, as_waiting))).step_seconds);
   // A CPU device's copies take its core.
-  CHECK(!is_balanced_by_work(plan_on(parse_devices("cpu:8", kAssumedGpuKind), ScheduleKind::automatic)));
+  CHECK(!is_balanced_by_work(plan_on(parse_devices("cpu:4", kAssumedGpuKind), ScheduleKind::automatic)));
 }

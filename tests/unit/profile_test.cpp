@@ -102,6 +102,22 @@ TEST_CASE("estimate: a node runs at the rate of its narrowest operand, and of TF
   CHECK(seconds(DType::f32) == doctest::Approx(kFlops / 1e12));
 }
 
+TEST_CASE("estimate: of a table the rows that are taken count, and a Reshape is nothing") {
+  Graph graph;
+  const ValueId table = graph.add_input("table", DType::f32, Shape{50'000, 1000});
+  const ValueId ids = graph.add_input("ids", DType::i64, Shape{100});
+  const NodeId gather = append(graph, OpKind::Gather, {table, ids}, {}, {"rows", "", Phase::forward, {}, {}});
+  const Attributes shape{{"shape", Attribute(std::vector<int64_t>{1000, 100})}};
+  const NodeId reshape =
+      append(graph, OpKind::Reshape, {graph.node(gather).outputs[0]}, shape, {"turned", "", Phase::forward, {}, {}});
+  Device device;
+  device.rates = {1e12, 1e12, 1e12, 1e9, 1e-6, 1e9};
+  // 100 rows of 4000 bytes are read and written, 100 indices of 8 bytes read.
+  CHECK(node_seconds(graph, gather, device) == doctest::Approx(1e-6 + (2 * 400'000 + 800) / 1e9));
+  CHECK(node_seconds(graph, reshape, device) == 0);
+  CHECK(operand_bytes(graph, gather) == 50'000 * 4000 + 400'000 + 800);
+}
+
 TEST_CASE("profile: written and read again it is the same") {
   const std::string text = good_profile().dump();
   const Profile profile = parse_profile(text, "p.json");

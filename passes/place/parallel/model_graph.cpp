@@ -184,12 +184,7 @@ class ModelReader {
 
   double seconds(NodeId id, double parts) const {
     const Node& node = graph_.node(id);
-    const DeviceRates& rates = machines_.gpu.rates;
-    const Arithmetic arithmetic = node_arithmetic(graph_, id, machines_.gpu.rounds_to_tf32);
-    const double once =
-        rates.launch_s + std::max(node_flops(graph_, id) / rates.flops(arithmetic),
-                                  static_cast<double>(operand_bytes(graph_, id)) / rates.bytes_per_second) /
-                             parts;
+    const double once = node_seconds(graph_, id, machines_.gpu, parts);
     return node.rate == Rate::per_step ? once / microbatches_ : once;
   }
 
