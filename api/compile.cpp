@@ -112,6 +112,26 @@ v1::NoPlan make_public(const Infeasible& infeasible, const Cluster& cluster) {
 
 }  // namespace
 
+namespace {
+
+/// @throws Error(M003) for a budget that no search has, or of no length.
+void set_budget(const v1::CompileOptions& from, PlanOptions& options) {
+  constexpr double kLeast = 1e-3;
+  constexpr double kMost = 86'400;
+  if (!from.budget_seconds) return;
+  if (options.objective != Objective::latency) {
+    throw Error(ErrorId::M003, "budget", fmt::format("does not go with objective {}", from.objective),
+                "only the search for latency goes on for as long as it may");
+  }
+  if (!(*from.budget_seconds >= kLeast && *from.budget_seconds <= kMost)) {
+    throw Error(ErrorId::M003, "budget",
+                fmt::format("is {} s, must be in [{}, {}]", *from.budget_seconds, kLeast, kMost));
+  }
+  options.budget_s = *from.budget_seconds;
+}
+
+}  // namespace
+
 PlanOptions api::plan_options(const v1::CompileOptions& public_options) {
   PlanOptions options = api::plan_options(public_options.bindings);
   options.refusal = api::known_kernel_gaps();
@@ -128,6 +148,7 @@ PlanOptions api::plan_options(const v1::CompileOptions& public_options) {
   const std::optional<Objective> objective = parse_objective(public_options.objective);
   if (!objective) unknown_name("objective", public_options.objective, {"throughput", "latency", "devices", "memory"});
   options.objective = *objective;
+  set_budget(public_options, options);
   const std::optional<Precision> precision = parse_precision(public_options.precision);
   if (!precision) unknown_name("precision", public_options.precision, precision_names());
   options.precision = *precision;

@@ -70,7 +70,9 @@ class Explorer {
  public:
   /// @param progress  told before each plan, with what it changes and the share of the work done; may be empty.
   Explorer(const FrontGraphs& graphs, const Cluster& cluster, PlanOptions options, const Plan& plan, Progress progress)
-      : graphs_(graphs), cluster_(cluster), options_(std::move(options)), plan_(plan), progress_(std::move(progress)) {}
+      : graphs_(graphs), cluster_(cluster), options_(std::move(options)), plan_(plan), progress_(std::move(progress)) {
+    options_.budget_s = kLatencyBudget;  // there are dozens of alternatives
+  }
 
   /// About how many plans there will be.
   void expect(size_t cuts) { expected_ = cuts * 2 * std::size(kMoves) + kMostRequests; }
@@ -198,7 +200,7 @@ class Explorer {
 
   const FrontGraphs& graphs_;
   const Cluster& cluster_;
-  const PlanOptions options_;
+  PlanOptions options_;
   const Plan& plan_;
   const Progress progress_;
   size_t expected_ = 1;

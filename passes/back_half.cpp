@@ -205,7 +205,8 @@ class BackHalf {
   }
 
   PlaceOptions place_options() const {
-    return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false, false, false};
+    return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false, false, false,
+            options_.budget_s};
   }
 
   Placement choose_devices(const ChunkedCluster& parts, const PlaceOptions& place) const {

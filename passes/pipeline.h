@@ -41,6 +41,7 @@ struct PlanOptions {
   bool may_offload = true;
   int64_t host_memory_bytes = kAssumedHostBytes;
   Objective objective = Objective::throughput;
+  double budget_s = kLatencyBudget;  // objective latency: how long a placement is annealed
   std::vector<Pin> pins;
   /// When not empty: the device of every forward node by name, instead of a search (tests, edited plans).
   std::map<std::string, int> assignment;

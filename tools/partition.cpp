@@ -127,13 +127,13 @@ double budget_seconds(const std::string& text) {
 
 /// The planner alone has its own few flags; others would have no effect. @throws Error(M001).
 void refuse_other_flags(const Flags& flags, const CLI::App& app) {
-  const std::set<std::string> own = {"--cost-graph", "--contiguous", "--budget", "--cpus"};
+  const std::set<std::string> own = {"--cost-graph", "--contiguous", "--cpus"};
   const std::set<std::string> everywhere = {"--json", "--quiet", "--verbose", "--help"};
   const bool is_alone = !flags.cost_graph.empty();
   for (const CLI::Option* option : app.get_options()) {
     if (option->count() == 0 || everywhere.contains(option->get_name())) continue;
     const std::string name = option->get_name();
-    if (is_alone && !own.contains(name)) {
+    if (is_alone && !own.contains(name) && name != "--budget") {
       throw Error(ErrorId::M001, "mpc partition --cost-graph",
                   fmt::format("{} does not go with it", name.starts_with("-") ? name : "a model"),
                   "its flags are --contiguous, --budget, --cpus");
@@ -198,6 +198,7 @@ int partition(const Flags& flags, Console& console) {
   CompileOptions options;
   options.bindings = flags.shapes.bindings();
   flags.split.apply(cluster, options);
+  if (flags.budget) options.budget_seconds = budget_seconds(*flags.budget);
   if (flags.train) options.training = flags.training.options();
   const Model model = flags.reading.load(*flags.model);
   if (flags.parallel) return partition_parallel(flags, model, cluster, options, console);
@@ -276,9 +277,11 @@ Body add_partition(CLI::App& app) {
       ->group("Cost graphs");
   app.add_flag("--contiguous", flags->contiguous, "every device gets one stage: a run of the order of nodes")
       ->group("Cost graphs");
-  app.add_option("--budget", flags->budget, "how long to search, in seconds of a current core (default 10s)")
+  app.add_option("--budget", flags->budget,
+                 "how long to search, in seconds of a current core: a cost graph (default 10s), or --objective latency "
+                 "(default 400ms)")
       ->type_name("TIME")
-      ->group("Cost graphs");
+      ->group("Split");
   app.add_option("--cpus", flags->cpus, "CPU cores beside the GPUs, instead of the graph's number")
       ->type_name("N")
       ->check(CLI::Range(0, 4096))

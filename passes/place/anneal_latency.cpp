@@ -4,15 +4,16 @@
 #include <utility>
 
 #include "passes/place/evaluate.h"
+#include "passes/place/place.h"
 #include "passes/place/search/random.h"
 
 namespace mpc::place {
 namespace {
 
 constexpr uint64_t kSeed = 20;
-constexpr int64_t kWork = 15'000'000;  // nodes and values that evaluations look at
-constexpr int64_t kMostEvaluations = 60'000;
-constexpr int kRounds = 3;                 // from the start, from the best, from the best
+constexpr double kWorkPerSecond = 3.75e7;  // nodes and values that evaluations look at
+constexpr double kMostEvaluationsPerSecond = 1.5e5;
+constexpr int kRounds = 3;                 // from the start, then from the best; every later one is twice as long
 constexpr double kFirstTemperature = 0.3;  // shares of the critical path
 constexpr double kLastTemperature = 0.0005;
 constexpr int kLongestRun = 8;
@@ -32,22 +33,32 @@ class LatencyAnnealer {
     }
   }
 
-  std::vector<int> run() {
+  // A longer search begins as a shorter one does, so it finds nothing worse.
+  std::vector<int> run(double budget_s) {
     if (free_.empty() || problem_.device_count < 2) return best_;
-    const auto once = static_cast<int64_t>(problem_.path().block.size() + problem_.path().values.size());
-    const auto evaluations = static_cast<int>(std::min(kMostEvaluations, kWork / once) / kRounds);
-    for (int round = 0; round < kRounds; ++round) {
-      device_ = best_;
-      now_s_ = best_s_;
-      for (int i = 0; i < evaluations; ++i) {
-        const double left = 1 - static_cast<double>(i) / evaluations;
-        propose(kLastTemperature + (kFirstTemperature - kLastTemperature) * left * left * left);
-      }
+    const auto once = static_cast<double>(problem_.path().block.size() + problem_.path().values.size());
+    const double per_second = std::min(kMostEvaluationsPerSecond, kWorkPerSecond / once);
+    auto left = static_cast<int64_t>(budget_s * per_second);
+    auto length = std::max<int64_t>(1, static_cast<int64_t>(kLatencyBudget * per_second) / kRounds);
+    for (int round = 0; left > 0; ++round) {
+      if (round >= kRounds) length *= 2;
+      anneal(length, std::min(length, left));
+      left -= length;
     }
     return best_;
   }
 
  private:
+  // The first `evaluations` of a round of `length`, from the best placement.
+  void anneal(int64_t length, int64_t evaluations) {
+    device_ = best_;
+    now_s_ = best_s_;
+    for (int64_t i = 0; i < evaluations; ++i) {
+      const double left = 1 - static_cast<double>(i) / static_cast<double>(length);
+      propose(kLastTemperature + (kFirstTemperature - kLastTemperature) * left * left * left);
+    }
+  }
+
   void propose(double temperature) {
     std::vector<int> moved = device_;
     const int to = random_.below(problem_.device_count);
@@ -93,8 +104,8 @@ class LatencyAnnealer {
 
 }  // namespace
 
-std::vector<int> anneal_latency(const Problem& problem, const std::vector<int>& device_of_block) {
-  return LatencyAnnealer(problem, device_of_block).run();
+std::vector<int> anneal_latency(const Problem& problem, const std::vector<int>& device_of_block, double budget_s) {
+  return LatencyAnnealer(problem, device_of_block).run(budget_s);
 }
 
 }  // namespace mpc::place

@@ -135,13 +135,13 @@ Candidate search_throughput(const Problem& problem, const PlaceOptions& options)
   return better_of(std::move(found), repaired(problem, Objective::throughput));
 }
 
-Candidate search_latency(const Problem& problem) {
+Candidate search_latency(const Problem& problem, double budget_s) {
   std::vector<std::vector<int>> starts = {start_on_one_device(problem), start_earliest_finish(problem),
                                           start_from_pins(problem)};
   const Candidate few = stages(problem, {.uses_all_devices = false}, Objective::latency);
   if (!few.device_of_block.empty()) starts.push_back(few.device_of_block);
   Candidate found = refined(problem, std::move(starts), Objective::latency);
-  std::vector<int> annealed = place::anneal_latency(problem, found.device_of_block);
+  std::vector<int> annealed = place::anneal_latency(problem, found.device_of_block, budget_s);
   found = better_of(std::move(found), refined(problem, {std::move(annealed)}, Objective::latency));
   if (found.score.overflow_bytes == 0) return found;
   return better_of(std::move(found), repaired(problem, Objective::latency));
@@ -155,7 +155,7 @@ Candidate search_fewest_devices(Problem problem) {
   for (int k = 1; k <= problem.device_count; ++k) {
     for (int d = k; d < problem.device_count; ++d) problem.capacity_bytes[static_cast<size_t>(d)] = 0;
     for (int d = 0; d < k; ++d) problem.capacity_bytes[static_cast<size_t>(d)] = capacity[static_cast<size_t>(d)];
-    found = search_latency(problem);
+    found = search_latency(problem, kLatencyBudget);
     if (found.score.overflow_bytes == 0) break;
   }
   return found;
@@ -173,7 +173,7 @@ Candidate search(const Problem& problem, const PlaceOptions& options) {
     case Objective::throughput:
       return search_throughput(problem, options);
     case Objective::latency:
-      return search_latency(problem);
+      return search_latency(problem, options.budget_s);
     case Objective::devices:
       return search_fewest_devices(problem);
     case Objective::memory:

@@ -16,6 +16,9 @@ using place::KernelRefusal;
 using place::Objective;
 using place::Pin;
 
+/// What a placement for latency is annealed for, unless somebody asks for more.
+inline constexpr double kLatencyBudget = 0.4;
+
 struct PlaceOptions {
   Objective objective = Objective::throughput;
   std::vector<Pin> pins;
@@ -32,6 +35,7 @@ struct PlaceOptions {
   /// In training, too, transfers are made beside the work: as many micro-batches are in flight as that needs. Only
   /// where devices have copy engines.
   bool overlaps_transfers = false;
+  double budget_s = kLatencyBudget;  // of annealing for latency, in counted steps
 };
 
 /// The device of every node, and what the decision was worth.

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <vector>
 
@@ -98,6 +99,27 @@ TEST_CASE("place: the critical path is within 2 % of the best of all placements,
                    << " of the best");
   CHECK(compared >= 30);
   CHECK(parallel >= 15);
+}
+
+TEST_CASE("place: a longer search for latency finds nothing worse, and the same each time") {
+  int shorter = 0;
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    CAPTURE(seed);
+    const Graph graph = test::random_graph(seed, 4, {});
+    const Cluster cluster = quick_cluster(seed, 3);
+    PlaceOptions options;
+    options.objective = Objective::latency;
+    double before = INFINITY;
+    for (const double budget_s : {0.001, 0.1, 0.4}) {
+      options.budget_s = budget_s;
+      const Placement placement = place_nodes(graph, cluster, options);
+      CHECK(placement.objective_value <= before * (1 + kRounding));
+      CHECK(place_nodes(graph, cluster, options).device_of_node == placement.device_of_node);
+      if (placement.objective_value < before * (1 - kRounding) && before < INFINITY) ++shorter;
+      before = placement.objective_value;
+    }
+  }
+  CHECK(shorter > 0);
 }
 
 TEST_CASE("place: the critical path counts a link that carries one tensor at a time") {
