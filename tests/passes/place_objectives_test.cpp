@@ -103,14 +103,14 @@ TEST_CASE("place: the critical path is within 2 % of the best of all placements,
 
 TEST_CASE("place: a longer search for latency finds nothing worse, and the same each time") {
   int shorter = 0;
-  for (uint64_t seed = 1; seed <= 12; ++seed) {
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
     CAPTURE(seed);
     const Graph graph = test::random_graph(seed, 4, {});
     const Cluster cluster = quick_cluster(seed, 3);
     PlaceOptions options;
     options.objective = Objective::latency;
     double before = INFINITY;
-    for (const double budget_s : {0.001, 0.1, 0.4}) {
+    for (const double budget_s : {0.001, 0.02, 0.2}) {
       options.budget_s = budget_s;
       const Placement placement = place_nodes(graph, cluster, options);
       CHECK(placement.objective_value <= before * (1 + kRounding));
