@@ -18,6 +18,13 @@
 namespace mpc {
 namespace api {
 
+void require_budget(double seconds) {
+  constexpr double kLeast = 1e-3;
+  constexpr double kMost = 86'400;
+  if (!(seconds >= kLeast && seconds <= kMost))
+    throw Error(ErrorId::M003, "budget", fmt::format("is {} s, must be in [{}, {}]", seconds, kLeast, kMost));
+}
+
 void unknown_name(const std::string& what, const std::string& name, const std::vector<std::string>& known) {
   std::string all;
   for (const std::string& candidate : known) all += (all.empty() ? "" : ", ") + candidate;
@@ -110,23 +117,14 @@ v1::NoPlan make_public(const Infeasible& infeasible, const Cluster& cluster) {
   return reasons;
 }
 
-}  // namespace
-
-namespace {
-
 /// @throws Error(M003) for a budget that no search has, or of no length.
 void set_budget(const v1::CompileOptions& from, PlanOptions& options) {
-  constexpr double kLeast = 1e-3;
-  constexpr double kMost = 86'400;
   if (!from.budget_seconds) return;
   if (options.objective != Objective::latency) {
     throw Error(ErrorId::M003, "budget", fmt::format("does not go with objective {}", from.objective),
                 "only the search for latency goes on for as long as it may");
   }
-  if (!(*from.budget_seconds >= kLeast && *from.budget_seconds <= kMost)) {
-    throw Error(ErrorId::M003, "budget",
-                fmt::format("is {} s, must be in [{}, {}]", *from.budget_seconds, kLeast, kMost));
-  }
+  api::require_budget(*from.budget_seconds);
   options.budget_s = *from.budget_seconds;
 }
 

@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "api/impl.h"
 #include "api/table.h"
 #include "compiler/base/error.h"
 #include "compiler/base/file.h"
@@ -27,8 +28,6 @@ namespace {
 using OrderedJson = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
-constexpr double kMostBudget = 86'400;
-constexpr double kLeastBudget = 1e-3;
 constexpr double kUnitsPerSecond = 1e9;
 // Counted steps end a search; the clock only where a machine is slower than this many times what was measured.
 constexpr double kPatience = 4;
@@ -36,10 +35,7 @@ constexpr double kLongestRun = 15;  // seconds, without a budget
 constexpr int kMostCpus = 4096;
 
 void check(const CostGraphOptions& options) {
-  if (options.budget_seconds && !(*options.budget_seconds >= kLeastBudget && *options.budget_seconds <= kMostBudget)) {
-    throw Error(ErrorId::M003, "budget",
-                fmt::format("is {} s, must be in [{}, {}]", *options.budget_seconds, kLeastBudget, kMostBudget));
-  }
+  if (options.budget_seconds) api::require_budget(*options.budget_seconds);
   if (options.cpus && (*options.cpus < 0 || *options.cpus > kMostCpus)) {
     throw Error(ErrorId::M003, "cpus", fmt::format("is {}, must be in [0, {}]", *options.cpus, kMostCpus));
   }

@@ -32,6 +32,8 @@ struct v1::Plan::Impl {
 
 namespace api {
 
+/// @throws Error(M003) where a search cannot take that long.
+void require_budget(double seconds);
 /// @throws Error(M002): `what` has no such name; with the nearest of `known`.
 [[noreturn]] void unknown_name(const std::string& what, const std::string& name, const std::vector<std::string>& known);
 v1::DType public_dtype(DType dtype);
