@@ -277,7 +277,7 @@ v1::CompileOptions options_of(const v1::ProfileModel& row) {
   options.precision = row.precision;
   if (row.is_training) {
     options.training.emplace();
-    options.training->optimizer = "adam";
+    options.training->optimizer = row.optimizer;
     options.microbatches = 1;
   }
   return options;

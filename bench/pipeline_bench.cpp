@@ -1,7 +1,8 @@
 // How well two CPU devices work at the same time: training steps in micro-batches, measured on two devices and on one.
 //
-//   pipeline_bench OUT.json [STEPS [MODEL...]]
+//   pipeline_bench OUT.json PROFILE [STEPS [MODEL...]]
 //
+// PROFILE is a file of `mpc profile`, by whose rates stages are balanced, or - for the built-in rates of a CPU.
 // One thread per device; nothing else may use the machine's cores. Plans of one device and of two take turns. Per model
 // and number of micro-batches, each figure the median over STEPS steps:
 //   speed_up          step on one device over step on two
@@ -30,7 +31,10 @@
 #include <nlohmann/json.hpp>
 
 #include "api/reference_evaluator.h"
+#include "compiler/base/file.h"
+#include "compiler/base/json.h"
 #include "compiler/base/random.h"
+#include "compiler/cost/profile.h"
 #include "compiler/onnx/model.h"
 #include "compiler/plan/simulate.h"
 #include "executor/session.h"
@@ -66,16 +70,22 @@ onnx_io::Model sample_model(const Case& c, const std::filesystem::path& folder) 
   return onnx_io::Model::load(path);
 }
 
-Plan plan_of(const onnx_io::Model& model, const Case& c, int devices, int microbatches) {
+/// One-thread CPU devices, with the rates of the profile in that file, or the built-in ones for "-".
+Cluster cpu_devices(int devices, const std::string& profile) {
+  Cluster cluster = parse_devices(fmt::format("cpu:{}", devices), "h100-80g");
+  for (Device& device : cluster.devices) device.threads = 1;
+  if (profile != "-") apply_profile(parse_profile(read_text_file(profile, kMaxJsonBytes), profile), profile, cluster);
+  return cluster;
+}
+
+Plan plan_of(const onnx_io::Model& model, const Case& c, const Cluster& cluster, int microbatches) {
   PlanOptions options;
   options.train = true;
   options.loss = c.loss;
   options.loss_output = c.loss_output;
   options.optimizer.optimizer = parse_optimizer("sgd,lr=0.001");
   options.microbatches = microbatches;
-  if (devices > 1 && microbatches > 1) options.schedule = ScheduleKind::one_f_one_b;
-  Cluster cluster = parse_devices(fmt::format("cpu:{}", devices), "h100-80g");
-  for (Device& device : cluster.devices) device.threads = 1;
+  if (cluster.devices.size() > 1 && microbatches > 1) options.schedule = ScheduleKind::one_f_one_b;
   return std::get<Plan>(make_plan(model, cluster, options, ReferenceEvaluator()));
 }
 
@@ -163,9 +173,10 @@ Plan with_measured_times(Plan plan, const std::vector<std::vector<executor::Meas
   return plan;
 }
 
-nlohmann::ordered_json measure(const onnx_io::Model& model, const Case& c, int microbatches, int steps) {
-  const Plan one = plan_of(model, c, 1, microbatches);
-  const Plan two = plan_of(model, c, 2, microbatches);
+nlohmann::ordered_json measure(const onnx_io::Model& model, const Case& c, const std::string& profile, int microbatches,
+                               int steps) {
+  const Plan one = plan_of(model, c, cpu_devices(1, profile), microbatches);
+  const Plan two = plan_of(model, c, cpu_devices(2, profile), microbatches);
   Run on_one(one, model, c.integer_bound);
   Run on_two(two, model, c.integer_bound);
   for (int i = 0; i < kWarmUp; ++i) {
@@ -203,7 +214,7 @@ nlohmann::ordered_json measure(const onnx_io::Model& model, const Case& c, int m
           {"predicted_seconds", two.step_seconds}};
 }
 
-int run(const std::string& output, int steps, const std::vector<std::string>& models) {
+int run(const std::string& output, const std::string& profile, int steps, const std::vector<std::string>& models) {
   const std::vector<Case> cases = {
       {.model = "two-linear", .batch = 64, .loss = LossKind::mse},
       {.model = "mlp", .batch = 512, .sizes = {{"hidden", 1024}}, .integer_bound = 10},
@@ -220,12 +231,13 @@ int run(const std::string& output, int steps, const std::vector<std::string>& mo
   std::filesystem::path folder =
       std::filesystem::temp_directory_path() / fmt::format("mpc_pipeline_bench_{}", getpid());
   std::filesystem::create_directories(folder);
-  nlohmann::ordered_json answer = {{"cores", std::thread::hardware_concurrency()}, {"steps", steps}};
+  nlohmann::ordered_json answer = {
+      {"cores", std::thread::hardware_concurrency()}, {"steps", steps}, {"has_profile", profile != "-"}};
   for (const Case& c : cases) {
     if (!models.empty() && std::ranges::find(models, c.model) == models.end()) continue;
     const onnx_io::Model model = sample_model(c, folder);
     for (const int microbatches : kMicrobatches) {
-      const nlohmann::ordered_json row = measure(model, c, microbatches, steps);
+      const nlohmann::ordered_json row = measure(model, c, profile, microbatches, steps);
       fmt::print(
           "{:<12} {:>2} micro-batches: {:8.3f} ms on one, {:8.3f} ms on two, speed-up {:.2f}; bubble {:.3f}, "
           "simulated {:.3f}, predicted {:.3f}; overlap {:.3f} ms\n",
@@ -246,10 +258,10 @@ int run(const std::string& output, int steps, const std::vector<std::string>& mo
 }  // namespace mpc
 
 int main(int argc, char** argv) {
-  const int steps = argc > 2 ? std::atoi(argv[2]) : 50;
-  if (argc < 2 || steps < 1) {
-    fmt::print(stderr, "usage: pipeline_bench OUT.json [STEPS [MODEL...]]\n");
+  const int steps = argc > 3 ? std::atoi(argv[3]) : 50;
+  if (argc < 3 || steps < 1) {
+    fmt::print(stderr, "usage: pipeline_bench OUT.json PROFILE|- [STEPS [MODEL...]]\n");
     return 2;
   }
-  return mpc::run(argv[1], steps, {argv + std::min(argc, 3), argv + argc});
+  return mpc::run(argv[1], argv[2], steps, {argv + std::min(argc, 4), argv + argc});
 }

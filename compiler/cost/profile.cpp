@@ -23,6 +23,7 @@ Arithmetic of_equal_width(Arithmetic arithmetic) {
 
 void DeviceProfile::add(const OpKey& key, const OpSample& sample) {
   samples_[key].push_back(sample);
+  least_s_ = std::min(least_s_, sample.seconds);
 }
 
 double DeviceProfile::roofline_seconds(Arithmetic arithmetic, double flops, double bytes) const {
@@ -32,7 +33,6 @@ double DeviceProfile::roofline_seconds(Arithmetic arithmetic, double flops, doub
 }
 
 double DeviceProfile::kernel_seconds(const OpKey& key, double flops, double bytes) const {
-  const double roofline = roofline_seconds(key.arithmetic, flops, bytes);
   // A kernel timed in the other kind of step, or in the other type of 16 bits, is nearer to the truth than the
   // roofline.
   auto found = samples_.find(key);
@@ -43,11 +43,15 @@ double DeviceProfile::kernel_seconds(const OpKey& key, double flops, double byte
   }
   if (found == samples_.end()) {
     return key.arithmetic == Arithmetic::tf32 ? kernel_seconds({key.op, Arithmetic::f32, key.is_training}, flops, bytes)
-                                              : roofline;
+                                              : roofline_seconds(key.arithmetic, flops, bytes);
   }
+  // Without the constant a node of a few bytes takes hundreds of times its roofline, and so would, by its example, a
+  // node of megabytes.
+  const double constant = std::min(least_s_, rates.launch_s);
+  const double expected = constant + roofline_seconds(key.arithmetic, flops, bytes);
   struct Near {
     double distance = 0;
-    double log_ratio = 0;  // of measured to roofline
+    double log_ratio = 0;  // of measured to expected
   };
   constexpr size_t kNearest = 4;
   std::array<Near, kNearest> nearest;
@@ -62,20 +66,23 @@ double DeviceProfile::kernel_seconds(const OpKey& key, double flops, double byte
     if (place == kNearest) continue;
     const size_t last = std::min(count, kNearest - 1);
     for (size_t i = last; i > place; --i) nearest[i] = nearest[i - 1];
-    nearest[place] = {distance,
-                      std::log(sample.seconds / roofline_seconds(key.arithmetic, sample.flops, sample.bytes))};
+    nearest[place] = {
+        distance, std::log(sample.seconds / (constant + roofline_seconds(key.arithmetic, sample.flops, sample.bytes)))};
     count = std::min(count + 1, kNearest);
   }
   // A node that was timed itself gets its own time: the others weigh a millionth of it.
   constexpr double kSame = 1e-6;
-  double weights = 0;
+  // A node far from all that was timed is nearer to the roofline than to them: at a thousand times the FLOPs and bytes
+  // of the only sample both count half, at ten times the roofline counts a percent.
+  const double far = 2 * std::log(1e3) * std::log(1e3);
+  double weights = nearest[0].distance / (far * far);
   double sum = 0;
   for (size_t i = 0; i < count; ++i) {
     const double weight = 1 / (nearest[i].distance + kSame);
     weights += weight;
     sum += weight * nearest[i].log_ratio;
   }
-  return roofline * std::exp(sum / weights);
+  return expected * std::exp(sum / weights);
 }
 
 const DeviceProfile* Profile::find(std::string_view backend) const {

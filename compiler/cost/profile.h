@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
@@ -14,7 +15,8 @@ namespace mpc {
 
 // Measured rates of a machine. A profile keeps what was measured, not a curve fitted to it: per operator, type of
 // numbers and kind of step, the FLOPs, bytes and seconds of every node that was timed. A node that was not timed costs
-// what the roofline says, times what the nearest timed nodes of its operator took over what the roofline says of them.
+// what the roofline says, after the constant that every kernel takes, times what the nearest timed nodes of its
+// operator took over what that says of them; far from all of them the roofline says more.
 
 /// One node that was timed.
 struct OpSample {
@@ -54,6 +56,7 @@ class DeviceProfile {
   double roofline_seconds(Arithmetic arithmetic, double flops, double bytes) const;
 
   std::map<OpKey, std::vector<OpSample>> samples_;
+  double least_s_ = std::numeric_limits<double>::infinity();  // of all samples
 };
 
 struct LinkProfile {

@@ -17,7 +17,8 @@ struct ProfileModel {
   Model model;
   Bindings bindings = {};
   bool is_training = false;       // also its gradients and updates, with a loss that fits its outputs
-  std::string precision = "f32";  // as CompileOptions have it
+  std::string precision = "f32";   // as CompileOptions have it
+  std::string optimizer = "adam";  // as TrainingOptions have it
 };
 
 /// Measured rates of this machine: seconds of operators, what a launch costs, links. Immutable, cheap to copy.

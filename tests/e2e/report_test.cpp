@@ -46,6 +46,15 @@ TEST_CASE("profile: what is measured of a model predicts it better than the tabl
   for (const json& row : measured["devices"][0]["ops"])
     has_gemm = has_gemm || (row["op"] == "Gemm" && row["training"] == true);
   CHECK(has_gemm);
+  // Weights are updated by the optimizer that is named.
+  const json momentum = answer_of(
+      {"profile", "-o", folder / "m.json", "--model", model, "--only-models", "--train", "--optimizer", "momentum"});
+  std::set<std::string> updates;
+  for (const json& row : momentum["devices"][0]["ops"]) {
+    const auto op = row["op"].get<std::string>();
+    if (op.ends_with("Update")) updates.insert(op);
+  }
+  CHECK(updates == std::set<std::string>{"MomentumUpdate"});
   // The plan's prediction is made of the samples: it differs from that of the table, and says the same every time.
   const json table = answer_of({"partition", model, "--devices", "cpu:2"});
   const json first = answer_of({"partition", model, "--devices", "cpu:2", "--profile", profile});
