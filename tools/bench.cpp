@@ -74,7 +74,7 @@ int bench(const Flags& flags, Console& console) {
   const Cluster cluster = flags.devices.for_running(console);
   const Model model = flags.reading.load(flags.model);
   CompileOptions options;
-  options.bindings = flags.shapes.bindings();
+  options.bindings = flags.shapes.bindings(model);
   flags.split.apply(cluster, options);
   if (flags.train) options.training = flags.training.options();
   const std::optional<Plan> plan = compile_or_report(console, model, cluster, options);

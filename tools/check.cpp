@@ -66,15 +66,16 @@ int check_plan_file(const Flags& flags, const Console& console) {
 int check_model_file(const Flags& flags, const Console& console) {
   const Model model = flags.reading.load(flags.file);
   model.annotation();  // throws when the annotations are inconsistent
+  const Bindings bindings = flags.shapes.bindings(model);
   Json warnings = Json::array();
   try {
-    model.check(flags.shapes.bindings());
+    model.check(bindings);
   } catch (const Error& error) {
     // A shape that is open is not wrong: what depends on it is checked when a flag binds it.
     if (error.id() != ErrorId::M043) throw;
     warnings.push_back(error.what());
   }
-  const ModelReport report = model.inspect(flags.shapes.bindings());
+  const ModelReport report = model.inspect(bindings);
   std::string text = fmt::format("{}: nothing wrong was found: opset {}, {} parameters", escaped(flags.file),
                                  report.opset, count_text(report.parameters));
   text += report.is_complete ? fmt::format(", {} nodes\n", count_text(report.nodes)) : "\n";

@@ -125,7 +125,8 @@ Body add_inspect(CLI::App& app) {
   flags->shapes.add(app);
   return [flags](Console& console) {
     require_other_file(console.json_path, flags->model);
-    const ModelReport report = flags->reading.load(flags->model).inspect(flags->shapes.bindings());
+    const Model model = flags->reading.load(flags->model);
+    const ModelReport report = model.inspect(flags->shapes.bindings(model));
     console.say(report_text(report));
     console.json(report_json(report));
     return 0;

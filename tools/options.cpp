@@ -1,6 +1,9 @@
 #include "tools/options.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <cstring>
 #include <functional>
 
 #include <fmt/format.h>
@@ -205,9 +208,70 @@ Model ModelFlags::load(const std::string& path) const {
   return Model::load(path, bounds);
 }
 
+namespace {
+
+template <class T>
+Tensor tensor_of(const DeclaredTensor& input, const std::vector<double>& numbers) {
+  std::vector<int64_t> shape;
+  if (!input.has_shape || !input.dims.empty()) shape.push_back(static_cast<int64_t>(numbers.size()));
+  Tensor tensor = Tensor::zeros(dtype_of<T>(), shape);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const T element = static_cast<T>(numbers[i]);
+    std::memcpy(&tensor.bytes[i * sizeof(T)], &element, sizeof(T));
+  }
+  return tensor;
+}
+
+/// The types of inputs whose numbers a flag can hold.
+constexpr std::pair<std::string_view, Tensor (*)(const DeclaredTensor&, const std::vector<double>&)> kContents[] = {
+    {"i64", tensor_of<int64_t>},
+    {"i32", tensor_of<int32_t>},
+    {"f32", tensor_of<float>},
+    {"f64", tensor_of<double>},
+    {"bool", tensor_of<bool>}};
+
+/// What --content gives an input: "16000" of a scalar, "1,3,-1" of a vector, or the content of a file.
+Tensor content_of(const DeclaredTensor& input, const std::string& text) {
+  std::vector<double> numbers;
+  for (const std::string& part : split(text, ',')) {
+    const std::optional<double> number = parse_number(part);
+    if (!number) return load_tensor(text);
+    numbers.push_back(*number);
+  }
+  const std::string where = fmt::format("--content {}={}", input.name, text);
+  const auto row = std::ranges::find(kContents, input.dtype, [](const auto& pair) { return pair.first; });
+  if (row == std::end(kContents) || input.dims.size() > 1 ||
+      (input.has_shape && input.dims.empty() && numbers.size() != 1)) {
+    throw Error(ErrorId::M004, where,
+                fmt::format("the input has {} dimensions and elements of type {}", input.dims.size(),
+                            input.dtype.empty() ? "unknown" : input.dtype),
+                "give a tensor file");
+  }
+  const bool is_integer = !input.dtype.starts_with('f');
+  constexpr double kMost = 9007199254740992.0;  // to which doubles are all integers
+  for (const double number : numbers) {
+    if (is_integer && (number != std::floor(number) || std::abs(number) > kMost))
+      throw Error(ErrorId::M003, where, fmt::format("{} is no integer", number_text(number)));
+  }
+  return row->second(input, numbers);
+}
+
+}  // namespace
+
 void ShapeFlags::add(CLI::App& app) {
   app.add_option("--dim", dims, "the value of a symbolic dimension")
       ->type_name("NAME=N")
+      ->group("Model")
+      ->expected(1)
+      ->take_all();
+  app.add_option("--shape", shapes, "the shape of an input, for the whole batch; a scalar's is empty")
+      ->type_name("INPUT=N,N,...")
+      ->group("Model")
+      ->expected(1)
+      ->take_all();
+  app.add_option("--content", contents,
+                 "what an input always holds, where branches or shapes depend on it: numbers, or a tensor file")
+      ->type_name("INPUT=N,...|FILE")
       ->group("Model")
       ->expected(1)
       ->take_all();
@@ -217,7 +281,26 @@ void ShapeFlags::add(CLI::App& app) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
 }
 
+Bindings ShapeFlags::bindings(const Model& model) const {
+  ShapeFlags others = *this;
+  others.contents.clear();
+  Bindings result = others.bindings();
+  const std::vector<DeclaredTensor> inputs = model.inputs();
+  for (const std::string& text : contents) {
+    const auto [name, value] = name_and_value("--content", text);
+    const auto input = std::ranges::find(inputs, name, &DeclaredTensor::name);
+    if (input == inputs.end())
+      throw Error(ErrorId::M004, "--content " + text, fmt::format("the model has no input '{}'", escaped(name, 200)));
+    if (!result.known_inputs.emplace(name, content_of(*input, value)).second)
+      throw Error(ErrorId::M003, "--content " + text, "is given twice");
+  }
+  return result;
+}
+
 Bindings ShapeFlags::bindings() const {
+  if (!contents.empty()) {
+    throw Error(ErrorId::M001, "--content " + contents.front(), "is of one model, and here are many", "leave it out");
+  }
   Bindings result;
   for (const std::string& dim : dims) {
     const auto [name, value] = name_and_value("--dim", dim);
@@ -225,6 +308,18 @@ Bindings ShapeFlags::bindings() const {
     if (!number || *number < 0)
       throw Error(ErrorId::M003, "--dim " + dim, fmt::format("'{}' is not a dimension", value));
     if (!result.dims.emplace(name, *number).second) throw Error(ErrorId::M003, "--dim " + dim, "is given twice");
+  }
+  for (const std::string& text : shapes) {
+    const auto [name, value] = name_and_value("--shape", text);
+    std::vector<int64_t> shape;
+    for (const std::string& part : value.empty() ? std::vector<std::string>() : split(value, ',')) {
+      const std::optional<int64_t> number = parse_integer(part);
+      if (!number || *number < 0)
+        throw Error(ErrorId::M003, "--shape " + text, fmt::format("'{}' is not a dimension", part));
+      shape.push_back(*number);
+    }
+    if (!result.input_shapes.emplace(name, std::move(shape)).second)
+      throw Error(ErrorId::M003, "--shape " + text, "is given twice");
   }
   result.batch = batch;
   return result;

@@ -54,10 +54,15 @@ struct ModelFlags {
 /// Shapes: --dim, --batch.
 struct ShapeFlags {
   std::vector<std::string> dims;
+  std::vector<std::string> shapes;
+  std::vector<std::string> contents;
   std::optional<int64_t> batch;
 
   void add(CLI::App& app);
-  /// @throws Error(M003).
+  /// @throws Error(M003); Error(M004) for the content of an input that the model has not, or that is no such tensor;
+  /// and as load_tensor.
+  Bindings bindings(const Model& model) const;
+  /// Without a model: no input's content can be given. @throws Error(M003), Error(M001).
   Bindings bindings() const;
 };
 

@@ -196,11 +196,11 @@ int partition(const Flags& flags, Console& console) {
   if (flags.gpus_per_node && !flags.parallel)
     cluster = cluster.in_nodes(*flags.gpus_per_node, flags.nodes.bytes_per_second);
   CompileOptions options;
-  options.bindings = flags.shapes.bindings();
   flags.split.apply(cluster, options);
   if (flags.budget) options.budget_seconds = budget_seconds(*flags.budget);
   if (flags.train) options.training = flags.training.options();
   const Model model = flags.reading.load(*flags.model);
+  options.bindings = flags.shapes.bindings(model);
   if (flags.parallel) return partition_parallel(flags, model, cluster, options, console);
   keep_annotations(flags, model, cluster, console, options);
   keep_changes(flags, model, cluster, console, options);

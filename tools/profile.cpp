@@ -120,7 +120,9 @@ int profile(const Flags& flags, Console& console) {
     for (const Row& row : sample_rows()) models.push_back(sample_model(row, scratch, flags.reading));
   }
   for (const std::string& path : flags.models) {
-    models.push_back({flags.reading.load(path), flags.shapes.bindings(), false, flags.precision, flags.optimizer});
+    Model model = flags.reading.load(path);
+    Bindings bindings = flags.shapes.bindings(model);
+    models.push_back({std::move(model), std::move(bindings), false, flags.precision, flags.optimizer});
     if (!flags.train) continue;
     models.push_back(models.back());
     models.back().is_training = true;

@@ -127,7 +127,7 @@ std::optional<Plan> find_plan(const Flags& flags, const GivenInputs& given, std:
   const Cluster cluster = flags.devices.for_running(console);
   model = flags.reading.load(*flags.model);
   CompileOptions options;
-  options.bindings = flags.shapes.bindings();
+  options.bindings = flags.shapes.bindings(*model);
   flags.split.apply(cluster, options);
   for (const auto& [name, tensor] : given.tensors) options.bindings.input_shapes[name] = tensor.shape;
   return compile_or_report(console, *model, cluster, options);

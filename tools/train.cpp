@@ -222,7 +222,7 @@ std::optional<Plan> find_plan(const Flags& flags, const Model& model, const Data
   }
   const Cluster cluster = flags.devices.for_running(console);
   CompileOptions options;
-  options.bindings = flags.shapes.bindings();
+  options.bindings = flags.shapes.bindings(model);
   bind_dims(model, files, options.bindings);
   flags.split.apply(cluster, options);
   options.training = flags.training.options();

@@ -35,9 +35,9 @@ struct Flags {
   SplitFlags split;
 };
 
-VerifyOptions verify_options(const Flags& flags, const Cluster& cluster) {
+VerifyOptions verify_options(const Flags& flags, const Cluster& cluster, Bindings bindings) {
   VerifyOptions options;
-  options.bindings = flags.shapes.bindings();
+  options.bindings = std::move(bindings);
   flags.split.apply(cluster, options.compile);
   options.session.use_reference = flags.use_reference;
   options.rtol = flags.rtol;
@@ -52,8 +52,8 @@ int verify_model(const Flags& flags, Console& console) {
   }
   require_other_file(console.json_path, *flags.model);
   const Cluster cluster = flags.devices.for_running(console);
-  const VerifyOptions options = verify_options(flags, cluster);
   const Model model = flags.reading.load(*flags.model);
+  const VerifyOptions options = verify_options(flags, cluster, flags.shapes.bindings(model));
   const std::vector<std::string> sets = data_sets(flags.test_data);
   Json answer;
   std::string text;
@@ -141,7 +141,7 @@ SuiteResult run_case(const std::string& folder, const Flags& flags, const Cluste
 
 int verify_suite(const Flags& flags, Console& console) {
   const Cluster cluster = flags.devices.for_running(console);
-  const VerifyOptions options = verify_options(flags, cluster);
+  const VerifyOptions options = verify_options(flags, cluster, flags.shapes.bindings());
   const std::vector<std::string> cases = suite_cases(flags.suite, flags.filter);
   if (cases.empty()) throw Error(ErrorId::M010, flags.suite, "holds no folder with a model.onnx");
   std::map<std::string, int64_t> counts = {{"passed", 0}, {"failed", 0}, {"unsupported", 0}, {"error", 0}};

@@ -171,6 +171,17 @@ void find_generated_parameters(Model::Data& data) {
       lowest = std::min(lowest, *least);
     }
   }
+  // Some exporters write every weight as a Constant. Where one weight is an initializer, Constants are not meant so.
+  const auto& initializers = data.proto.graph().initializer();
+  const bool has_weights = std::ranges::any_of(initializers, [&](const pb::TensorProto& initializer) {
+    const TensorContent* content = data.weights.find(initializer.name());
+    return content != nullptr && is_float(content->dtype) && content->shape.rank() > 1 &&
+           weights.contains(initializer.name());
+  });
+  const auto is_weight = [&](const std::string& name, int64_t elements) {
+    const auto read = weights.find(name);
+    return read != weights.end() && elements >= read->second;
+  };
   const auto integers_of = [&](const std::string& name) -> std::optional<std::vector<int64_t>> {
     if (const auto it = shapes.find(name); it != shapes.end()) return it->second;
     const TensorContent* content = data.weights.find(name);
@@ -194,8 +205,9 @@ void find_generated_parameters(Model::Data& data) {
       if (content->dtype == DType::i64 && content->shape.rank() == 1 && content->shape[0] <= kMaxRank) {
         shapes[node.output(0)] = to_literal(*content, data.files.get()).to_integers();
       }
-      if (is_float(content->dtype) && content->shape.rank() > 0 && content->shape.elements() >= kManyElements)
-        add(node.output(0), *content, false);
+      if (!is_float(content->dtype) || content->shape.rank() == 0) continue;
+      const bool is_trained = !has_weights && is_weight(node.output(0), content->shape.elements());
+      if (is_trained || content->shape.elements() >= kManyElements) add(node.output(0), *content, is_trained);
     }
     const pb::AttributeProto* list = node.op_type() == "Constant" ? find_attribute(node, "value_ints") : nullptr;
     if (list != nullptr && list->ints_size() <= kMaxRank)
@@ -213,12 +225,11 @@ void find_generated_parameters(Model::Data& data) {
     const bool is_usable = shape && is_float(element.dtype()) && shape->elements() > 0 &&
                            byte_size(*shape, element.dtype()) <= data.limits.value_bytes;
     if (!is_usable) continue;  // the importer says what is wrong
-    const auto read = weights.find(node.output(0));
-    const bool is_weight = read != weights.end() && shape->elements() >= read->second;
-    if (!is_weight && shape->elements() < kManyElements) continue;
+    const bool is_trained = is_weight(node.output(0), shape->elements());
+    if (!is_trained && shape->elements() < kManyElements) continue;
     add(node.output(0),
         TensorContent{element.dtype(), *shape, nullptr, {}, Literal::splat(element.dtype(), *shape, element.stored())},
-        is_weight);
+        is_trained);
   }
 }
 

@@ -17,14 +17,29 @@ std::string input_where(const DeclaredValue& input) {
   return "input \"" + input.name + "\"";
 }
 
-[[noreturn]] void unbound(const DeclaredValue& input, size_t axis, const std::string& symbol, bool is_batch) {
-  if (symbol.empty()) {
-    throw Error(ErrorId::M043, input_where(input), fmt::format("dimension {} is not known", axis),
-                "give the input's shape");
+/// An input of the model whose shape is not known to its end, and what would make it known.
+struct OpenShape {
+  std::string shape;               // "(batch, 3, ?)"
+  std::vector<std::string> flags;  // of `mpc` commands
+};
+
+/// Inputs as the file declares them, up to the first few: "images" (batch, 3, ?) and ...
+[[noreturn]] void refuse_open(const std::vector<std::pair<const DeclaredValue*, OpenShape>>& open) {
+  constexpr size_t kNamed = 8;
+  std::string what = fmt::format("its shape {} is open", open.front().second.shape);
+  std::vector<std::string> flags;
+  for (size_t i = 0; i < std::min(open.size(), kNamed); ++i) {
+    const auto& [input, shape] = open[i];
+    if (i > 0) {
+      what += fmt::format("{} \"{}\" {}", i == 1 ? ", as are those of" : ",", escaped(input->name, 100), shape.shape);
+    }
+    for (const std::string& flag : shape.flags) {
+      if (std::ranges::find(flags, flag) == flags.end()) flags.push_back(flag);
+    }
   }
-  throw Error(ErrorId::M043, input_where(input),
-              fmt::format("dimension {} ('{}') is not bound", axis, escaped(symbol, 100)),
-              fmt::format("bind it with {}--dim {}=N", is_batch ? "--batch N or " : "", escaped(symbol, 100)));
+  if (open.size() > kNamed) what += fmt::format(", and {} more", open.size() - kNamed);
+  throw Error(ErrorId::M043, input_where(*open.front().first), what,
+              fmt::format("bind what is open: {}", fmt::join(flags, " ")));
 }
 
 /// @throws Error(M002) for a binding of a symbol that no input has: the one that was meant would stay unbound.
@@ -106,6 +121,7 @@ void Importer::add_inputs() {
       }
     }
   }
+  require_bound();
   for (const DeclaredValue& input : inputs) {
     if (const auto known = options_.known_inputs.find(input.name); known != options_.known_inputs.end()) {
       add_known_input(input, known->second);
@@ -128,37 +144,72 @@ void Importer::add_inputs() {
 }
 
 /// The first input's dimension 0 is the batch: an input whose dimension 0 is written the same way gets options.batch.
+bool Importer::is_batch(const DeclaredValue& input, size_t axis) const {
+  const auto& first = data_.info.inputs.front().dims;
+  const DeclaredDim& dim = input.dims[axis];
+  return axis == 0 && !first.empty() && dim.value == first[0].value && dim.symbol == first[0].symbol;
+}
+
+std::optional<int64_t> Importer::input_dim(const DeclaredValue& input, size_t axis) const {
+  const DeclaredDim& dim = input.dims[axis];
+  const auto given = options_.input_shapes.find(input.name);
+  if (options_.batch && is_batch(input, axis)) return options_.batch;
+  if (dim.value >= 0) {
+    if (given != options_.input_shapes.end() && given->second[axis] != dim.value) {
+      throw Error(ErrorId::M004, input_where(input),
+                  fmt::format("dimension {} is {} in the model, {} was given", axis, dim.value, given->second[axis]));
+    }
+    return dim.value;
+  }
+  if (given != options_.input_shapes.end()) return given->second[axis];
+  if (dim.symbol.empty()) return std::nullopt;
+  if (const auto bound = dims_.find(dim.symbol); bound != dims_.end()) return bound->second;
+  const auto& first = data_.info.inputs.front().dims;
+  return !first.empty() && dim.symbol == first[0].symbol ? options_.batch : std::nullopt;
+}
+
+/// @throws Error(M043) that names every input whose shape is not known to its end.
+void Importer::require_bound() const {
+  std::vector<std::pair<const DeclaredValue*, OpenShape>> open;
+  for (const DeclaredValue& input : data_.info.inputs) {
+    const std::string name = escaped(input.name, 100);
+    if (options_.known_inputs.contains(input.name) || forced_inputs_.contains(input.name)) continue;
+    if (!input.has_shape) {
+      if (options_.input_shapes.contains(input.name)) continue;
+      open.push_back({&input, {"of unknown rank", {fmt::format("--shape {}=N,...", name)}}});
+      continue;
+    }
+    OpenShape shape;
+    std::vector<std::string> declared;
+    std::vector<std::string> numbers;  // for --shape
+    bool is_named = true;              // every open dimension
+    for (size_t i = 0; i < input.dims.size(); ++i) {
+      const std::string symbol = escaped(input.dims[i].symbol, 100);
+      const std::optional<int64_t> dim = input_dim(input, i);
+      numbers.push_back(dim ? fmt::to_string(*dim) : "N");
+      declared.push_back(input.dims[i].value >= 0 ? numbers.back() : symbol.empty() ? "?" : symbol);
+      if (dim) continue;
+      if (is_batch(input, i))
+        shape.flags.push_back(symbol.empty() ? "--batch N" : fmt::format("--batch N (or --dim {}=N)", symbol));
+      else if (symbol.empty())
+        is_named = false;
+      else
+        shape.flags.push_back(fmt::format("--dim {}=N", symbol));
+    }
+    if (!is_named) shape.flags = {fmt::format("--shape {}={}", name, fmt::join(numbers, ","))};
+    shape.shape = fmt::format("({})", fmt::join(declared, ", "));
+    if (!shape.flags.empty()) open.emplace_back(&input, std::move(shape));
+  }
+  if (!open.empty()) refuse_open(open);
+}
+
+/// @pre require_bound() has passed.
 std::vector<int64_t> Importer::input_dims(const DeclaredValue& input) {
   if (const auto forced = forced_inputs_.find(input.name); forced != forced_inputs_.end()) return forced->second;
-  const auto given = options_.input_shapes.find(input.name);
-  if (!input.has_shape) {
-    if (given == options_.input_shapes.end())
-      throw Error(ErrorId::M043, input_where(input), "the model does not state its shape", "give the input's shape");
-    return given->second;
-  }
-  const auto& first = data_.info.inputs.front().dims;
+  if (!input.has_shape) return options_.input_shapes.at(input.name);
   std::vector<int64_t> dims;
   for (size_t i = 0; i < input.dims.size(); ++i) {
-    const DeclaredDim& dim = input.dims[i];
-    const bool is_batch = i == 0 && !first.empty() && dim.value == first[0].value && dim.symbol == first[0].symbol;
-    const auto bound = dim.symbol.empty() ? dims_.end() : dims_.find(dim.symbol);
-    if (options_.batch && is_batch) {
-      dims.push_back(*options_.batch);
-    } else if (dim.value >= 0) {
-      if (given != options_.input_shapes.end() && given->second[i] != dim.value) {
-        throw Error(ErrorId::M004, input_where(input),
-                    fmt::format("dimension {} is {} in the model, {} was given", i, dim.value, given->second[i]));
-      }
-      dims.push_back(dim.value);
-    } else if (given != options_.input_shapes.end()) {
-      dims.push_back(given->second[i]);
-    } else if (bound != dims_.end()) {
-      dims.push_back(bound->second);
-    } else if (options_.batch && !dim.symbol.empty() && !first.empty() && dim.symbol == first[0].symbol) {
-      dims.push_back(*options_.batch);
-    } else {
-      unbound(input, i, dim.symbol, is_batch);
-    }
+    dims.push_back(*input_dim(input, i));
     if (dims.back() < 0)
       throw Error(ErrorId::M004, input_where(input), fmt::format("dimension {} is {}", i, dims.back()));
   }

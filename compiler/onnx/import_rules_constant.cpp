@@ -65,7 +65,10 @@ void identity(Importer& importer, OnnxNode& node) {
 /// A condition that is known when planning chooses a branch; the other one is not looked at.
 void if_then_else(Importer& importer, OnnxNode& node) {
   const auto condition = importer.content(node.inputs.at(0));
-  if (!condition) node.fail(ErrorId::M040, "its condition is not known when planning");
+  if (!condition) {
+    node.fail(ErrorId::M040,
+              "its condition is not known when planning (--content INPUT=N says what an input always holds)");
+  }
   if (condition->dtype() != DType::boolean || condition->shape().elements() != 1) {
     node.fail(ErrorId::M030, fmt::format("the condition is {}, one bool is needed",
                                          type_text(condition->dtype(), condition->shape())));

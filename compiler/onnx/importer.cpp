@@ -198,10 +198,12 @@ std::optional<Literal> Importer::content(Slot slot) const {
 Literal Importer::require_content(const OnnxNode& node, size_t input, std::string_view what) const {
   auto literal = content(node.inputs[input]);
   if (!literal) {
-    node.fail(ErrorId::M043,
-              fmt::format("input {} ('{}') decides the {} and is not known when planning", input,
-                          escaped(slots_[static_cast<size_t>(node.inputs[input])].name, 200), what),
-              "give its content, or export the model with constant shapes");
+    node.fail(
+        ErrorId::M043,
+        fmt::format("input {} ('{}') decides the {} and is not known when planning", input,
+                    escaped(slots_[static_cast<size_t>(node.inputs[input])].name, 200), what),
+        "give the content of the input that it depends on (--content INPUT=N,...), or export the model with constant "
+        "shapes");
   }
   return *literal;
 }

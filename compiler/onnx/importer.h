@@ -145,6 +145,9 @@ class Importer {
   void note_product(const OnnxNode& node, OpKind op, const std::vector<Slot>& inputs, const Attributes& attributes);
   void add_inputs();
   void add_outputs();
+  void require_bound() const;
+  bool is_batch(const DeclaredValue& input, size_t axis) const;
+  std::optional<int64_t> input_dim(const DeclaredValue& input, size_t axis) const;
   std::vector<int64_t> input_dims(const DeclaredValue& input);
   void add_known_input(const DeclaredValue& input, const Literal& literal);
   void process(const Work& work);

@@ -75,11 +75,14 @@ DeclaredValue declared(const pb::ValueInfoProto& info) {
   for (const auto& dim : tensor.shape().dim()) {
     DeclaredDim& out = value.dims.emplace_back();
     if (dim.has_dim_value()) {
+      // Some exporters write a dimension that is not known as -1, which ONNX Runtime takes for that as well.
+      if (dim.dim_value() == -1) continue;
       if (dim.dim_value() < 0)
         throw Error(ErrorId::M022, "value \"" + info.name() + "\"", fmt::format("a dimension is {}", dim.dim_value()));
       out.value = dim.dim_value();
     } else {
-      out.symbol = dim.dim_param();
+      // "?" is how some exporters write that a dimension has no name: two of them need not be equal.
+      if (dim.dim_param() != "?") out.symbol = dim.dim_param();
     }
   }
   return value;

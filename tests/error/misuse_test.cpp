@@ -80,6 +80,10 @@ TEST_CASE("misuse: wrong words on the command line end with code 2") {
   place.refuses({"partition", place.model(), "--gpus", "2", "--limit", "nods=2"}, 2);
   place.refuses({"partition", place.model(), "--gpus", "2", "--dim", "batch"}, 2);
   place.refuses({"partition", place.model(), "--gpus", "2", "--dim", "batch=-1"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--shape", "2,3"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--shape", "x=2,,3"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--shape", "x=2,-3"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--shape", "x=2", "--shape", "x=2"}, 2);
   place.refuses({"train", place.model(), "--data", "synthetic", "--epochs", "1", "--steps", "1"}, 2);
   place.refuses({"train", place.model(), "--data", "synthetic", "--optimizer", "adamm"}, 2);
   place.refuses({"train", place.model(), "--data", "synthetic", "--loss", "hope"}, 2);

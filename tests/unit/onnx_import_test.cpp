@@ -29,15 +29,35 @@ const Value& value_named(const Graph& graph, std::string_view name) {
 
 }  // namespace
 
-TEST_CASE("import: a symbol that is not bound is named with the flag that binds it, M043") {
+TEST_CASE("import: what no one has bound is named at once, with the flags that bind it, M043") {
   const auto error = error_of([] { import(parse_graph(kTwoInputs)); });
   REQUIRE(error);
   CHECK(error->id() == ErrorId::M043);
-  CHECK(std::string(error->what()).find("--batch N or --dim batch=N") != std::string::npos);
+  CHECK(error->hint() == "bind what is open: --batch N (or --dim batch=N) --dim time=N");
   ImportOptions options;
   options.batch = 2;
   const std::string time = import_message(parse_graph(kTwoInputs), options);
-  CHECK(time.find("bind it with --dim time=N") != std::string::npos);
+  CHECK(time.find("bind what is open: --dim time=N") != std::string::npos);
+}
+
+TEST_CASE("import: a dimension of -1 is one without a name, and the input's shape makes it known") {
+  pb::ModelProto proto = parse_graph("(float[2, 3, 4] x, float[n, k] m) => (float[2, 3, 4] y) { y = Relu(x) }");
+  auto* dims = proto.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->mutable_shape();
+  dims->mutable_dim(0)->set_dim_value(-1);
+  dims->mutable_dim(2)->set_dim_value(-1);
+  const auto error = error_of([&] { import(proto); });
+  REQUIRE(error);
+  CHECK(std::string(error->what()).find("its shape (?, 3, ?) is open, as are those of \"m\" (n, k)") !=
+        std::string::npos);
+  CHECK(error->hint() == "bind what is open: --shape x=N,3,N --dim n=N --dim k=N");
+  ImportOptions options;
+  options.dims = {{"n", 1}, {"k", 2}};
+  options.input_shapes = {{"x", {5, 3, 7}}};
+  CHECK(input_shape(import(proto, options), 0) == Shape{5, 3, 7});
+  options.input_shapes = {{"x", {5, 4, 7}}};
+  CHECK(import_error(proto, options) == "M004");
+  dims->mutable_dim(2)->set_dim_value(-2);
+  CHECK(import_error(proto, options) == "M022");
 }
 
 TEST_CASE("import: a binding of a symbol that no input has is refused, M002, with the one that may be meant") {
@@ -177,6 +197,25 @@ TEST_CASE("import: weights written as ConstantOfShape are parameters, wherever t
   float last = 0;
   model.weights().read("w", 31 * 4, std::as_writable_bytes(std::span(&last, 1)));
   CHECK(last == 0.5F);
+}
+
+TEST_CASE("import: constants are the parameters of a file that keeps no weight as an initializer") {
+  const std::string nodes = R"({
+    w = Constant<value = float[3, 2] {1, 2, 3, 4, 5, 6}>()
+    b = Constant<value = float[2] {7, 8}>()
+    two = Constant<value = float[1] {2}>()
+    g = Gemm(x, w, b)
+    h = Mul(g, two)
+    y = MatMul(h, v) })";
+  const Graph graph = import(parse_graph("(float[2, 3] x, float[2, 2] v) => (float[2, 2] y) " + nodes));
+  for (const char* name : {"w", "b"}) {
+    CHECK(value_named(graph, name).kind == ValueKind::parameter);
+    CHECK(value_named(graph, name).trainable);
+  }
+  CHECK(value_named(graph, "two").kind == ValueKind::constant);
+  const Graph other = import(parse_graph("(float[2, 3] x) => (float[2, 2] y) <float[2, 2] v = {1, 2, 3, 4}> " + nodes));
+  CHECK(value_named(other, "v").trainable);
+  CHECK(value_named(other, "w").kind == ValueKind::constant);
 }
 
 TEST_CASE("import: a fill of one element is a weight as the bias of a layer and a number in a sum") {
