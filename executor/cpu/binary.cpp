@@ -147,7 +147,9 @@ KernelOrReason comparison(const NodeSpec& node) {
     return {std::make_unique<BinaryKernel<F, float, uint8_t>>(node), {}};
   if (have_types(node, DType::i64, DType::boolean))
     return {std::make_unique<BinaryKernel<F, int64_t, uint8_t>>(node), {}};
-  return declined("broadcasting loops: comparisons only of f32 and i64");
+  if (have_types(node, DType::i32, DType::boolean))
+    return {std::make_unique<BinaryKernel<F, int32_t, uint8_t>>(node), {}};
+  return declined("broadcasting loops: comparisons only of f32, i32 and i64");
 }
 
 }  // namespace

@@ -62,8 +62,8 @@ class Broadcast {
       if (inner.step == 1) {
         std::memcpy(to, from + offset * bytes_, static_cast<size_t>(run * bytes_));
       } else {
-        for (int64_t i = 0; i < run; ++i)
-          std::memcpy(to + i * bytes_, from + (offset + i * inner.step) * bytes_, static_cast<size_t>(bytes_));
+        // Innermost, an axis of the result that the input has not is the only other one.
+        repeat(from + offset * bytes_, run, to);
       }
       to += run * bytes_;
       begin += run;
@@ -76,6 +76,27 @@ class Broadcast {
     int64_t count;
     int64_t step;  // in elements
   };
+
+  template <class Word>
+  static void repeat_word(const std::byte* element, int64_t count, std::byte* to) {
+    Word word;
+    std::memcpy(&word, element, sizeof(Word));
+    for (int64_t i = 0; i < count; ++i) std::memcpy(to + i * static_cast<int64_t>(sizeof(Word)), &word, sizeof(Word));
+  }
+
+  void repeat(const std::byte* element, int64_t count, std::byte* to) const {
+    switch (bytes_) {
+      case 1:
+        return repeat_word<uint8_t>(element, count, to);
+      case 2:
+        return repeat_word<uint16_t>(element, count, to);
+      case 4:
+        return repeat_word<uint32_t>(element, count, to);
+      default:
+        return repeat_word<uint64_t>(element, count, to);
+    }
+  }
+
   std::vector<Dim> dims_;  // innermost first
   int64_t bytes_;
 };

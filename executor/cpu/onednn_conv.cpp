@@ -15,19 +15,29 @@ namespace {
 using dnnl::memory;
 using dnnl::prop_kind;
 
-/// The sizes of a convolution as oneDNN wants them.
+/// The sizes of a convolution as oneDNN wants them. Spatial dimensions in which nothing moves are left out: exporters
+/// write a convolution over time as one over images that are one wide, for which oneDNN's kernels, which take a row of
+/// pixels at a time, are three times slower (256 channels, 512 steps, a kernel of 5).
 struct Geometry {
   Geometry(const NodeSpec& node, const Shape& x_shape, const Shape& w_shape, const Shape& y_shape)
-      : x(x_shape.to_vector()),
-        w(w_shape.to_vector()),
-        y(y_shape.to_vector()),
-        strides(node.attributes->integers("strides")),
-        dilations(node.attributes->integers("dilations")) {
-    for (int64_t& dilation : dilations) dilation -= 1;  // oneDNN counts the gaps
+      : x(x_shape.to_vector()), w(w_shape.to_vector()), y(y_shape.to_vector()) {
     const std::vector<int64_t>& pads = node.attributes->integers("pads");
-    const size_t spatial = strides.size();
-    pads_begin.assign(pads.begin(), pads.begin() + static_cast<int64_t>(spatial));
-    pads_end.assign(pads.begin() + static_cast<int64_t>(spatial), pads.end());
+    const size_t spatial = node.attributes->integers("strides").size();
+    for (std::vector<int64_t>* sizes : {&x, &w, &y}) sizes->resize(2);
+    for (size_t i = 0; i < spatial; ++i) {
+      const auto axis = static_cast<int>(i) + 2;
+      const bool is_last = i + 1 == spatial && x.size() == 2;
+      const bool is_idle =
+          x_shape[axis] == 1 && w_shape[axis] == 1 && y_shape[axis] == 1 && pads[i] == 0 && pads[spatial + i] == 0;
+      if (is_idle && !is_last) continue;
+      x.push_back(x_shape[axis]);
+      w.push_back(w_shape[axis]);
+      y.push_back(y_shape[axis]);
+      strides.push_back(node.attributes->integers("strides")[i]);
+      dilations.push_back(node.attributes->integers("dilations")[i] - 1);  // oneDNN counts the gaps
+      pads_begin.push_back(pads[i]);
+      pads_end.push_back(pads[spatial + i]);
+    }
     const int64_t groups = node.attributes->integer("group");
     if (groups == 1) return;
     w.insert(w.begin(), groups);

@@ -1,9 +1,10 @@
-// Softmax and LogSoftmax along the last axis, their gradients, and the cross-entropy loss over (N, C), in f32. Sums are
+// Softmax and LogSoftmax, their gradients, and the cross-entropy loss over (N, C), in f32. Sums are
 // those of row_math.h; exponentials are those of vector_math.h.
 
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "compiler/base/error.h"
@@ -17,28 +18,68 @@ namespace {
 
 constexpr int64_t kGrain = 16384;  // elements below which a second thread costs more than it saves
 
-/// Calls f(offset of a row) for every row along the last axes.
-template <class F>
-void for_each_row(const TensorView& x, int64_t length, int threads, F&& f) {
-  const int64_t rows = x.shape.elements() / length;
+/// One row of a softmax: `a` and `b` are the inputs (`b` is null where there is one), all of `length` elements.
+using Row = void (*)(const float* a, const float* b, float* out, int64_t length);
+
+/// Rows along the last axis, where they are.
+template <Row row>
+void along_last_axis(const KernelCall& call, int64_t length, int threads) {
+  const float* a = call.inputs[0].as<float>();
+  const float* b = call.inputs.size() > 1 ? call.inputs[1].as<float>() : nullptr;
+  float* out = call.outputs[0].as<float>();
+  const int64_t rows = call.outputs[0].shape.elements() / length;
   parallel_for(threads, rows, 1 + kGrain / length, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) f(row * length);
+    for (int64_t at = begin * length; at < end * length; at += length)
+      row(a + at, b == nullptr ? nullptr : b + at, out + at, length);
   });
 }
 
-int64_t row_length(const KernelCall& call) {
+/// Rows along another axis: as many side by side as a cache line holds are brought into rows, and taken back.
+template <Row row>
+void along_inner_axis(const KernelCall& call, int64_t length, int64_t inner, int threads) {
+  constexpr int64_t kColumns = 16;
+  const int64_t blocks = (inner + kColumns - 1) / kColumns;
+  const int64_t block_elements = length * kColumns;
+  parallel_for(
+      threads, call.outputs[0].shape.elements() / (length * inner) * blocks, 1 + kGrain / block_elements,
+      [&](int64_t begin, int64_t end) {
+        const auto rows = std::span(
+            reinterpret_cast<float*>(thread_scratch(static_cast<int64_t>(sizeof(float)) * 3 * block_elements).data()),
+            static_cast<size_t>(3 * block_elements));
+        for (int64_t block = begin; block < end; ++block) {
+          const int64_t first = block / blocks * length * inner + block % blocks * kColumns;
+          const int64_t columns = std::min(kColumns, inner - block % blocks * kColumns);
+          float* out = rows.data() + 2 * block_elements;
+          for (size_t i = 0; i < call.inputs.size(); ++i) {
+            const float* from = call.inputs[i].as<float>() + first;
+            float* to = rows.data() + static_cast<int64_t>(i) * block_elements;
+            for (int64_t k = 0; k < length; ++k)
+              for (int64_t c = 0; c < columns; ++c) to[c * length + k] = from[k * inner + c];
+          }
+          const float* b = call.inputs.size() > 1 ? rows.data() + block_elements : nullptr;
+          for (int64_t at = 0; at < columns * length; at += length)
+            row(rows.data() + at, b == nullptr ? nullptr : b + at, out + at, length);
+          float* to = call.outputs[0].as<float>() + first;
+          for (int64_t k = 0; k < length; ++k)
+            for (int64_t c = 0; c < columns; ++c) to[k * inner + c] = out[c * length + k];
+        }
+      });
+}
+
+template <Row row>
+void by_rows(const KernelCall& call, int threads) {
   const Shape& shape = call.outputs[0].shape;
-  return shape.elements(static_cast<int>(call.attributes.integer("axis")), shape.rank());
+  const int axis = static_cast<int>(call.attributes.integer("axis"));
+  const int64_t inner = shape.elements(axis + 1, shape.rank());
+  if (inner == 1)
+    along_last_axis<row>(call, shape[axis], threads);
+  else
+    along_inner_axis<row>(call, shape[axis], inner, threads);
 }
 
-void softmax(const KernelCall& call, int threads) {
-  const int64_t length = row_length(call);
-  for_each_row(call.outputs[0], length, threads, [&](int64_t at) {
-    const float* x = call.inputs[0].as<float>() + at;
-    float* y = call.outputs[0].as<float>() + at;
-    const double sum = row_exp(x, row_max(x, length), y, length);
-    row_affine(y, static_cast<float>(1.0 / sum), 0.0f, y, length);
-  });
+void softmax_row(const float* x, const float*, float* y, int64_t length) {
+  const double sum = row_exp(x, row_max(x, length), y, length);
+  row_affine(y, static_cast<float>(1.0 / sum), 0.0f, y, length);
 }
 
 /// log(sum of e^x) beside the largest x, which is subtracted first so that nothing overflows.
@@ -50,46 +91,32 @@ struct LogSum {
   double log;
 };
 
-MPC_CLONES void log_softmax_row(const float* x, float largest, float log_sum, float* y, int64_t length) {
+MPC_CLONES void subtract_log_sum(const float* x, float largest, float log_sum, float* y, int64_t length) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < length; ++i) y[i] = (x[i] - largest) - log_sum;
 }
 
-void log_softmax(const KernelCall& call, int threads) {
-  const int64_t length = row_length(call);
-  for_each_row(call.outputs[0], length, threads, [&](int64_t at) {
-    const float* x = call.inputs[0].as<float>() + at;
-    const LogSum sum(x, length);
-    log_softmax_row(x, sum.largest, static_cast<float>(sum.log), call.outputs[0].as<float>() + at, length);
-  });
+void log_softmax_row(const float* x, const float*, float* y, int64_t length) {
+  const LogSum sum(x, length);
+  subtract_log_sum(x, sum.largest, static_cast<float>(sum.log), y, length);
 }
 
-MPC_CLONES void softmax_grad_row(const float* dy, const float* y, float sum, float* dx, int64_t length) {
+MPC_CLONES void scale_by_distance(const float* dy, const float* y, float sum, float* dx, int64_t length) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < length; ++i) dx[i] = y[i] * (dy[i] - sum);
 }
 
-void softmax_grad(const KernelCall& call, int threads) {
-  const int64_t length = row_length(call);
-  for_each_row(call.outputs[0], length, threads, [&](int64_t at) {
-    const float* dy = call.inputs[0].as<float>() + at;
-    const float* y = call.inputs[1].as<float>() + at;
-    softmax_grad_row(dy, y, static_cast<float>(row_dot(dy, y, length)), call.outputs[0].as<float>() + at, length);
-  });
+void softmax_grad_row(const float* dy, const float* y, float* dx, int64_t length) {
+  scale_by_distance(dy, y, static_cast<float>(row_dot(dy, y, length)), dx, length);
 }
 
-MPC_CLONES void log_softmax_grad_row(const float* dy, const float* y, float sum, float* dx, int64_t length) {
+MPC_CLONES void subtract_share(const float* dy, const float* y, float sum, float* dx, int64_t length) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < length; ++i) dx[i] = dy[i] - fast_exp(y[i]) * sum;
 }
 
-void log_softmax_grad(const KernelCall& call, int threads) {
-  const int64_t length = row_length(call);
-  for_each_row(call.outputs[0], length, threads, [&](int64_t at) {
-    const float* dy = call.inputs[0].as<float>() + at;
-    const float* y = call.inputs[1].as<float>() + at;
-    log_softmax_grad_row(dy, y, static_cast<float>(row_sum(dy, length)), call.outputs[0].as<float>() + at, length);
-  });
+void log_softmax_grad_row(const float* dy, const float* y, float* dx, int64_t length) {
+  subtract_share(dy, y, static_cast<float>(row_sum(dy, length)), dx, length);
 }
 
 /// The labels of a loss over scores (N, C), and what each item counts.
@@ -144,8 +171,8 @@ void cross_entropy(const KernelCall& call, int) {
     const float* row = scores + i * items.classes;
     const LogSum sum(row, items.classes);
     if (call.has_output(1)) {
-      log_softmax_row(row, sum.largest, static_cast<float>(sum.log), call.outputs[1].as<float>() + i * items.classes,
-                      items.classes);
+      subtract_log_sum(row, sum.largest, static_cast<float>(sum.log), call.outputs[1].as<float>() + i * items.classes,
+                       items.classes);
     }
     const double loss =
         items.is_ignored(i) ? 0.0 : items.factor(i) * (sum.total() - static_cast<double>(row[items.label(i)]));
@@ -178,18 +205,15 @@ void cross_entropy_grad(const KernelCall& call, int) {
 KernelOrReason softmax_rows(const NodeSpec& node) {
   if (!all_of_type(node, DType::f32)) return declined("softmax by rows: only f32");
   if (has_empty_operand(node)) return declined("softmax by rows: an operand is empty");
-  const Shape& shape = node.outputs[0].shape;
-  const int axis = static_cast<int>(node.attributes->integer("axis"));
-  if (shape.elements(axis + 1, shape.rank()) != 1) return declined("softmax by rows: only along the last axis");
   switch (node.op) {
     case OpKind::Softmax:
-      return plain_kernel("cpu:rows", &softmax, node.threads);
+      return plain_kernel("cpu:rows", &by_rows<softmax_row>, node.threads);
     case OpKind::LogSoftmax:
-      return plain_kernel("cpu:rows", &log_softmax, node.threads);
+      return plain_kernel("cpu:rows", &by_rows<log_softmax_row>, node.threads);
     case OpKind::SoftmaxGrad:
-      return plain_kernel("cpu:rows", &softmax_grad, node.threads);
+      return plain_kernel("cpu:rows", &by_rows<softmax_grad_row>, node.threads);
     case OpKind::LogSoftmaxGrad:
-      return plain_kernel("cpu:rows", &log_softmax_grad, node.threads);
+      return plain_kernel("cpu:rows", &by_rows<log_softmax_grad_row>, node.threads);
     default:
       return declined("softmax by rows: not a softmax");
   }

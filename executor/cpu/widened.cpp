@@ -131,11 +131,48 @@ KernelOrReason widened(const NodeSpec& node) {
   return {std::make_unique<Widened>(std::move(found.kernel), node.threads), {}};
 }
 
+/// Casts that one C++ conversion is, defined for every value: each rounds at most once, as the reference does.
+struct PlainCast {
+  DType from;
+  DType to;
+  void (*run)(const KernelCall& call, int threads);
+};
+
+template <class From, class To>
+void cast_elements(const KernelCall& call, int threads) {
+  const From* from = call.inputs[0].as<From>();
+  To* to = call.outputs[0].as<To>();
+  parallel_for(threads, call.outputs[0].shape.elements(), kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) to[i] = static_cast<To>(from[i]);
+  });
+}
+
+/// A bool is a byte, and true whatever is in it but 0.
+template <class To>
+void cast_booleans(const KernelCall& call, int threads) {
+  const auto* from = call.inputs[0].as<uint8_t>();
+  To* to = call.outputs[0].as<To>();
+  parallel_for(threads, call.outputs[0].shape.elements(), kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) to[i] = from[i] != 0 ? To{1} : To{0};
+  });
+}
+
+constexpr PlainCast kPlainCasts[] = {
+    {DType::boolean, DType::f32, cast_booleans<float>},        {DType::boolean, DType::i32, cast_booleans<int32_t>},
+    {DType::boolean, DType::i64, cast_booleans<int64_t>},      {DType::u8, DType::f32, cast_elements<uint8_t, float>},
+    {DType::i32, DType::f32, cast_elements<int32_t, float>},   {DType::i64, DType::f32, cast_elements<int64_t, float>},
+    {DType::i32, DType::i64, cast_elements<int32_t, int64_t>}, {DType::f32, DType::f64, cast_elements<float, double>},
+    {DType::f64, DType::f32, cast_elements<double, float>}};
+
 KernelOrReason cast_loop(const NodeSpec& node) {
   const DType from = node.inputs[0].dtype;
   const DType to = node.outputs[0].dtype;
+  const bool is_alone = node.outputs.size() == 1 && !node.attributes->has("joined");
+  for (const PlainCast& cast : kPlainCasts) {
+    if (is_alone && cast.from == from && cast.to == to) return plain_kernel("cpu:cast", cast.run, node.threads);
+  }
   if (!(from == DType::f32 && is_half(to)) && !(is_half(from) && to == DType::f32))
-    return declined("casts in loops: only between f32 and 16 bits");
+    return declined("casts in loops: not between these types");
   return plain_kernel(
       "cpu:cast",
       [](const KernelCall& call, int threads) {

@@ -34,6 +34,7 @@ void add_conv(SampleList& list) {
   add("VALID", {of({1, 1, 5, 6}), of({1, 1, 2, 3})},
       {{"auto_pad", std::string("VALID")}, {"kernel_shape", Dims{2, 3}}});
   add("one dimension", {of({2, 3, 9}), of({4, 3, 4}), of({4})}, {{"pads", Dims{2, 1}}, {"strides", Dims{2}}});
+  add("one wide", {of({2, 3, 9, 1}), of({4, 3, 4, 1}), of({4})}, {{"pads", Dims{2, 0, 1, 0}}, {"strides", Dims{2, 1}}});
   add("three dimensions", {of({1, 2, 4, 3, 5}), of({2, 2, 2, 3, 2}), of({2})},
       {{"pads", Dims{1, 0, 0, 0, 1, 1}}, {"strides", Dims{1, 2, 1}}});
   add("window as large as x", {of({2, 2, 3, 3}), of({3, 2, 3, 3})});
@@ -63,6 +64,9 @@ void add_conv_gradients(SampleList& list) {
   add("dilations and groups", {1, 4, 7, 7}, {4, 2, 2, 3}, {1, 4, 5, 3},
       {{"dilations", Dims{2, 2}}, {"group", int64_t{2}}});
   add("one dimension", {2, 3, 8}, {2, 3, 3}, {2, 2, 6}, {});
+  add("one wide, with groups", {2, 4, 9, 1}, {6, 2, 3, 1}, {2, 6, 4, 1},
+      {{"group", int64_t{2}}, {"strides", Dims{2, 3}}});
+  add("one high and one wide", {2, 3, 1, 1}, {4, 3, 1, 1}, {2, 4, 1, 1}, {});
   add("three dimensions", {1, 1, 3, 4, 3}, {2, 1, 2, 2, 2}, {1, 2, 2, 3, 2}, {});
   add("an empty batch", {0, 2, 4, 4}, {3, 2, 3, 3}, {0, 3, 2, 2}, {});
   add("f64", {1, 2, 4, 4}, {3, 2, 3, 3}, {1, 3, 2, 2}, {}, DType::f64);

@@ -28,6 +28,7 @@ void add_softmax(SampleList& list) {
   add("odd length", of({3, 37}), {{"axis", int64_t{1}}});
   add("first axis", of({5, 3}), {{"axis", int64_t{0}}});
   add("axis in the middle", of({2, 3, 4}), {{"axis", int64_t{-2}}});
+  add("axis outside of many", of({2, 5, 37}), {{"axis", int64_t{1}}});
   add("length one", of({3, 1}));
   add("vector", of({6}));
   add("large numbers", {.shape = {2, 5}, .low = 1000, .high = 1003, .numbers = {}});
