@@ -31,6 +31,7 @@ class Table {
     add({OpKind::ReduceL2, OpKind::ReduceMax, OpKind::ReduceMean, OpKind::ReduceMin, OpKind::ReduceSum,
          OpKind::ReduceSumSquare},
         &reduction_rows);
+    add({OpKind::TopK}, &top_k_lines);
     add({OpKind::MaxPool, OpKind::MaxPoolGrad, OpKind::AveragePool, OpKind::AveragePoolGrad}, &pool_planes);
     add({OpKind::Transpose, OpKind::Expand, OpKind::Slice, OpKind::SliceGrad}, &strided_movement);
     add({OpKind::Reshape, OpKind::Concat, OpKind::Split}, &run_movement);

@@ -24,6 +24,7 @@ executor::KernelOrReason row_normalization(const executor::NodeSpec& node);
 executor::KernelOrReason run_movement(const executor::NodeSpec& node);
 executor::KernelOrReason softmax_rows(const executor::NodeSpec& node);
 executor::KernelOrReason strided_movement(const executor::NodeSpec& node);
+executor::KernelOrReason top_k_lines(const executor::NodeSpec& node);
 executor::KernelOrReason training_loops(const executor::NodeSpec& node);
 executor::KernelOrReason unary_loops(const executor::NodeSpec& node);
 executor::KernelOrReason where_loop(const executor::NodeSpec& node);

@@ -22,5 +22,6 @@ set(MPC_CUDA_KERNEL_SOURCES
   reduction.cu
   resize.cu
   softmax.cu
+  top_k.cu
   training.cu)
 list(TRANSFORM MPC_CUDA_KERNEL_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/executor/cuda/kernels/)

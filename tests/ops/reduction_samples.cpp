@@ -22,8 +22,12 @@ Operand of_numbers(Shape shape, std::vector<double> numbers, DType dtype = DType
 
 class Builder {
  public:
-  void add(OpKind op, std::string name, Operand x, Attributes attributes = {}) {
-    list_.push_back({.name = std::move(name), .op = op, .inputs = {std::move(x)}, .attributes = std::move(attributes)});
+  void add(OpKind op, std::string name, Operand x, Attributes attributes = {}, std::vector<bool> outputs = {true}) {
+    list_.push_back({.name = std::move(name),
+                     .op = op,
+                     .inputs = {std::move(x)},
+                     .attributes = std::move(attributes),
+                     .outputs = std::move(outputs)});
   }
   SampleList take() { return std::move(list_); }
 
@@ -101,6 +105,25 @@ void add_arg_reductions(Builder& list) {
   }
 }
 
+void add_top_k(Builder& list) {
+  const auto add = [&](std::string name, Operand x, int64_t k, int64_t axis = -1, bool is_largest = true) {
+    list.add(OpKind::TopK, std::move(name), std::move(x), {{"axis", axis}, {"k", k}, {"largest", int64_t{is_largest}}},
+             {true, true});
+  };
+  add("vector", range({9}, -1, 1), 3);
+  add("last axis of many", range({2, 3, 517}, -1, 1), 5);
+  add("least along the middle axis", range({2, 7, 5}, -1, 1), 4, 1, false);
+  add("all of them", range({6, 3}, -1, 1), 6, 0);
+  add("none of them", range({4, 3}, -1, 1), 0);
+  add("no lines", range({0, 3}, -1, 1), 2);
+  add("ties", of_numbers({2, 6}, {1, 3, 3, 1, 2, 3, 2, 2, 2, 2, 2, 2}, DType::i64), 4);
+  add("ties of the least", of_numbers({6}, {1, 3, 3, 1, 2, 3}, DType::i64), 5, 0, false);
+  add("NaN and infinity", of_numbers({5}, {1, kNaN, kInfinity, kNaN, -kInfinity}, DType::f64), 4);
+  for (const DType dtype :
+       {DType::f64, DType::f16, DType::bf16, DType::i8, DType::i32, DType::i64, DType::u8, DType::u64})
+    add(std::string(dtype_name(dtype)), range({3, 7}, 0, 5, dtype), 3);
+}
+
 void add_cumsum(Builder& list) {
   const auto add = [&](std::string name, Operand x, int64_t axis, bool exclusive = false, bool reverse = false) {
     list.add(OpKind::CumSum, std::move(name), std::move(x),
@@ -126,6 +149,7 @@ SampleList reduction_samples() {
   Builder list;
   add_reductions(list);
   add_arg_reductions(list);
+  add_top_k(list);
   add_cumsum(list);
   return list.take();
 }

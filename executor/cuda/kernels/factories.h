@@ -67,6 +67,7 @@ KernelOrReason softmax(const executor::NodeSpec& node, const MakeOptions& option
 KernelOrReason softmax_grad(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason split(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason tile(const executor::NodeSpec& node, const MakeOptions& options);
+KernelOrReason top_k(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason transpose(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason triangle(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason unary(const executor::NodeSpec& node, const MakeOptions& options);

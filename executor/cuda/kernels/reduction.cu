@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "executor/cuda/data.h"
+#include "executor/cuda/kernels/candidate.h"
 #include "executor/cuda/kernels/factories.h"
 #include "executor/cuda/kernels/views.h"
 #include "executor/functors/binary.h"
@@ -207,31 +208,6 @@ KernelOrReason make(const executor::NodeSpec& node, const Groups& groups, Reduct
     }
   });
 }
-
-/// An index with the value it won with; index -1 is none yet.
-template <class T>
-struct Candidate {
-  T value;
-  int64_t index;
-};
-
-template <class T>
-struct BetterCandidate {
-  bool is_max;
-  bool takes_last;
-  MPC_DEVICE bool beats(T a, T b) const {  // NaN beats everything
-    if (b != b) return false;
-    if (a != a) return true;
-    return is_max ? a > b : a < b;
-  }
-  MPC_DEVICE Candidate<T> operator()(const Candidate<T>& a, const Candidate<T>& b) const {
-    if (a.index < 0) return b;
-    if (b.index < 0) return a;
-    if (beats(b.value, a.value)) return b;
-    if (beats(a.value, b.value)) return a;
-    return (takes_last == (b.index > a.index)) ? b : a;
-  }
-};
 
 template <class T>
 struct ArgExtremum {
