@@ -234,26 +234,43 @@ class BackHalf {
     return split_of_parts_->second;
   }
 
-  // The given device of every forward node; the rest follows its anchor.
+  // The given device of every forward node; the rest follows its anchor. Names come from a plan, in which casts, the
+  // weights that they round and splits have been joined, and are known by the name of one: the others run where they
+  // are read.
   Placement place_as_assigned() const {
     Placement placement;
     const Graph& graph = graphs_.main;
-    placement.device_of_node.assign(static_cast<size_t>(graph.node_count()), DeviceId(0));
+    placement.device_of_node.assign(static_cast<size_t>(graph.node_count()), DeviceId());
+    std::vector<DeviceId> reader(static_cast<size_t>(graph.value_count()));  // where the first reader of a value runs
+    for (int i = graph.node_count(); i-- > 0;) {
+      const Node& node = graph.node(NodeId(i));
+      const Node& placed = node.phase == Phase::forward ? node : graph.node(node.anchor);
+      DeviceId device = given_device(placed.name);
+      const bool may_be_joined = node.op == OpKind::Cast || node.op == OpKind::Concat || node.op == OpKind::Split;
+      for (size_t o = 0; may_be_joined && !device.is_valid() && o < node.outputs.size(); ++o) {
+        if (node.outputs[o].is_valid()) device = reader[node.outputs[o].index()];
+      }
+      placement.device_of_node[static_cast<size_t>(i)] = device;
+      for (const ValueId input : node.inputs) {
+        if (input.is_valid() && device.is_valid()) reader[input.index()] = device;
+      }
+    }
     for (int i = 0; i < graph.node_count(); ++i) {
       const Node& node = graph.node(NodeId(i));
-      if (node.phase != Phase::forward) {
-        placement.device_of_node[static_cast<size_t>(i)] = placement.device_of_node[node.anchor.index()];
-        continue;
-      }
-      const auto given = options_.assignment.find(node.name);
-      if (given == options_.assignment.end() || given->second < 0 || given->second >= cluster_.count()) {
-        throw Error(ErrorId::M003, "assignment",
-                    fmt::format("node '{}' has no device or one that does not exist", node.name));
-      }
-      placement.device_of_node[static_cast<size_t>(i)] = DeviceId(given->second);
+      DeviceId& device = placement.device_of_node[static_cast<size_t>(i)];
+      if (node.phase != Phase::forward) device = placement.device_of_node[node.anchor.index()];
+      if (device.is_valid()) continue;
+      throw Error(ErrorId::M003, "assignment",
+                  fmt::format("node '{}' has no device or one that does not exist", node.name));
     }
     placement.estimated_bytes.assign(cluster_.devices.size(), 0);
     return placement;
+  }
+
+  DeviceId given_device(const std::string& name) const {
+    const auto given = options_.assignment.find(name);
+    const bool is_there = given != options_.assignment.end() && given->second >= 0 && given->second < cluster_.count();
+    return is_there ? DeviceId(given->second) : DeviceId();
   }
 
   LocalStep localize(Attempt& attempt) const {

@@ -216,6 +216,20 @@ TEST_CASE("explain: every cut has its bytes and the best other boundaries, made 
   }
 }
 
+TEST_CASE("explain: with mixed precision, where a plan has joined casts and weights that other boundaries take apart") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(
+      folder, "bert-base",
+      {"--size", "layers=2", "--size", "hidden=32", "--size", "heads=2", "--size", "vocab=50", "--size", "sequence=8"});
+  for (const char* precision : {"bf16", "f16"}) {
+    CAPTURE(precision);
+    const json answer = answer_of({"partition", model, "--devices", "cpu:2", "--batch", "4", "--microbatches", "2",
+                                   "--train", "--loss", "mse", "--precision", precision, "--explain"});
+    REQUIRE(!answer["explanation"]["cuts"].empty());
+    CHECK(!answer["explanation"]["cuts"][0]["alternatives"].empty());
+  }
+}
+
 TEST_CASE("partition --plan: changed devices are kept and the rest is planned around them") {
   const TemporaryFolder folder;
   const std::string model = zoo_model(folder, "residual-cut");
