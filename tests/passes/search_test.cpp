@@ -16,6 +16,7 @@
 #include "passes/place/search/forced_cuts.h"
 #include "passes/place/search/ideals.h"
 #include "passes/place/search/search.h"
+#include "passes/place/search/weightless.h"
 
 // The planner's search against brute force and against a scorer that shares no code with it.
 
@@ -34,6 +35,7 @@ struct GraphOptions {
   int cpus = 0;
   bool is_training = false;
   double memory_share = 10;  // of a GPU, relative to an even split
+  int one_without_time = 6;  // of so many nodes
 };
 
 CostGraph random_graph(uint64_t seed, const GraphOptions& options) {
@@ -46,7 +48,7 @@ CostGraph random_graph(uint64_t seed, const GraphOptions& options) {
   const auto add = [&](int color, bool is_backward) {
     CostNode node;
     node.id = 1000 + static_cast<int64_t>(graph.nodes.size()) * 7;
-    node.gpu_time = random.below(6) == 0 ? 0 : 1 + random.below(100);
+    node.gpu_time = random.below(options.one_without_time) == 0 ? 0 : 1 + random.below(100);
     node.cpu_ok = options.cpus > 0 && random.below(5) != 0;
     node.cpu_time = node.cpu_ok ? node.gpu_time * (1 + random.below(10)) : 0;
     node.memory_bytes = random.below(50);
@@ -243,6 +245,56 @@ TEST_CASE("search: ten to fourteen blocks, against brute force") {
       CHECK(result.is_optimal);
     }
   }
+}
+
+TEST_CASE("search: blocks without time join the neighbour beside which they never cost more") {
+  struct Row {
+    const char* what;
+    double into, out;  // cost of the tensors of the block without time
+    int readers;
+    std::vector<int> group_of_block;  // maker, block without time, readers
+  };
+  const Row rows[] = {{"what comes in costs more", 4, 3, 1, {0, 0, 1}},
+                      {"what goes out costs more", 4, 5, 1, {0, 1, 1}},
+                      {"two readers get less than came in", 4, 3, 2, {0, 0, 1, 2}},
+                      {"two readers get more than came in", 4, 5, 2, {0, 1, 2, 3}}};
+  for (const Row& row : rows) {
+    CAPTURE(row.what);
+    CostGraph graph;
+    graph.gpus = 2;
+    graph.gpu_memory_bytes = 100;
+    for (int i = 0; i < 2 + row.readers; ++i) {
+      CostNode node;
+      node.id = node.color = graph.colors++;
+      node.gpu_time = i == 1 ? 0 : 10;
+      node.memory_bytes = 60;
+      node.tensor_cost = i == 0 ? row.into : i == 1 ? row.out : 0;
+      graph.nodes.push_back(node);
+      if (i > 0) graph.edges.push_back({i == 1 ? 0 : 1, i});
+    }
+    const Folding folding = fold_weightless(contract(graph, SplitKind::contiguous).instance);
+    CHECK(folding.group_of_block == row.group_of_block);
+    for (const double bytes : folding.instance.memory) CHECK(bytes == 60);
+    CHECK(folding.instance.after.size() == folding.instance.blocks);
+  }
+}
+
+TEST_CASE("search: with many blocks without time stages equal brute force, in tight memory too") {
+  int folded = 0;
+  constexpr int kSeeds = 120;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    CAPTURE(seed);
+    GraphOptions options = options_of(seed);
+    options.one_without_time = 2;
+    options.memory_share = 1.05 + 0.1 * static_cast<double>(seed % 4);
+    const CostGraph graph = random_graph(seed + 2000, options);
+    const Instance instance = contract(graph, SplitKind::contiguous).instance;
+    folded += fold_weightless(instance).instance.blocks < instance.blocks ? 1 : 0;
+    const SearchResult result = search_split(graph, {SplitKind::contiguous, kShortWork});
+    check_answer(graph, SplitKind::contiguous, result, brute_force(graph, true));
+    CHECK(result.is_optimal);
+  }
+  CHECK(folded >= kSeeds / 3);  // otherwise nothing was tried
 }
 
 TEST_CASE("search: neither the order of nodes nor the unit of time changes an optimum") {
@@ -546,10 +598,10 @@ TEST_CASE("search: the exact program stops at its limits and says which") {
   const Contraction contraction = contract(graph, SplitKind::contiguous);
   DeviceSets sets(contraction.instance);
   Work work(kShortWork);
-  CHECK(split_ideals(contraction.instance, sets, 1e9, 5, work).end == IdealsEnd::too_many);
+  CHECK(split_ideals(contraction.instance, sets, 0, 1e9, 5, work).end == IdealsEnd::too_many);
   Work little(10);
-  CHECK(split_ideals(contraction.instance, sets, 1e9, 1000, little).end == IdealsEnd::out_of_work);
-  CHECK(split_ideals(contraction.instance, sets, 1e9, 100'000, work).end == IdealsEnd::done);
+  CHECK(split_ideals(contraction.instance, sets, 0, 1e9, 1000, little).end == IdealsEnd::out_of_work);
+  CHECK(split_ideals(contraction.instance, sets, 0, 1e9, 100'000, work).end == IdealsEnd::done);
 }
 
 TEST_CASE("search: someone else may end it, and it says so") {

@@ -148,7 +148,7 @@ class ContiguousSearch {
     Work share(std::min(options_.exact_work, work_.left()));
     const int64_t units = share.left();
     const double bound = result_.split.value < kForbidden ? result_.split.value * (1 - 1e-12) : most_load();
-    IdealsResult exact = split_ideals(instance_, sets_, bound, options_.most_ideals, share);
+    IdealsResult exact = split_ideals(instance_, sets_, least_, bound, options_.most_ideals, share);
     work_.spend(units - share.left());
     take(std::move(exact.split), "ideals");
     if (exact.end != IdealsEnd::done) return;

@@ -33,6 +33,8 @@ void DeviceSets::sum_up() {
     total_time_ += reference_.back();
     total_memory_ += instance_.memory[block];
   }
+  // A second of transfers on a device of another kind is not a second of the first one's work.
+  cuts_count_ = instance_.kinds.size() == 1 && instance_.kinds[0].pays_transfers && !instance_.overlaps_transfers;
   time_slack_ = total_time_ * kRounding;
   memory_slack_ = total_memory_ * kRounding;
   offload_.resize(instance_.kinds.size());

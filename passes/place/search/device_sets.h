@@ -37,6 +37,15 @@ class DeviceSets {
     least_ = least;
     most_used_ = most;
   }
+  /// Is what few devices did better than the same done by more? @see is_part_of.
+  bool fewer_are_better() const { return order_.empty() && least_ <= 1 && microbatches_ == 1; }
+  /// Are the devices of the one state among those of the other? @pre no fixed order of devices.
+  bool is_part_of(int state, int other) const {
+    for (size_t kind = 0; kind < most_.size(); ++kind) {
+      if (used(state, kind) > used(other, kind)) return false;
+    }
+    return true;
+  }
   bool is_final(int state) const { return least_ <= devices(state) && devices(state) <= most_used_; }
   /// Under 1F1B stage i of p holds the activations of p - i micro-batches, and never more than a step has.
   void set_microbatches(int microbatches) { microbatches_ = microbatches; }
@@ -47,11 +56,13 @@ class DeviceSets {
 
   /// Sets the bound that fits() judges by. O(states + blocks log blocks).
   void set_bound(double bound);
-  /// Can the devices of `state` hold blocks of this much reference time and memory, and the others the rest?
-  bool fits(int state, double time, double memory) const {
+  /// Can the devices of `state` hold blocks of this much reference time and memory, and the others the rest? Both sides
+  /// also pay for the tensors between them, `cut` together.
+  bool fits(int state, double time, double memory, double cut = 0) const {
     const size_t s = static_cast<size_t>(state);
     const size_t rest = static_cast<size_t>(full() - state);
-    return time <= most_time_.data()[s] && total_time_ - time <= most_time_.data()[rest] + time_slack_ &&
+    const double paid = cuts_count_ ? cut : 0;
+    return time + paid <= most_time_.data()[s] && total_time_ - time + paid <= most_time_.data()[rest] + time_slack_ &&
            memory <= most_memory_.data()[s] && total_memory_ - memory <= most_memory_.data()[rest] + memory_slack_;
   }
   /// Time of a block on the first kind, 0 where it may not run there: what fits() counts.
@@ -82,6 +93,7 @@ class DeviceSets {
   int least_ = 0;
   int most_used_ = std::numeric_limits<int>::max();
   int microbatches_ = 1;
+  bool cuts_count_ = false;  // in fits()
   std::vector<double> reference_;
   double total_time_ = 0;
   double total_memory_ = 0;

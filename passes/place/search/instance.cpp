@@ -4,6 +4,19 @@
 
 namespace mpc::place {
 
+Rows unique_rows(std::vector<std::pair<int, int>> pairs, int rows) {
+  std::sort(pairs.begin(), pairs.end());
+  pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
+  Rows result;
+  result.items.reserve(pairs.size());
+  size_t next = 0;
+  for (int row = 0; row < rows; ++row) {
+    while (next < pairs.size() && pairs[next].first == row) result.items.push_back(pairs[next++].second);
+    result.end_row();
+  }
+  return result;
+}
+
 int Instance::devices() const {
   int count = 0;
   for (const DeviceKind& kind : kinds) count += kind.count;

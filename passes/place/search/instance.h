@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace mpc::place {
@@ -23,6 +24,9 @@ struct Rows {
   }
   void end_row() { first.push_back(static_cast<int>(items.size())); }
 };
+
+/// Row a lists every b of the pairs (a, b), ascending, each once.
+Rows unique_rows(std::vector<std::pair<int, int>> pairs, int rows);
 
 inline constexpr double kForbidden = std::numeric_limits<double>::infinity();
 

@@ -8,7 +8,28 @@
 namespace mpc::place {
 namespace {
 
-constexpr int64_t kStepUnits = 14;  // one block joins a stage, and the bookkeeping of the pair
+constexpr int64_t kStepUnits = 14;   // one block joins a stage, and the bookkeeping of the pair
+constexpr double kRounding = 1e-12;  // of sums of differences, relative to the sum of all
+
+/// [position]: the cost of the tensors between the blocks before it and the others. O(consumers).
+std::vector<double> crossing_costs(const Instance& instance, const std::vector<int>& order) {
+  const size_t n = order.size();
+  std::vector<int> position(n);
+  for (size_t i = 0; i < n; ++i) position[static_cast<size_t>(order[i])] = static_cast<int>(i);
+  std::vector<double> crossing(n + 1, 0);  // differences first, then sums
+  for (int t = 0; t < instance.tensors(); ++t) {
+    int first = position[static_cast<size_t>(instance.producer[static_cast<size_t>(t)])];
+    int last = first;
+    for (const int block : instance.consumers[t]) {
+      first = std::min(first, position[static_cast<size_t>(block)]);
+      last = std::max(last, position[static_cast<size_t>(block)]);
+    }
+    crossing[static_cast<size_t>(first) + 1] += instance.cost[static_cast<size_t>(t)];
+    crossing[static_cast<size_t>(last) + 1] -= instance.cost[static_cast<size_t>(t)];
+  }
+  for (size_t i = 1; i <= n; ++i) crossing[i] += crossing[i - 1];
+  return crossing;
+}
 
 template <int kMost>
 class LinearSplit {
@@ -58,6 +79,9 @@ class LinearSplit {
       time_[i + 1] = time_[i] + sets_.reference_time(order_[i]);
       memory_[i + 1] = memory_[i] + instance_.memory[static_cast<size_t>(order_[i])];
     }
+    crossing_ = crossing_costs(instance_, order_);
+    const double all = std::accumulate(instance_.cost.begin(), instance_.cost.end(), 0.0);
+    for (double& cost : crossing_) cost = std::max(0.0, cost - all * kRounding);
   }
 
   void open(size_t end) {
@@ -80,7 +104,7 @@ class LinearSplit {
   void find_states(size_t end) {
     valid_.clear();
     for (int state = 1; state <= sets_.full(); ++state) {
-      if (sets_.fits(state, time_[end], memory_[end])) valid_.push_back(state);
+      if (sets_.fits(state, time_[end], memory_[end], crossing_[end])) valid_.push_back(state);
     }
   }
 
@@ -159,6 +183,7 @@ class LinearSplit {
   StageLoad<kMost> stage_;
   size_t states_ = 0;
   std::vector<double> time_, memory_;  // [position]: of the blocks before it
+  std::vector<double> crossing_;       // [position]: no more than the tensors cost that go over it
   std::vector<int> row_of_;            // [position]: its row in best_, or -1 while nothing ends there
   std::vector<double> best_;           // (row, state)
   std::vector<Step> step_;             // (row, state)
@@ -198,20 +223,7 @@ std::optional<Split> split_linear_any(const Instance& instance, DeviceSets& sets
 std::vector<char> bucket_cuts(const Instance& instance, const DeviceSets& sets, const std::vector<int>& order,
                               int count) {
   const size_t n = order.size();
-  std::vector<int> position(n);
-  for (size_t i = 0; i < n; ++i) position[static_cast<size_t>(order[i])] = static_cast<int>(i);
-  std::vector<double> crossing(n + 1, 0);  // differences first, then sums: what is cut between i - 1 and i
-  for (int t = 0; t < instance.tensors(); ++t) {
-    int first = position[static_cast<size_t>(instance.producer[static_cast<size_t>(t)])];
-    int last = first;
-    for (const int block : instance.consumers[t]) {
-      first = std::min(first, position[static_cast<size_t>(block)]);
-      last = std::max(last, position[static_cast<size_t>(block)]);
-    }
-    crossing[static_cast<size_t>(first) + 1] += instance.cost[static_cast<size_t>(t)];
-    crossing[static_cast<size_t>(last) + 1] -= instance.cost[static_cast<size_t>(t)];
-  }
-  for (size_t i = 1; i <= n; ++i) crossing[i] += crossing[i - 1];
+  const std::vector<double> crossing = crossing_costs(instance, order);
   std::vector<char> is_cut(n + 1, 0);
   double time = 0;
   size_t cheapest = 0;

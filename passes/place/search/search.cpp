@@ -7,6 +7,7 @@
 #include "passes/place/search/exhaust.h"
 #include "passes/place/search/forced_cuts.h"
 #include "passes/place/search/portfolio.h"
+#include "passes/place/search/weightless.h"
 
 namespace mpc::place {
 namespace {
@@ -64,12 +65,7 @@ class Search {
     return device < gpus ? device : graph_.gpus + device - gpus;
   }
 
-  void split_in_stages() {
-    Contraction contraction = contract(graph_, SplitKind::contiguous);
-    lower_bound_ = work_bound(contraction.instance);
-    result_.cyclic_blocks = contraction.cyclic_blocks;
-    const bool is_limited = limit_devices(contraction.instance, true);
-    const int blocks = contraction.instance.blocks;
+  ContiguousOptions stage_options(int blocks) const {
     ContiguousOptions stages;
     if (options_.kind == SplitKind::contiguous && (has_budget_ || blocks <= kFewBlocks)) {
       const int64_t words = (blocks + 63) / 64;
@@ -78,6 +74,40 @@ class Search {
       stages.exact_work = work_.left();
       stages.search_work = has_budget_ ? work_.left() : kSecond / 5;
     }
+    return stages;
+  }
+
+  /// The best split without the bytes of blocks that take no time is the best one when they fit beside their
+  /// neighbours, and hardly ever they do not. @return whether they do.
+  bool split_without_weightless(const Contraction& contraction) {
+    const Folding folding = fold_weightless(contraction.instance);
+    const Instance& folded = folding.instance;
+    if (folded.blocks == contraction.instance.blocks) return false;
+    ContiguousOptions stages = stage_options(folded.blocks);
+    stages.search_work = 0;
+    const ContiguousSplit found = split_contiguous(folded, stages, random_, work_);
+    if (!found.is_optimal) return false;
+    lower_bound_ = found.split.value;
+    if (!found.split.device_of_block.empty()) {
+      std::vector<int> device_of_block;
+      for (const int group : folding.group_of_block)
+        device_of_block.push_back(found.split.device_of_block[static_cast<size_t>(group)]);
+      if (loads_of(contraction.instance, device_of_block).overflow > 0) return false;
+      keep(contraction, device_of_block);
+    }
+    result_.is_optimal = true;
+    result_.method = found.method;
+    return true;
+  }
+
+  void split_in_stages() {
+    Contraction contraction = contract(graph_, SplitKind::contiguous);
+    lower_bound_ = work_bound(contraction.instance);
+    result_.cyclic_blocks = contraction.cyclic_blocks;
+    const int blocks = contraction.instance.blocks;
+    ContiguousOptions stages = stage_options(blocks);
+    const bool is_limited = limit_devices(contraction.instance, true);
+    if (stages.most_ideals > 0 && !is_limited && split_without_weightless(contraction)) return;
     ContiguousSplit found = split_contiguous(contraction.instance, stages, random_, work_);
     if (options_.kind == SplitKind::contiguous) {
       result_.is_optimal = found.is_optimal && !is_limited;
@@ -86,11 +116,11 @@ class Search {
     if (found.split.device_of_block.empty()) return;
     if (options_.kind == SplitKind::contiguous && !result_.is_optimal)
       lower_bound_ = forced_cuts_bound(contraction.instance, lower_bound_, found.split.value);
-    keep(contraction, std::move(found.split.device_of_block));
+    keep(contraction, found.split.device_of_block);
     if (options_.kind == SplitKind::any) result_.method = "contiguous";
   }
 
-  void keep(const Contraction& contraction, std::vector<int> device_of_block) {
+  void keep(const Contraction& contraction, const std::vector<int>& device_of_block) {
     judge(contraction.instance, device_of_block);
     result_.device_of_node.resize(graph_.nodes.size());
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {

@@ -91,15 +91,18 @@ class StageLoad {
            bytes(in_flight) <= memory_limit(instance_.kinds.data()[static_cast<size_t>(kind)].memory);
   }
 
-  /// No set that contains this one, and pays `transfers` at least, can have a load of at most `bound` on any device.
-  bool is_beyond(double bound, double transfers = 0) const {
-    for (int k = 0; k < kinds_; ++k) {
-      const size_t i = static_cast<size_t>(k);
-      const DeviceKind& device = instance_.kinds.data()[i];
-      if (totals_.forbidden.data()[i] == 0 &&
-          instance_.load(device, totals_.time.data()[i], 0, instance_.overlaps_transfers ? 0 : transfers) <= bound &&
-          totals_.memory + totals_.kept + totals_.working <= memory_limit(device.memory))
-        return false;
+  /// No set that contains this one, and pays `transfers` at least, can have a load of at most `bound` on the kind.
+  bool is_beyond(int kind, double bound, double transfers) const {
+    const size_t k = static_cast<size_t>(kind);
+    const DeviceKind& device = instance_.kinds.data()[k];
+    return totals_.forbidden.data()[k] > 0 ||
+           instance_.load(device, totals_.time.data()[k], 0, instance_.overlaps_transfers ? 0 : transfers) > bound ||
+           totals_.memory + totals_.kept + totals_.working > memory_limit(device.memory);
+  }
+  /// The same on any kind, whatever it pays.
+  bool is_beyond(double bound) const {
+    for (int kind = 0; kind < kinds_; ++kind) {
+      if (!is_beyond(kind, bound, 0)) return false;
     }
     return true;
   }
