@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Checks the planner on variants of cost graphs that no one has tuned anything to.
 
-usage: cost_graph_variants.py FOLDER --mpc PROGRAM [--budget 2s] [--only TEXT] [--variants 8] [--seed 1] [-o OUTPUT_STEM]
+usage: cost_graph_variants.py FOLDER --mpc PROGRAM [--budget 2s] [--only TEXT] [--variants 8] [--seed 1]
+                              [-o OUTPUT_STEM [--resume]]
 
 Of every graph of the folder, some variants drawn from: 2 to 8 GPUs, 0 to 2 CPU cores, memory times 0.8 to 2, costs times
 1e-3 to 1e6, nodes renamed and permuted. Checked of each, with the folder's evaluate.py as the judge:
@@ -10,7 +11,8 @@ Of every graph of the folder, some variants drawn from: 2 to 8 GPUs, 0 to 2 CPU 
 - no split of one topological order into segments, one per GPU, is better than the contiguous one (a plain dynamic program
   that shares no code with the planner; graphs whose colours have a cycle are passed over)
 - renamed, permuted and scaled, the graph gets the same value within 0.1 % (contiguous: within 1e-6, where it is optimal)
-Exits with 1 when a check fails; with -o also writes OUTPUT_STEM.json and .md. Needs the standard library only.
+Exits with 1 when a check fails; with -o also writes OUTPUT_STEM.json and .md, after every variant, and with --resume goes
+on where a run with the same arguments ended. Needs the standard library only.
 """
 import argparse
 import copy
@@ -116,7 +118,11 @@ def has_better_segments(graph, value):
 class Checker:
     def __init__(self, options, scratch):
         self.options, self.scratch = options, pathlib.Path(scratch)
-        self.failures, self.rows = [], []
+        self.failures, self.rows, self.done = [], [], set()
+
+    def resume(self, record):
+        self.failures, self.rows = record["failures"], record["rows"]
+        self.done = {(row["graph"], row["number"]) for row in self.rows}
 
     def fail(self, text):
         self.failures.append(text)
@@ -147,6 +153,7 @@ class Checker:
         return objective
 
     def check(self, graph, rng, label):
+        """What the checks found of one variant, as a row."""
         free = self.split(graph, label + " free", "--budget", self.options.budget)
         stages = self.split(graph, label + " contiguous", "--contiguous")
         if free is None:
@@ -154,8 +161,7 @@ class Checker:
             if stages is not None or (needed <= graph["devices"]["count"] * graph["devices"]["memory_bytes"] / 2):
                 self.fail(f"{label}: no free split, though one is known or half the memory would do")
             print(f"{label}: does not fit", flush=True)
-            self.rows.append({"variant": label})
-            return
+            return {"variant": label}
         if stages is not None and free["value"] > stages["value"] * (1 + 1e-9):
             self.fail(f"{label}: free {free['value']} above contiguous {stages['value']}")
         if has_better_segments(graph, stages["value"] if stages else math.inf):
@@ -172,16 +178,21 @@ class Checker:
             ratios.append(again["value"] / scale / stages["value"] if again else float("inf"))
             if abs(ratios[1] - 1) > (SAME_OPTIMUM if stages["optimal"] else SAME_FREE):
                 self.fail(f"{label}: permuted, the contiguous value is {ratios[1]:.6f} times as large")
-        self.rows.append({"variant": label, "free": free["value"], "gap": free["gap"], "permuted_free": ratios[0]})
+        row = {"variant": label, "free": free["value"], "gap": free["gap"], "permuted_free": ratios[0]}
         if stages is not None:
-            self.rows[-1] |= {"contiguous": stages["value"], "permuted_contiguous": ratios[1]}
+            row |= {"contiguous": stages["value"], "permuted_contiguous": ratios[1]}
         print(f"{label}: free {free['value']:.6g}, gap {100 * free['gap']:.2f} %, permuted " + " ".join(f"{r:.6f}" for r in ratios), flush=True)
+        return row
+
+
+def command_of(options):
+    command = f"bench/cost_graph_variants.py FOLDER --budget {options.budget} --variants {options.variants} --seed {options.seed}"
+    return command + (f" --only {options.only}" if options.only else "")
 
 
 def write(stem, options, checker):
     """What was checked, as JSON and as a table; where a number is missing, no split fits."""
-    command = f"bench/cost_graph_variants.py FOLDER --budget {options.budget} --variants {options.variants} --seed {options.seed}"
-    command += f" --only {options.only}" if options.only else ""
+    command = command_of(options)
     stem.with_suffix(".json").write_text(
         json.dumps({"command": command, "failures": checker.failures, "rows": checker.rows}, indent=1) + "\n", encoding="utf-8")
     lines = [f"`{command}`: {len(checker.failures)} failures in {len(checker.rows)} variants.", ""]
@@ -205,14 +216,22 @@ def main():
     parser.add_argument("--variants", type=int, default=8, help="of every graph")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("-o", "--output", help="also write OUTPUT.json and OUTPUT.md")
+    parser.add_argument("--resume", action="store_true", help="variants that stand in OUTPUT.json are not checked again")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         checker = Checker(options, scratch)
+        if options.resume and options.output and (earlier := pathlib.Path(options.output).with_suffix(".json")).exists():
+            record = json.loads(earlier.read_text(encoding="utf-8"))
+            if record["command"] != command_of(options):
+                sys.exit(f"{earlier}: made by {record['command']}, which asks for other variants")
+            checker.resume(record)
         for path in sorted(pathlib.Path(options.folder).glob("*.json")):
             original = json.loads(path.read_text(encoding="utf-8"))
             if original.get("kind") != "placement" or options.only not in path.stem:
                 continue
             for number in range(options.variants):
+                if (path.stem, number) in checker.done:
+                    continue
                 rng = random.Random(f"{options.seed} {path.stem} {number}")
                 graph = copy.deepcopy(original)
                 has_cpu_times = all(node.get("time_cpu") is not None for node in graph["nodes"])
@@ -221,10 +240,11 @@ def main():
                 memory = rng.choice([0.8, 1, 1.3, 2])
                 graph["devices"]["memory_bytes"] = int(graph["devices"]["memory_bytes"] * memory)
                 devices = graph["devices"]
-                checker.check(graph, rng, f"{path.stem} k={devices['count']} cpus={devices['cpus']} memory x{memory}")
+                label = f"{path.stem} k={devices['count']} cpus={devices['cpus']} memory x{memory}"
+                checker.rows.append({"graph": path.stem, "number": number} | checker.check(graph, rng, label))
+                if options.output:
+                    write(pathlib.Path(options.output), options, checker)
         print(f"{len(checker.failures)} failures")
-        if options.output:
-            write(pathlib.Path(options.output), options, checker)
         sys.exit(1 if checker.failures else 0)
 
 
