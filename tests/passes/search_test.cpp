@@ -15,6 +15,7 @@
 #include "passes/place/search/contiguous.h"
 #include "passes/place/search/forced_cuts.h"
 #include "passes/place/search/ideals.h"
+#include "passes/place/search/run_load.h"
 #include "passes/place/search/search.h"
 #include "passes/place/search/weightless.h"
 
@@ -589,6 +590,53 @@ TEST_CASE("search: strong components are numbered against the edges") {
   CHECK(count == 3);
   CHECK(component[0] == component[1]);
   CHECK(component[1] > component[2]);
+}
+
+TEST_CASE("search: a run that grows from cut to cut sums what one that grows block by block does") {
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    CAPTURE(seed);
+    GraphOptions options;
+    options.blocks = 12;
+    options.cpus = static_cast<int>(seed % 2);
+    options.is_training = seed % 3 != 0;
+    Instance instance = contract(random_graph(seed + 4000, options), SplitKind::contiguous).instance;
+    Random random(seed);
+    if (seed % 4 == 0) {  // as models have them
+      for (int b = 0; b < instance.blocks; ++b) {
+        instance.kept.push_back(random.below(20));
+        instance.working.push_back(random.below(20));
+      }
+      for (int t = 0; t < instance.tensors(); ++t) {
+        instance.received.push_back(random.below(20));
+        instance.copied.push_back(random.below(20));
+      }
+    }
+    const std::vector<int> order = depth_first_order(instance, {}, 3, false, random);
+    std::vector<int> cuts{0};
+    for (int i = 1; i < instance.blocks; ++i) {
+      if (random.below(3) != 0) cuts.push_back(i);
+    }
+    cuts.push_back(instance.blocks);
+    RunLoad<kFewKinds> run(instance, order, cuts);
+    for (size_t end = 1; end < cuts.size(); ++end) {
+      run.advance();
+      StageLoad<kFewKinds> stage(instance);
+      int position = cuts[end];
+      while (run.begin() > 0) {
+        run.extend();
+        while (position > cuts[static_cast<size_t>(run.begin())]) stage.add(order[static_cast<size_t>(--position)]);
+        const auto& a = run.totals();
+        const auto& b = stage.totals();
+        CHECK(a.time == b.time);
+        CHECK(a.forbidden == b.forbidden);
+        for (const auto& [mine, other] :
+             {std::pair(a.received_s, b.received_s), std::pair(a.sent_s, b.sent_s), std::pair(a.memory, b.memory),
+              std::pair(a.kept, b.kept), std::pair(a.working, b.working), std::pair(a.received_bytes, b.received_bytes),
+              std::pair(a.copied, b.copied)})
+          CHECK(mine == other);  // all are sums of small whole numbers
+      }
+    }
+  }
 }
 
 TEST_CASE("search: the exact program stops at its limits and says which") {

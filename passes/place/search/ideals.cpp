@@ -10,7 +10,7 @@ namespace mpc::place {
 namespace {
 
 constexpr int64_t kIdealUnits = 150;         // one ideal is made and looked up
-constexpr int64_t kPairUnits = 40;           // one pair of ideals is visited
+constexpr int64_t kPairUnits = 55;           // one pair of ideals is visited
 constexpr int64_t kStateUnits = 3;           // a pair is tried with one set of devices
 constexpr int64_t kPairsAtOnce = 10'000;     // before the work is asked
 constexpr size_t kMostCells = 40'000'000;    // (ideal, state): half a gigabyte with the steps

@@ -2,13 +2,15 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
-#include "passes/place/search/stage_load.h"
+#include "passes/place/search/run_load.h"
 
 namespace mpc::place {
 namespace {
 
-constexpr int64_t kStepUnits = 14;   // one block joins a stage, and the bookkeeping of the pair
+constexpr int64_t kStepUnits = 14;   // a stage begins one cut earlier
+constexpr int64_t kStateUnits = 4;   // and one set of devices is tried there
 constexpr double kRounding = 1e-12;  // of sums of differences, relative to the sum of all
 
 /// [position]: the cost of the tensors between the blocks before it and the others. O(consumers).
@@ -39,11 +41,11 @@ class LinearSplit {
       : instance_(instance),
         sets_(sets),
         order_(order),
-        is_cut_(is_cut),
+        cuts_(cuts_of(is_cut)),
         bound_(bound),
         least_(least),
         work_(work),
-        stage_(instance) {}
+        run_(instance, order, cuts_) {}
 
   std::optional<Split> run() {
     const size_t n = order_.size();
@@ -52,8 +54,9 @@ class LinearSplit {
     row_of_.assign(n + 1, -1);
     open(0);
     reach(0, 0, 0, {});
-    for (size_t end = 1; end <= n; ++end) {
-      if (end < n && is_cut_[end] == 0) continue;
+    for (size_t next = 1; next < cuts_.size(); ++next) {
+      const size_t end = static_cast<size_t>(cuts_[next]);
+      run_.advance();
       find_states(end);
       if (valid_.empty()) continue;
       walk(end);
@@ -71,6 +74,15 @@ class LinearSplit {
     int first = 0;
     int last = 0;
   };
+
+  static std::vector<int> cuts_of(const std::vector<char>& is_cut) {
+    std::vector<int> cuts{0};
+    for (size_t i = 1; i + 1 < is_cut.size(); ++i) {
+      if (is_cut[i] != 0) cuts.push_back(static_cast<int>(i));
+    }
+    if (is_cut.size() > 1) cuts.push_back(static_cast<int>(is_cut.size()) - 1);
+    return cuts;
+  }
 
   void sum_prefixes() {
     time_.assign(order_.size() + 1, 0);
@@ -112,39 +124,34 @@ class LinearSplit {
     is_valid_.assign(states_, 0);
     for (const int state : valid_) is_valid_[static_cast<size_t>(state)] = 1;
     bool is_open = false;
-    size_t begin = end;
-    while (begin > 0) {
-      const int block = order_[begin - 1];
-      before_.push_back(stage_.totals());
-      stage_.add(block);
-      --begin;
-      if (stage_.is_beyond(bound_)) break;
-      if (row_of_[begin] >= 0) extend(begin, end, is_open);
+    const int last = run_.begin();
+    while (run_.begin() > 0) {
+      run_.extend();
+      if (run_.is_beyond(bound_)) break;
+      const size_t begin = static_cast<size_t>(cuts_.data()[run_.begin()]);
+      if (row_of_.data()[begin] >= 0) extend(begin, end, is_open);
     }
-    work_.spend(static_cast<int64_t>(end - begin) * kStepUnits);
-    for (; begin < end; ++begin) {
-      stage_.remove(order_[begin], before_.back());
-      before_.pop_back();
-    }
+    work_.spend((last - run_.begin()) * kStepUnits + std::exchange(tried_, 0) * kStateUnits);
   }
 
   void extend(size_t begin, size_t end, bool& is_open) {
     for (int kind = 0; kind < static_cast<int>(instance_.kinds.size()); ++kind) {
-      const double load = stage_.load(kind);
+      const double load = run_.load(kind);
       if (!(load < bound_)) continue;
       const size_t from = static_cast<size_t>(row_of_[begin]) * states_;
       const StateRange reached = reached_.data()[row_of_[begin]];
+      tried_ += reached.last - reached.first + 1;
       for (int state = reached.first; state <= reached.last && state + sets_.stride(kind) <= sets_.full(); ++state) {
         const double before = best_.data()[from + static_cast<size_t>(state)];
         if (before == kForbidden || !sets_.has_room(state, kind)) continue;
         const size_t next = static_cast<size_t>(state + sets_.stride(kind));
-        if (is_valid_[next] == 0 || !stage_.holds(kind, sets_.in_flight(state))) continue;
+        if (is_valid_[next] == 0 || !run_.holds(kind, sets_.in_flight(state))) continue;
         if (!is_open) {
           open(end);
           is_open = true;
         }
         const size_t to = static_cast<size_t>(row_of_[end]) * states_ + next;
-        const double value = least_ == Least::largest_load ? std::max(before, load) : before + stage_.transfers();
+        const double value = least_ == Least::largest_load ? std::max(before, load) : before + run_.transfers();
         if (value >= best_[to]) continue;
         reach(end, next, value, {static_cast<int>(begin), kind});
       }
@@ -176,11 +183,11 @@ class LinearSplit {
   const Instance& instance_;
   DeviceSets& sets_;
   const std::vector<int>& order_;
-  const std::vector<char>& is_cut_;
+  std::vector<int> cuts_;  // positions where stages may end, 0 and the end
   double bound_;
   Least least_;
   Work& work_;
-  StageLoad<kMost> stage_;
+  RunLoad<kMost> run_;
   size_t states_ = 0;
   std::vector<double> time_, memory_;  // [position]: of the blocks before it
   std::vector<double> crossing_;       // [position]: no more than the tensors cost that go over it
@@ -189,8 +196,8 @@ class LinearSplit {
   std::vector<Step> step_;             // (row, state)
   std::vector<StateRange> reached_;    // [row]: no state outside is reached
   std::vector<int> valid_;
+  int64_t tried_ = 0;  // sets of devices, of the walk
   std::vector<char> is_valid_;
-  std::vector<typename StageLoad<kMost>::Totals> before_;
 };
 
 }  // namespace

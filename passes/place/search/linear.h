@@ -12,7 +12,7 @@ namespace mpc::place {
 
 // Contiguous splits of one linear order: a stage is a run of consecutive blocks.
 //   best[j][s] = min over i < j and kinds of max(best[i][s - one device], load(blocks i..j-1))
-// The walk lowers i one block at a time and updates the load in O(degree). Only cut points and states are kept that a
+// The walk lowers i from cut to cut, O(kinds) each (run_load.h). Only cut points and states are kept that a
 // split below the bound can have (DeviceSets), so a tight bound makes it fast: with k stages and a bound of (1 + e) of
 // the average, about a k * e share of the ends is walked from.
 // Cuts may be limited to chosen positions: the 100,000 node graphs are cut between buckets first (bucket_cuts), then

@@ -71,7 +71,7 @@ class Search {
       const int64_t words = (blocks + 63) / 64;
       stages.most_ideals =
           static_cast<int>(std::min<int64_t>(has_budget_ ? kMostIdeals : kFewIdeals, kMostIdealWords / words));
-      stages.exact_work = work_.left();
+      stages.exact_work = has_budget_ ? work_.left() / 2 : work_.left();  // the rest for orders
       stages.search_work = has_budget_ ? work_.left() : kSecond / 5;
     }
     return stages;

@@ -10,22 +10,11 @@ namespace mpc::place {
 
 inline constexpr int kFewKinds = 4;
 
-/// The load of one set of blocks as if it were alone on a device and all others were elsewhere; blocks join and leave
-/// one at a time, O(tensors of the block + kinds) each. @pre the instance has at most kMost kinds.
+/// What counts of one set of blocks that is alone on a device while all others are elsewhere, and what follows.
+/// @pre the instance has at most kMost kinds.
 template <int kMost>
-class StageLoad {
+class StageSums {
  public:
-  explicit StageLoad(const Instance& instance)
-      : instance_(instance),
-        kinds_(static_cast<int>(instance.kinds.size())),
-        has_activations_(!instance.kept.empty()),
-        inside_(static_cast<size_t>(instance.blocks), 0),
-        readers_(static_cast<size_t>(instance.tensors()), 0) {
-    for (int t = 0; t < instance.tensors(); ++t) all_readers_.push_back(static_cast<int>(instance.consumers[t].size()));
-    totals_ = {};
-  }
-
-  /// What add() changed, to be handed to remove(): sums that are taken back lose bits, sums that are kept do not.
   struct Totals {
     std::array<double, kMost> time{};
     std::array<int, kMost> forbidden{};  // blocks that may not run on the kind
@@ -39,40 +28,6 @@ class StageLoad {
   };
 
   const Totals& totals() const { return totals_; }
-
-  void add(int block) {
-    const size_t b = static_cast<size_t>(block);
-    for (int k = 0; k < kinds_; ++k) {
-      const double time = instance_.kinds[static_cast<size_t>(k)].time.data()[b];
-      if (time == kForbidden)
-        ++totals_.forbidden[static_cast<size_t>(k)];
-      else
-        totals_.time[static_cast<size_t>(k)] += time;
-    }
-    totals_.memory += instance_.memory.data()[b];
-    if (has_activations_) add_activations(block);
-    inside_.data()[b] = 1;
-    const double* cost = instance_.cost.data();
-    int* readers = readers_.data();
-    const int* all = all_readers_.data();
-    for (const int t : instance_.produced[block]) {
-      if (readers[t] > 0) totals_.received_s -= cost[t];   // arrived until now
-      if (readers[t] < all[t]) totals_.sent_s += cost[t];  // leaves from now on
-    }
-    for (const int t : instance_.consumed[block]) {
-      const bool is_home = inside_.data()[instance_.producer.data()[t]] != 0;
-      const int count = ++readers[t];
-      if (is_home && count == all[t]) totals_.sent_s -= cost[t];
-      if (!is_home && count == 1) totals_.received_s += cost[t];
-    }
-  }
-
-  /// Takes back the last add(): `before` is what totals() was then.
-  void remove(int block, const Totals& before) {
-    inside_.data()[static_cast<size_t>(block)] = 0;
-    for (const int t : instance_.consumed[block]) --readers_.data()[t];
-    totals_ = before;
-  }
 
   /// Load on a device of the kind, or kForbidden when the set may not or cannot be there.
   double load(int kind) const {
@@ -107,6 +62,82 @@ class StageLoad {
     return true;
   }
 
+ protected:
+  explicit StageSums(const Instance& instance)
+      : instance_(instance),
+        kinds_(static_cast<int>(instance.kinds.size())),
+        has_activations_(!instance.kept.empty()) {}
+
+  /// Adds what a block takes by itself.
+  void add_block(int block, Totals& totals) const {
+    const size_t b = static_cast<size_t>(block);
+    for (size_t k = 0; k < static_cast<size_t>(kinds_); ++k) {
+      const double time = instance_.kinds[k].time.data()[b];
+      if (time == kForbidden)
+        ++totals.forbidden[k];
+      else
+        totals.time[k] += time;
+    }
+    totals.memory += instance_.memory.data()[b];
+    if (!has_activations_) return;
+    totals.kept += instance_.kept[b];
+    totals.working = std::max(totals.working, instance_.working[b]);
+  }
+
+  const Instance& instance_;
+  int kinds_;
+  bool has_activations_;
+  Totals totals_{};
+
+ private:
+  double bytes(int in_flight) const {
+    return totals_.memory + (totals_.kept + totals_.received_bytes) * in_flight + totals_.copied + totals_.working;
+  }
+};
+
+/// Sums of a set that blocks join and leave one at a time, O(tensors of the block + kinds) each.
+template <int kMost>
+class StageLoad : public StageSums<kMost> {
+  using Base = StageSums<kMost>;
+  using Base::has_activations_, Base::instance_, Base::totals_;
+
+ public:
+  using typename Base::Totals;
+
+  explicit StageLoad(const Instance& instance)
+      : Base(instance),
+        inside_(static_cast<size_t>(instance.blocks), 0),
+        readers_(static_cast<size_t>(instance.tensors()), 0) {
+    for (int t = 0; t < instance.tensors(); ++t) all_readers_.push_back(static_cast<int>(instance.consumers[t].size()));
+  }
+
+  void add(int block) {
+    Base::add_block(block, totals_);
+    if (has_activations_) add_activations(block);
+    inside_.data()[static_cast<size_t>(block)] = 1;
+    const double* cost = instance_.cost.data();
+    int* readers = readers_.data();
+    const int* all = all_readers_.data();
+    for (const int t : instance_.produced[block]) {
+      if (readers[t] > 0) totals_.received_s -= cost[t];   // arrived until now
+      if (readers[t] < all[t]) totals_.sent_s += cost[t];  // leaves from now on
+    }
+    for (const int t : instance_.consumed[block]) {
+      const bool is_home = inside_.data()[instance_.producer.data()[t]] != 0;
+      const int count = ++readers[t];
+      if (is_home && count == all[t]) totals_.sent_s -= cost[t];
+      if (!is_home && count == 1) totals_.received_s += cost[t];
+    }
+  }
+
+  /// Takes back the last add(): `before` is what totals() was then. Sums that are taken back lose bits, sums that are
+  /// kept do not.
+  void remove(int block, const Totals& before) {
+    inside_.data()[static_cast<size_t>(block)] = 0;
+    for (const int t : instance_.consumed[block]) --readers_.data()[t];
+    totals_ = before;
+  }
+
   void clear() {
     std::fill(inside_.begin(), inside_.end(), 0);
     std::fill(readers_.begin(), readers_.end(), 0);
@@ -114,15 +145,8 @@ class StageLoad {
   }
 
  private:
-  double bytes(int in_flight) const {
-    return totals_.memory + (totals_.kept + totals_.received_bytes) * in_flight + totals_.copied + totals_.working;
-  }
-
-  /// What the block adds beside its own bytes. @pre it is not inside yet, and neither are its tensors' readers counted.
+  /// The bytes of its tensors. @pre it is not inside yet, and neither are its tensors' readers counted.
   void add_activations(int block) {
-    const size_t b = static_cast<size_t>(block);
-    totals_.kept += instance_.kept[b];
-    totals_.working = std::max(totals_.working, instance_.working[b]);
     const auto change = [&](int t, double sign) {
       totals_.received_bytes += sign * instance_.received[static_cast<size_t>(t)];
       totals_.copied += sign * instance_.copied[static_cast<size_t>(t)];
@@ -136,13 +160,9 @@ class StageLoad {
     }
   }
 
-  const Instance& instance_;
-  int kinds_;
-  bool has_activations_;
   std::vector<char> inside_;      // [block]
   std::vector<int> readers_;      // [tensor]: consumers inside
   std::vector<int> all_readers_;  // [tensor]
-  Totals totals_;
 };
 
 }  // namespace mpc::place
