@@ -13,6 +13,8 @@ namespace {
 constexpr int kBuckets = 1000;
 constexpr int kFewBlocks = 1500;  // up to here every position may be a cut from the start
 constexpr int kRandomShare = 4;   // one pick in so many is random
+constexpr int kManyOrders = 4;
+constexpr int64_t kMostPairs = 2'000'000;  // of positions: so many stages of one order are looked at at once
 constexpr int kMostWindows = 4;
 constexpr int kWindow = 4;  // buckets that a cut may move to either side
 constexpr int kTransferOrders = 4;
@@ -48,11 +50,12 @@ class ContiguousSearch {
 
  private:
   std::vector<int> order_of(int round) {
+    if (round == 2) return breadth_first_order(instance_);
     return depth_first_order(instance_, {}, round < 2 ? 0 : kRandomShare, round % 2 == 0, random_);
   }
 
   void first_orders(bool is_few) {
-    const int rounds = is_few ? options_.orders : instance_.blocks <= 10 * kFewBlocks ? 3 : 2;
+    const int rounds = is_few ? options_.orders : instance_.blocks <= 10 * kFewBlocks ? kManyOrders : 2;
     for (int round = 0; round < rounds && !work_.is_over(); ++round) {
       const std::vector<int> order = order_of(round);
       const int before = improvements_;
@@ -125,8 +128,21 @@ class ContiguousSearch {
     return best;
   }
 
+  /// About how many pairs of positions begin and end a stage in splits of one order that are below `value`: of k * e
+  /// ends, where the value is within e of what all devices can just do.
+  int64_t pairs_near(double value) const {
+    const double devices = instance_.devices(), blocks = instance_.blocks;
+    const double share = std::min(1.0, devices * (value / least_ - 1));
+    return static_cast<int64_t>(blocks * share * blocks / devices);
+  }
+
   /// Lets the cuts move to any position in a window around where they are.
   void refine_cuts(const std::vector<int>& order) {
+    if (pairs_near(result_.split.value) <= kMostPairs) {
+      const int before = improvements_;
+      take(split(order, std::vector<char>(order.size() + 1, 1)), "linear order");
+      if (improvements_ != before) return;
+    }
     const int width = std::max(8, kWindow * instance_.blocks / kBuckets);
     for (int round = 0; round < kMostWindows && !work_.is_over(); ++round) {
       std::vector<char> cuts(order.size() + 1, 0);

@@ -247,6 +247,21 @@ std::vector<char> bucket_cuts(const Instance& instance, const DeviceSets& sets, 
   return is_cut;
 }
 
+std::vector<int> breadth_first_order(const Instance& instance) {
+  std::vector<int> missing, order;
+  order.reserve(static_cast<size_t>(instance.blocks));
+  for (int block = 0; block < instance.blocks; ++block) {
+    missing.push_back(static_cast<int>(instance.before[block].size()));
+    if (missing.back() == 0) order.push_back(block);
+  }
+  for (size_t i = 0; i < order.size(); ++i) {
+    for (const int next : instance.after[order[i]]) {
+      if (--missing[static_cast<size_t>(next)] == 0) order.push_back(next);
+    }
+  }
+  return order;
+}
+
 std::vector<int> depth_first_order(const Instance& instance, const std::vector<int>& stage_of_block, int one_in_random,
                                    bool from_the_end, Random& random) {
   const Rows& before = from_the_end ? instance.after : instance.before;

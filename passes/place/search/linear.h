@@ -46,6 +46,9 @@ std::optional<Split> split_linear_any(const Instance& instance, DeviceSets& sets
 std::vector<char> bucket_cuts(const Instance& instance, const DeviceSets& sets, const std::vector<int>& order,
                               int count);
 
+/// A topological order, breadth first: of the blocks that are ready the one that became so first.
+std::vector<int> breadth_first_order(const Instance& instance);
+
 /// A topological order, depth first: of the blocks that are ready the one that became so last, but one in
 /// `one_in_random` at random (0: never). With stages, all blocks of a stage before those of a later one.
 std::vector<int> depth_first_order(const Instance& instance, const std::vector<int>& stage_of_block, int one_in_random,
