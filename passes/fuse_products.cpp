@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 
+#include "compiler/base/product_epilogue.h"
 #include "compiler/ir/rewriter.h"
 #include "compiler/ops/builder.h"
 #include "passes/fusion_places.h"
@@ -193,6 +194,7 @@ class Finder {
       group->activation = node.op;
       return join(*group, id);
     }
+    if (is_gelu_gradient(node)) return take_in_gelu_gradient(id);
     if (node.op != OpKind::Add) return;
     ProductGroup* first = group_added_by(id, node.inputs[0]);
     ProductGroup* second = group_added_by(id, node.inputs[1]);
@@ -205,6 +207,22 @@ class Finder {
       return is_cast ? add_wide(group, id, graph_.value(own).producer, other) : add(group, id, other);
     };
     if (!try_add(is_second ? second : first, is_second ? 1 : 0)) try_add(is_second ? first : second, is_second ? 0 : 1);
+  }
+
+  static bool is_gelu_gradient(const Node& node) {
+    return node.op == OpKind::UnaryGrad && node.attributes.text("function") == op_name(OpKind::Gelu) &&
+           node.attributes.text("approximate") == "tanh";
+  }
+
+  // Of a product that is the gradient of Gelu's result, and nothing more.
+  void take_in_gelu_gradient(NodeId id) {
+    const Node& node = graph_.node(id);
+    ProductGroup* group = group_read_by(id, node.inputs[0]);
+    if (group == nullptr || has_epilogue(*group) || group->cast.is_valid() || !has_rows(*group)) return;
+    if (graph_.node(group->product).inputs.size() > 2) return;
+    group->whole = node.inputs[1];
+    group->activation = node.op;
+    join(*group, id);
   }
 
   // The group that makes an operand of the addition `id`, or what a Cast makes that of.
@@ -323,7 +341,10 @@ class GroupWriter {
     const bool is_gradient = product_.op != OpKind::MatMul && product_.op != OpKind::Gemm;
     if (!is_gradient) attributes.set("origins", std::move(origins));
     if (group_.cast.is_valid()) attributes.set("sum_to", std::string(dtype_name(DType::f32)));
-    if (group_.activation) attributes.set("activation", std::string(op_name(*group_.activation)));
+    if (group_.activation) {
+      const bool is_gradient_of_gelu = group_.activation == OpKind::UnaryGrad;
+      attributes.set("activation", std::string(is_gradient_of_gelu ? kGeluGradient : op_name(*group_.activation)));
+    }
     NodeInfo info = info_of(source_.node(group_.last).name, source_.value(is_reshaped ? old_product : old_result).name);
     const NodeId made =
         append(rewriter_.graph(), product_.op, std::move(inputs), std::move(attributes), std::move(info));

@@ -9,9 +9,10 @@ namespace mpc {
 
 // A MatMul or Gemm takes in what elementwise operators do with its result, so that libraries can do it before they
 // store: a row (a bias) is added, then a tensor of the result's shape (a residual, another gradient), then Relu or Gelu
-// by tanh. Each rounds as it does alone. Where a product of 16 bits is cast to f32 before a tensor is added, it takes
-// in the Cast, too, and reads the row in f32. What a product takes in reads its result alone, through one Reshape that
-// keeps the columns or none, and is of its phase and rate.
+// by tanh. Where the product is the gradient of what Gelu by tanh gave, it takes in Gelu's own gradient instead. Each
+// rounds as it does alone. Where a product of 16 bits is cast to f32 before a tensor is added, it takes in the Cast,
+// too, and reads the row in f32. What a product takes in reads its result alone, through one Reshape that keeps the
+// columns or none, and is of its phase and rate.
 //
 // The gradient of a layer or RMS normalization takes in an addition in the same way: the gradient that passes beside
 // it.

@@ -13,6 +13,10 @@ Attributes product_attributes(const Attributes& attributes) {
   return left;
 }
 
+Attributes gelu_gradient_attributes() {
+  return {{"approximate", std::string("tanh")}, {"function", std::string("Gelu")}};
+}
+
 ProductEpilogue epilogue_of(OpKind op, const Attributes& attributes, DType operands,
                             const std::vector<bool>& is_present) {
   ProductEpilogue epilogue;
@@ -38,9 +42,14 @@ ProductEpilogue epilogue_of(OpKind op, const Attributes& attributes, DType opera
     then(OpKind::Add, sum, {cast(sum, product), inputs - 1});
     return epilogue;
   }
+  const std::string activation = attributes.has("activation") ? attributes.text("activation") : "";
+  if (activation == kGeluGradient) {
+    then(OpKind::UnaryGrad, operands, {0, 1}, gelu_gradient_attributes());
+    return epilogue;
+  }
   for (int i = 1; i < inputs; ++i) then(OpKind::Add, operands, {last, i});
-  if (!attributes.has("activation")) return epilogue;
-  const bool is_gelu = attributes.text("activation") == "Gelu";
+  if (activation.empty()) return epilogue;
+  const bool is_gelu = activation == "Gelu";
   const Attributes by_tanh = {{"approximate", std::string("tanh")}};
   then(is_gelu ? OpKind::Gelu : OpKind::Relu, operands, {last}, is_gelu ? by_tanh : Attributes{});
   return epilogue;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string_view>
 #include <vector>
 
 #include "compiler/base/elementwise_program.h"
@@ -14,6 +15,12 @@ struct ProductEpilogue {
   std::vector<size_t> inputs;          // of the node: inputs 1, 2... of the program, whose input 0 is the product
   std::vector<ElementwiseStep> steps;  // none: nothing was fused
 };
+
+/// The `activation` of a product whose result is the gradient of Gelu's: it is multiplied by Gelu'(whole), by tanh,
+/// where `whole` is what Gelu was taken of.
+inline constexpr std::string_view kGeluGradient = "GeluGrad";
+/// The attributes of the UnaryGrad that it stands for.
+Attributes gelu_gradient_attributes();
 
 /// How many operands the product itself has: A and B, and C of a Gemm.
 size_t product_inputs(OpKind op);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "compiler/base/product_epilogue.h"
 #include "compiler/base/text.h"
 #include "compiler/ops/gradient.h"
 #include "compiler/ops/op_def.h"
@@ -56,7 +57,8 @@ DType sum_dtype(const InferContext& context, int row, int whole) {
   return DType::f32;
 }
 
-/// What a fused product adds: `row` is one number per column, `whole` has the shape of the result. Then `activation`.
+/// What a fused product adds: `row` is one number per column, `whole` has the shape of the result. Then `activation`,
+/// for which `whole` may be there instead.
 void require_epilogue(InferContext& context, int row, int whole, const Shape& y) {
   const Attribute* activation = context.attributes().find("activation");
   const bool has_row = row >= 0 && context.has_input(row);
@@ -91,8 +93,14 @@ void require_epilogue(InferContext& context, int row, int whole, const Shape& y)
   }
   if (activation == nullptr) return;
   const std::string& name = context.attributes().text("activation");
+  if (name == kGeluGradient) {
+    if (context.has_input(whole) && !context.has_input(2)) return;
+    context.fail(ErrorId::M022,
+                 fmt::format("activation {} takes what Gelu was taken of as input 3, and no input 2", kGeluGradient));
+  }
   if (name != "Relu" && name != "Gelu") {
-    context.fail(ErrorId::M031, fmt::format("activation is '{}', must be Relu or Gelu (by tanh)", name));
+    context.fail(ErrorId::M031,
+                 fmt::format("activation is '{}', must be Relu, Gelu (by tanh) or {}", name, kGeluGradient));
   }
 }
 
@@ -299,7 +307,8 @@ OpQuantities gemm_cost(const CostContext& context) {
 /// column on the right. Accumulates in double (reference) or f32; integers wrap. 2 * elements(Y) * K FLOPs. ONNX 13.
 /// Fused: (A, B, row?, whole?) -> activation((op(A) op(B) + row) + whole), each rounded as the operators it was made
 /// of; op(M) is M with its last two dimensions swapped (transA, transB) or not. With sum_to "f32" operands are of 16
-/// bits, row and whole f32: the row is rounded to 16 bits before it is added, and the sum with whole is in f32.
+/// bits, row and whole f32: the row is rounded to 16 bits before it is added, and the sum with whole is in f32. With
+/// the activation GeluGrad the result is op(A) op(B) Gelu'(whole), by tanh.
 extern const OpDef MatMul_def;
 const OpDef MatMul_def = {
     .op = OpKind::MatMul,

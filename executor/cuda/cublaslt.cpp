@@ -109,7 +109,9 @@ KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOption
   static const CodeCache kCache;
   CublasltProduct::Addends addends;
   ProductShape shape = node.op == OpKind::MatMul ? matmul_shape(node) : gemm_shape(node);
-  if (has_input(node, 3)) {
+  if (shape.activation == ProductShape::Activation::gelu_gradient) {
+    addends.of_gelu = 3;
+  } else if (has_input(node, 3)) {
     addends.whole = 3;
     shape.beta = 1;
   }

@@ -53,6 +53,8 @@ cublasLtEpilogue_t epilogue_of(const ProductShape& shape) {
   switch (shape.activation) {
     case ProductShape::Activation::relu:
       return shape.has_bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+    case ProductShape::Activation::gelu_gradient:
+      return CUBLASLT_EPILOGUE_DGELU;
     case ProductShape::Activation::gelu:
       return shape.has_bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
     default:
@@ -102,6 +104,10 @@ void CublasltProduct::set_pointer(const void* bias) {
   set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
 }
 
+void CublasltProduct::set_aux(const void* of_gelu) {
+  set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, of_gelu);
+}
+
 void CublasltProduct::describe(const MakeOptions& options, bool is_aligned) {
   cublasLtMatmulDesc_t made = nullptr;
   MPC_LT(cublasLtMatmulDescCreate(&made, compute_type(shape_.dtype, options.allows_tf32),
@@ -112,13 +118,18 @@ void CublasltProduct::describe(const MakeOptions& options, bool is_aligned) {
   set(CUBLASLT_MATMUL_DESC_TRANSA, operation(shape_.trans_b));
   set(CUBLASLT_MATMUL_DESC_TRANSB, operation(shape_.trans_a));
   set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(shape_));
-  if (shape_.has_bias || shape_.has_sums) {
-    // The heuristic asks for a pointer, of which it looks at the alignment only.
-    constexpr uintptr_t kAligned = 4096;
-    const uintptr_t element = static_cast<uintptr_t>(dtype_bytes(shape_.result));
-    set_pointer(reinterpret_cast<const void*>(is_aligned ? kAligned : kAligned + element));
-  }
   const ProductShape& s = shape_;
+  // The heuristic asks for pointers, of which it looks at the alignment only.
+  constexpr uintptr_t kAligned = 4096;
+  const uintptr_t element = static_cast<uintptr_t>(dtype_bytes(s.result));
+  const auto* pointer = reinterpret_cast<const void*>(is_aligned ? kAligned : kAligned + element);
+  if (s.has_bias || s.has_sums) set_pointer(pointer);
+  if (s.activation == ProductShape::Activation::gelu_gradient) {
+    // Of the type and the layout of the result.
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, s.columns);
+    if (s.count > 1) set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE, s.rows * s.columns);
+    set_aux(pointer);
+  }
   const int64_t b_columns = s.trans_b ? s.inner : s.columns;  // of the matrix as it is stored
   const int64_t b_rows = s.trans_b ? s.columns : s.inner;
   const int64_t a_columns = s.trans_a ? s.rows : s.inner;
@@ -179,6 +190,7 @@ void CublasltProduct::run(const Launch& launch) {
   for (const ProductShape::Offsets& offsets : shape_.outer) {
     std::byte* y = static_cast<std::byte*>(launch.outputs[0]) + offsets.y * dtype_bytes(shape_.result);
     const void* c = addends_.whole == Addends::kNone ? y : at(launch.inputs[addends_.whole], offsets.y, shape_.result);
+    if (addends_.of_gelu != Addends::kNone) set_aux(at(launch.inputs[addends_.of_gelu], offsets.y, shape_.result));
     MPC_LT(cublasLtMatmul(handle_, operation_.get(), alpha.data(), at(launch.inputs[1], offsets.b, shape_.dtype),
                           first_.get(), at(launch.inputs[0], offsets.a, shape_.dtype), second_.get(), beta.data(), c,
                           result_.get(), y, result_.get(), &algorithm_, launch.workspace,

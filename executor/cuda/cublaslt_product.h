@@ -19,6 +19,7 @@ class CublasltProduct final : public Kernel {
     static constexpr size_t kNone = ~size_t{0};
     size_t bias = kNone;     // operand of the node
     size_t whole = kNone;    // the same: c
+    size_t of_gelu = kNone;  // the same: what Gelu was taken of
     bool is_copied = false;  // c is operand 2, broadcast into the result first
   };
 
@@ -38,6 +39,7 @@ class CublasltProduct final : public Kernel {
   bool is_kept(const std::string& key, const CodeCache& cache);
   void choose(bool is_aligned);
   void set_pointer(const void* bias);
+  void set_aux(const void* of_gelu);
   template <class T>
   void set(cublasLtMatmulDescAttributes_t which, T value);
 

@@ -1,5 +1,6 @@
 #include "executor/cuda/product_shape.h"
 
+#include "compiler/base/product_epilogue.h"
 #include "executor/cuda/data.h"
 
 namespace mpc::cuda {
@@ -15,8 +16,9 @@ bool is_set(const executor::NodeSpec& node, std::string_view name) {
 
 ProductShape::Activation activation_of(const executor::NodeSpec& node) {
   if (!node.attributes->has("activation")) return ProductShape::Activation::none;
-  return node.attributes->text("activation") == "Relu" ? ProductShape::Activation::relu
-                                                       : ProductShape::Activation::gelu;
+  const std::string& name = node.attributes->text("activation");
+  if (name == kGeluGradient) return ProductShape::Activation::gelu_gradient;
+  return name == "Relu" ? ProductShape::Activation::relu : ProductShape::Activation::gelu;
 }
 
 ProductShape shape_of(const executor::NodeSpec& node) {

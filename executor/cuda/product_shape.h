@@ -25,7 +25,8 @@ struct ProductShape {
   double alpha = 1;
   double beta = 0;        // of what c holds
   bool has_bias = false;  // a row, added to every row
-  enum class Activation : uint8_t { none, relu, gelu } activation = Activation::none;
+  /// gelu_gradient: y = (alpha op(a) op(b)) Gelu'(x), with neither c nor bias. Gelu by tanh.
+  enum class Activation : uint8_t { none, relu, gelu, gelu_gradient } activation = Activation::none;
   bool has_sums = false;  // of op(b)'s columns, as a second result; with no bias and no activation
   /// Further batches that no single step describes: element offsets of a, b and y.
   struct Offsets {

@@ -1,5 +1,6 @@
 #include <vector>
 
+#include "compiler/base/product_epilogue.h"
 #include "executor/reference/support.h"
 
 namespace mpc::reference {
@@ -48,6 +49,11 @@ bool is_set(const Attributes& attributes, std::string_view name) {
 void finish(const KernelCall& call, std::initializer_list<size_t> added) {
   const Attributes none;
   const TensorView y = call.outputs[0];
+  if (call.attributes.has("activation") && call.attributes.text("activation") == kGeluGradient) {
+    const Attributes gelu = gelu_gradient_attributes();
+    const TensorView operands[] = {y, call.inputs[3]};
+    return reference_kernel(OpKind::UnaryGrad)({gelu, operands, {&y, 1}, call.step, {}});
+  }
   for (const size_t i : added) {
     if (!call.has_input(i)) continue;
     const TensorView operands[] = {y, call.inputs[i]};

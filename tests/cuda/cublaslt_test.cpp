@@ -18,6 +18,7 @@
 
 #include "compiler/base/checked.h"
 #include "compiler/base/half.h"
+#include "compiler/base/product_epilogue.h"
 #include "compiler/base/random.h"
 #include "compiler/ops/op_def.h"
 #include "executor/cuda/cublaslt_product.h"
@@ -113,7 +114,8 @@ TEST_CASE("cublaslt: samples of products, LSTM and GRU agree with the reference,
   CHECK(callers > 60);
   fake() = {};
   fake().refused_epilogues = {CUBLASLT_EPILOGUE_RELU,      CUBLASLT_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_RELU_BIAS,
-                              CUBLASLT_EPILOGUE_GELU_BIAS, CUBLASLT_EPILOGUE_GELU, CUBLASLT_EPILOGUE_BGRADA};
+                              CUBLASLT_EPILOGUE_GELU_BIAS, CUBLASLT_EPILOGUE_GELU, CUBLASLT_EPILOGUE_BGRADA,
+                              CUBLASLT_EPILOGUE_DGELU};
   CHECK(run_samples() == callers);
 }
 
@@ -224,16 +226,23 @@ Expected element_of(const executor::NodeSpec& node, const std::vector<void*>& in
     add(number("alpha") * number_at(inputs[0], a_at, node.inputs[0].dtype) *
         number_at(inputs[1], b_at, node.inputs[1].dtype));
   }
+  const std::string activation = node.attributes->has("activation") ? node.attributes->text("activation") : "";
+  const double root = std::sqrt(2.0 / 3.14159265358979323846);
+  if (activation == kGeluGradient) {
+    const double x = number_at(inputs[3], place, node.inputs[3].dtype);
+    const double t = std::tanh(root * (x + 0.044715 * x * x * x));
+    const double slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * root * (1 + 3 * 0.044715 * x * x);
+    return {result.value * slope, result.magnitude * std::abs(slope)};
+  }
   for (size_t i = 2; i < node.inputs.size(); ++i) {
     if (!node.inputs[i].is_present) continue;
     const double by = i == 2 ? number("beta") : 1.0;
     add(by * number_at(inputs[i], broadcast_place(node.inputs[i].shape, y, place), node.inputs[i].dtype));
   }
-  if (node.attributes->has("activation")) {
+  if (!activation.empty()) {
     const double x = result.value;
-    const double root = std::sqrt(2.0 / 3.14159265358979323846);
     const double gelu = 0.5 * x * (1 + std::tanh(root * (x + 0.044715 * x * x * x)));
-    result.value = node.attributes->text("activation") == "Relu" ? std::max(x, 0.0) : gelu;
+    result.value = activation == "Relu" ? std::max(x, 0.0) : gelu;
   }
   return result;
 }

@@ -44,6 +44,9 @@ struct Operation {
   cublasOperation_t second = CUBLAS_OP_N;
   cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
   const void* bias = nullptr;
+  const void* aux = nullptr;
+  int64_t aux_leading = 0;
+  int64_t aux_step = 0;
 };
 
 struct Preference {
@@ -114,6 +117,7 @@ struct Problem {
   int64_t inner() const { return is_first_transposed() ? a.rows : a.columns; }
   int64_t columns() const { return is_second_transposed() ? b.rows : b.columns; }
   bool is_bias_gradient() const { return operation.epilogue == CUBLASLT_EPILOGUE_BGRADA; }
+  bool is_gelu_gradient() const { return operation.epilogue == CUBLASLT_EPILOGUE_DGELU; }
   bool has_bias() const { return (operation.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0; }
 
   /// Element (i, k) of op(A), and (k, j) of op(B).
@@ -138,6 +142,11 @@ struct Problem {
     if (operation.compute == CUBLAS_COMPUTE_32F_FAST_TF32 && a.type != CUDA_R_32F) return "TF32 of other operands";
     if ((has_bias() || is_bias_gradient()) && operation.bias == nullptr) return "no pointer to the bias";
     if (is_bias_gradient() && d.batch != 1) return "a bias gradient of a batch";
+    if (is_gelu_gradient()) {
+      if (operation.aux == nullptr) return "no pointer to what Gelu was taken of";
+      if (operation.aux_leading != d.rows) return "what Gelu was taken of is not laid out as D";
+      if (d.batch > 1 && operation.aux_step != d.step) return "what Gelu was taken of has other batches than D";
+    }
     return "";
   }
 };
@@ -166,10 +175,18 @@ cublasLtMatmulAlgo_t algorithm_for(const Problem& p, uint64_t alignment) {
   result.data[0] = hash;
   result.data[1] = alignment;
   result.data[2] = p.operation.bias == nullptr ? 1 : alignment_of(p.operation.bias);
+  result.data[3] = p.operation.aux == nullptr ? 1 : alignment_of(p.operation.aux);
   return result;
 }
 
+double gelu_gradient(double x) {
+  const double kRoot = std::sqrt(2.0 / 3.14159265358979323846);
+  const double t = std::tanh(kRoot * (x + 0.044715 * x * x * x));
+  return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * kRoot * (1 + 3 * 0.044715 * x * x);
+}
+
 double activated(double x, cublasLtEpilogue_t epilogue) {
+  if (epilogue == CUBLASLT_EPILOGUE_DGELU) return x;
   if ((epilogue & CUBLASLT_EPILOGUE_RELU) != 0) return std::max(x, 0.0);
   if ((epilogue & CUBLASLT_EPILOGUE_GELU) == 0) return x;
   const double kRoot = std::sqrt(2.0 / 3.14159265358979323846);
@@ -240,6 +257,12 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t handle, cubla
       return read(operation.epilogue, value, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
       return read(operation.bias, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+      return read(operation.aux, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+      return read(operation.aux_leading, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE:
+      return read(operation.aux_step, value, bytes);
     default:
       return refuse("an attribute of a product that nothing is known of");
   }
@@ -309,6 +332,11 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   if (preference.schemes != CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE) return refuse("the schemes of reductions");
   if (!problem.is_supported()) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (state.refused_epilogues.contains(problem.operation.epilogue)) return CUBLAS_STATUS_NOT_SUPPORTED;
+  // The library's header: the leading dimension must be divisible by 8.
+  constexpr int64_t kAuxColumns = 8;
+  if (problem.is_gelu_gradient() && problem.operation.aux_leading % kAuxColumns != 0) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
   // f64 has no epilogues.
   if (problem.a.type == CUDA_R_64F && problem.operation.epilogue != CUBLASLT_EPILOGUE_DEFAULT) {
     return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -348,6 +376,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
   if (p.operation.bias != nullptr && alignment_of(p.operation.bias) < algorithm->data[2]) {
     return refuse("the bias is not as aligned as was said");
   }
+  if (p.operation.aux != nullptr && alignment_of(p.operation.aux) < algorithm->data[3]) {
+    return refuse("what Gelu was taken of is not as aligned as was said");
+  }
   const cudaDataType_t type = p.d.type;
   state.products.push_back({p.operation.compute, p.operation.scale, p.operation.epilogue, p.d.rows, p.d.columns,
                             p.inner(), p.d.batch, static_cast<const std::byte*>(d),
@@ -364,6 +395,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
     }
     double value = by * sum;
     if (add != 0) value += add * number_at(c, at, type);  // C may hold anything when beta is 0
+    if (p.is_gelu_gradient()) value *= gelu_gradient(number_at(p.operation.aux, at, type));
     if (p.has_bias()) value += number_at(p.operation.bias, i, type);
     set_number(d, at, type, activated(value, p.operation.epilogue));
   });

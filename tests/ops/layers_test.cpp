@@ -98,6 +98,16 @@ TEST_CASE("Gemm: alpha times the product plus beta times C") {
   CHECK(is_near(eval(OpKind::Gemm, {a, b, tensor({1}, {1})}, attributes), {2.5, 4, 5.5}));
 }
 
+TEST_CASE("Gemm: the gradient of Gelu takes what Gelu was taken of, and nothing that is added") {
+  const Attributes gradient = {{"activation", std::string("GeluGrad")}};
+  const Literal a = counting({2, 1}, DType::f32);
+  const Literal b = counting({1, 3}, DType::f32);
+  const Literal c = counting({3}, DType::f32);
+  CHECK(error_of(OpKind::Gemm, {a, b}, gradient) == ErrorId::M022);
+  CHECK(error_of(OpKind::Gemm, {a, b, c, counting({2, 3}, DType::f32)}, gradient) == ErrorId::M022);
+  CHECK(error_of(OpKind::Gemm, {a, b}, {{"activation", std::string("Tanh")}}) == ErrorId::M031);
+}
+
 TEST_CASE("Gemm: a weight for another number of features is refused with both numbers") {
   Attributes attributes = {{"transB", int64_t{1}}};
   const Types types = {TensorType{DType::f32, {64, 16384}}, TensorType{DType::f32, {10, 4096}}};

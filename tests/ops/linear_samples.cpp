@@ -117,6 +117,13 @@ void add_fused(SampleList& list) {
       {{"activation", std::string("Relu")}, {"transB", yes}});
   add("C, Gelu", OpKind::Gemm, {of({3, 8}), of({4, 8}), of({4})},
       {{"activation", std::string("Gelu")}, {"transB", yes}});
+  const Attributes gradient = {{"activation", std::string("GeluGrad")}};
+  Attributes gradient_transposed = gradient;
+  gradient_transposed.set("transB", yes);
+  add("gradient of Gelu", OpKind::Gemm, {of({3, 8}), of({16, 8}), std::nullopt, of({3, 16})}, gradient_transposed);
+  add("gradient of Gelu, odd columns", OpKind::Gemm, {of({3, 8}), of({8, 5}), std::nullopt, of({3, 5})}, gradient);
+  add("gradient of Gelu of stacks", OpKind::MatMul, {of({2, 3, 4}), of({2, 4, 8}), std::nullopt, of({2, 3, 8})},
+      gradient);
   const auto add_sums = [&](std::string name, Operand a, Operand b, Attributes attributes) {
     list.push_back({.name = "sums " + std::move(name),
                     .op = OpKind::Gemm,

@@ -178,6 +178,26 @@ output y = %y
   CHECK(operands_of(graph, graph.node(NodeId(0))) == Names{"g", "z", "s", "g"});
 }
 
+TEST_CASE("fuse_products: the gradient of what Gelu by tanh gave takes in Gelu's") {
+  const std::string product = R"ir(input %g f32[4,8]
+input %u f32[2,2,16]
+%d f32[4,16] = Gemm(%g, %w)
+%r f32[2,2,16] = Reshape(%d) {shape = [2, 2, 16]}
+)ir";
+  const auto after = [&](const std::string& approximate, const std::string& more) {
+    return fused(product + "%y f32[2,2,16] = UnaryGrad(%r, %u, _) {function = \"Gelu\", approximate = \"" +
+                 approximate + "\"} @y\n" + more + "output y = %y\n");
+  };
+  const Graph graph = after("tanh", "");
+  REQUIRE(ops_of(graph) == Ops{OpKind::Reshape, OpKind::Gemm, OpKind::Reshape});
+  const Node& node = graph.node(NodeId(1));
+  CHECK(operands_of(graph, node) == Names{"g", "w", "", "y/whole"});
+  CHECK(node.attributes.text("activation") == "GeluGrad");
+  // The exact Gelu is in no library, and a product that others read is stored.
+  CHECK(ops_of(after("none", "")) == Ops{OpKind::Gemm, OpKind::Reshape, OpKind::UnaryGrad});
+  CHECK(ops_of(after("tanh", "output d = %d\n")) == Ops{OpKind::Gemm, OpKind::Reshape, OpKind::UnaryGrad});
+}
+
 TEST_CASE("fold_transposes: a product reads a transposed operand where it lies") {
   const Graph graph = folded(R"ir(input %q f32[2,4,8]
 input %k f32[2,6,8]

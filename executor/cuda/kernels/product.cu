@@ -1,6 +1,7 @@
 // MatMul and Gemm without a library, with what they were fused with: one thread per result, f64 sums in ascending order
 // (integers wrap). Slow; what is taken when cuBLASLt is not there or declines.
 
+#include "compiler/base/product_epilogue.h"
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
 #include "executor/cuda/kernels/rounded.h"
@@ -17,17 +18,20 @@ MPC_DEVICE Total<T> factor_of(double factor) {
   return factor;
 }
 
-enum class Activation : uint8_t { none, relu, gelu };
+enum class Activation : uint8_t { none, relu, gelu, gelu_gradient };
 
 /// What a fused product does after the product. Each operator rounds to its type, as it does alone.
 struct Epilogue {
   FloatIn row;    // these two may have no data; (columns)
-  FloatIn whole;  // of the result's shape
+  FloatIn whole;  // of the result's shape; what Gelu was taken of, for its gradient
   Activation activation;
   DType dtype;   // of the product and the sum with the row
   DType result;  // wider where `whole` is
   MPC_DEVICE float operator()(float value, int64_t i, int64_t column) const {
     value = rounded(value, dtype);
+    if (activation == Activation::gelu_gradient) {
+      return functors::Gelu::gradient(value, whole[i], 0.0f, {1.0f, 0.0f});
+    }
     if (row.data != nullptr) value = rounded(value + rounded(row[column], dtype), dtype);
     if (whole.data != nullptr) value = rounded(value + whole[i], result);
     if (activation == Activation::relu) return functors::Relu::value(value, {});
@@ -146,7 +150,9 @@ void shape_gemm(const executor::NodeSpec& node, Product<T>& product) {
 
 Activation activation_of(const executor::NodeSpec& node) {
   if (!node.attributes->has("activation")) return Activation::none;
-  return node.attributes->text("activation") == "Relu" ? Activation::relu : Activation::gelu;
+  const std::string& name = node.attributes->text("activation");
+  if (name == kGeluGradient) return Activation::gelu_gradient;
+  return name == "Relu" ? Activation::relu : Activation::gelu;
 }
 
 template <class T>
