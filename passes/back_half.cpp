@@ -16,6 +16,7 @@
 #include "passes/chunks.h"
 #include "passes/fit_memory.h"
 #include "passes/fold_casts.h"
+#include "passes/fuse_accumulations.h"
 #include "passes/insert_transfers.h"
 #include "passes/lower.h"
 #include "passes/overlap_offload.h"
@@ -389,6 +390,7 @@ class BackHalf {
     if (!options_.may_fuse) return local;
     // Last: until here an update goes where its parameter is, and a cast where its reader is.
     local = observed_.after("fold_casts", fold_casts(local));
+    if (graphs_.microbatches > 1) local = observed_.after("fuse_accumulations", fuse_accumulations(local, cluster_));
     local = observed_.after("batch_updates", batch_updates(local));
     local = observed_.after("batch_splits", batch_splits(local));
     return observed_.after("batch_casts", batch_casts(local));

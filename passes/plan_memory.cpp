@@ -151,11 +151,11 @@ class MemoryPlanner {
     buffer.end = std::numeric_limits<int64_t>::max();
   }
 
-  // In the first micro-batch GradAccumulate only stores: what it stores may be made in the accumulator's own bytes, and
-  // so may what it is a view of.
+  // In the first micro-batch GradAccumulate only stores (the factors of a product aside): what it stores may be made in
+  // the accumulator's own bytes, and so may what it is a view of.
   void reuse_accumulator(const Instruction& run) {
     const PlanNode& node = plan_.nodes[run.index];
-    if (node.op != OpKind::GradAccumulate || run.reads[1] != kNone) return;
+    if (node.op != OpKind::GradAccumulate || run.reads.size() > 2 || run.reads[1] != kNone) return;
     const PlanIndex gradient = run.reads[0];
     const PlanSlice& slice = plan_.slices[gradient];
     if (is_persistent(gradient) || slice.microbatch == kPerStep || buffer_of_slice_[gradient] >= 0) return;

@@ -77,7 +77,10 @@ double node_seconds(const Graph& graph, NodeId id, const Device& device, double 
   const double flops = node_flops(graph, id) / parts;
   const double bytes = static_cast<double>(moved_bytes(graph, id)) / parts;
   if (device.measured) {
-    const OpKey key{graph.node(id).op, arithmetic, !graph.updates.empty()};
+    const Node& node = graph.node(id);
+    // What adds a product takes the time of that.
+    const bool is_product = node.op == OpKind::GradAccumulate && node.inputs.size() > 2;
+    const OpKey key{is_product ? OpKind::Gemm : node.op, arithmetic, !graph.updates.empty()};
     return device.rates.launch_s + device.measured->kernel_seconds(key, flops, bytes);
   }
   const double widening = flops > 0 && device.backend == "cpu" ? widening_bytes(graph, id) / parts : 0;

@@ -18,6 +18,8 @@
 namespace mpc::ops {
 namespace {
 
+constexpr int kMostAccumulateInputs = 3;
+
 void require_number_in(InferContext& context, std::string_view name, double low, double high_excluded) {
   const double value = context.attributes().number(name);
   if (value >= low && value < high_excluded) return;
@@ -64,10 +66,51 @@ OpQuantities cost_dropout(const CostContext& context) {
   return {.flops = 32.0 * static_cast<double>(context.output(0).shape.elements())};
 }
 
+// A product and what is added to it: (a, acc, b).
+void infer_accumulated_product(InferContext& context) {
+  for (const int operand : {0, 2}) context.require_rank(operand, 2);
+  context.require_same_dtype(0, 2);
+  const DType dtype = context.input(0).dtype;
+  if ((dtype != DType::f32 && dtype != DType::bf16 && dtype != DType::f16) || context.input(1).dtype != DType::f32) {
+    context.fail(ErrorId::M030, "a product of " + std::string(dtype_name(dtype)) + " is added to " +
+                                    std::string(dtype_name(context.input(1).dtype)) +
+                                    "; it may be of f32, bf16 or f16, and what it is added to is f32");
+  }
+  const Attributes& attributes = context.attributes();
+  const int64_t trans_a = attributes.has("transA") && attributes.flag("transA") ? 1 : 0;
+  const int64_t trans_b = attributes.has("transB") && attributes.flag("transB") ? 1 : 0;
+  context.set_attribute("alpha", attributes.has("alpha") ? attributes.number("alpha") : 1.0);
+  context.set_attribute("beta", 1.0);
+  context.set_attribute("transA", trans_a);
+  context.set_attribute("transB", trans_b);
+  const Shape& a = context.input(0).shape;
+  const Shape& b = context.input(2).shape;
+  const Shape y{a[trans_a != 0 ? 1 : 0], b[trans_b != 0 ? 0 : 1]};
+  if (a[trans_a != 0 ? 0 : 1] != b[trans_b != 0 ? 1 : 0] || context.input(1).shape != y) {
+    context.fail(ErrorId::M032, "the product of " + to_string(a) + " and " + to_string(b) + " is not of shape " +
+                                    to_string(context.input(1).shape) + ", which it is added to");
+  }
+  context.set_output(0, DType::f32, y);
+  context.set_output(1, DType::f32, Shape{y[1]});
+}
+
 void infer_accumulate(InferContext& context) {
+  if (context.input_count() == kMostAccumulateInputs) return infer_accumulated_product(context);
+  if (context.output_count() > 1) context.fail(ErrorId::M022, "only a product has the sums of b's columns beside it");
   context.require_float(0);
   require_type_of(context, 1, 0);
   context.set_output(0, context.input(0).dtype, context.input(0).shape);
+}
+
+// One addition per element, and the product.
+OpQuantities cost_accumulate(const CostContext& context) {
+  const double elements = static_cast<double>(context.output(0).shape.elements());
+  if (context.inputs.size() < kMostAccumulateInputs) return {.flops = elements};
+  const Shape& a = context.input(0).shape;
+  const int64_t inner = a[context.attributes.flag("transA") ? 0 : 1];
+  const bool has_sums = context.outputs.size() > 1 && context.outputs[1].has_value();
+  const double sums = has_sums ? static_cast<double>(context.input(2).shape.elements()) : 0.0;
+  return {.flops = elements * (2.0 * static_cast<double>(inner) + 1) + sums};
 }
 
 // Operands p, g, `state_count` states of each tensor, step, lr_scale, grad_scale?. Results p and the states of each.
@@ -172,13 +215,21 @@ MPC_DEFINE(Dropout) = {
 
 /// GradAccumulate(g, acc) -> acc': g in the first micro-batch of a step, acc + g in the others, added in the dtype
 /// (f16 and bf16 in f32, rounded once).
-/// One FLOP per element. Not an ONNX operator.
+/// GradAccumulate(a, acc, b) -> acc', sums: g is alpha op(a) op(b), a Gemm's product in f32, and sums are those of
+/// op(b)'s columns, of this micro-batch alone (passes/fuse_accumulations).
+/// One FLOP per element, and those of the product. Not an ONNX operator.
 MPC_DEFINE(GradAccumulate) = {
     .op = OpKind::GradAccumulate,
     .min_inputs = 2,
-    .max_inputs = 2,
+    .max_inputs = kMostAccumulateInputs,
+    .max_outputs = 2,
+    .attributes = {{.name = "alpha", .type = AttributeType::number, .is_optional = true},
+                   {.name = "beta", .type = AttributeType::number, .is_optional = true},
+                   {.name = "transA", .type = AttributeType::integer, .is_optional = true},
+                   {.name = "transB", .type = AttributeType::integer, .is_optional = true}},
     .infer = infer_accumulate,
     .differentiable = Differentiable::no,
+    .cost = cost_accumulate,
 };
 
 /// SgdUpdate((p, g)..., step, lr_scale, grad_scale?) -> p'...:

@@ -247,8 +247,8 @@ class Accesses {
     if (from.offset != to.offset || from.bytes != to.bytes) return false;
     const auto output = std::ranges::find(instruction.writes, written) - instruction.writes.begin();
     const auto aliased = aliased_input(node.op, static_cast<int>(output));
-    const bool is_store = node.op == OpKind::GradAccumulate && instruction.reads[1] == kNone;  // of operand 0
-    if (is_store) return operand == 0;
+    const bool is_store = node.op == OpKind::GradAccumulate && instruction.reads[1] == kNone;
+    if (is_store) return operand == 0 && instruction.reads.size() == 2;  // not a factor of a product
     if (aliased) return static_cast<size_t>(*aliased) == operand;
     return op_share(node.op) == Share::kElementwise && plan_.values[from.value].dtype == plan_.values[to.value].dtype;
   }

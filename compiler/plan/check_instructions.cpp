@@ -95,7 +95,7 @@ class Instructions {
     check_rate(i, node.per_step);
     // In the first micro-batch GradAccumulate stores: it has no sum to read.
     const bool is_store = node.op == OpKind::GradAccumulate && instruction.microbatch == 0 &&
-                          instruction.reads.size() == 2 && instruction.reads[1] == kNone;
+                          instruction.reads.size() >= 2 && instruction.reads[1] == kNone;
     std::vector<PlanIndex> inputs = node.inputs;
     if (is_store) inputs[1] = kNone;
     check_slices(i, instruction.reads, inputs, node.device);

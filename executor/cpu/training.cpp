@@ -169,6 +169,8 @@ KernelOrReason training_loops(const NodeSpec& node) {
   };
   switch (node.op) {
     case OpKind::GradAccumulate:
+      // Plans for CPU devices have a Gemm of its own (passes/fuse_accumulations).
+      if (node.inputs.size() > 2) return declined("training loops: no product");
       return make(&accumulate, {0, 1});
     case OpKind::SgdUpdate:
       return make_update<0, &sgd>(node);

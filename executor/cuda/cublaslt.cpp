@@ -12,11 +12,13 @@
 namespace mpc::cuda {
 namespace {
 
+constexpr const char* kNoAlgorithm = "cuBLASLt: no algorithm for these shapes";
+
 /// Are the operands of one type, what is added of the result's, and none is empty?
 bool has_types(const executor::NodeSpec& node, DType operands, DType result) {
   for (size_t i = 0; i < node.inputs.size(); ++i) {
     const auto& input = node.inputs[i];
-    const DType dtype = i < 2 ? operands : result;
+    const DType dtype = i == 0 || i == second_factor(node) ? operands : result;
     if (input.is_present && (input.dtype != dtype || input.shape.elements() == 0)) return false;
   }
   return node.outputs[0].dtype == result && node.outputs[0].shape.elements() > 0;
@@ -54,7 +56,7 @@ KernelOrReason then_epilogue(const executor::NodeSpec& node, const MakeOptions& 
   std::vector<bool> is_present;
   for (const executor::NodeSpec::Operand& operand : node.inputs) is_present.push_back(operand.is_present);
   const ProductEpilogue epilogue = epilogue_of(node.op, *node.attributes, node.inputs[0].dtype, is_present);
-  if (epilogue.steps.empty()) return declined("cuBLASLt: no algorithm for these shapes");
+  if (epilogue.steps.empty()) return declined(kNoAlgorithm);
   const Attributes attributes = product_attributes(*node.attributes);
   executor::NodeSpec product = node;
   product.attributes = &attributes;
@@ -83,11 +85,13 @@ KernelOrReason then_sums(const executor::NodeSpec& node, const MakeOptions& opti
   executor::NodeSpec sums = node;
   sums.op = OpKind::ReduceSum;
   sums.attributes = &attributes;
-  sums.inputs = {node.inputs[1]};
+  sums.inputs = {node.inputs[second_factor(node)]};
   sums.outputs = {node.outputs[1]};
   KernelOrReason own = find_own_kernel(sums, options);
   if (own.kernel == nullptr) return own;
-  return {std::make_unique<TwoKernels>(std::move(found.kernel), std::move(own.kernel), std::vector<size_t>{1}), {}};
+  return {std::make_unique<TwoKernels>(std::move(found.kernel), std::move(own.kernel),
+                                       std::vector<size_t>{second_factor(node)}),
+          {}};
 }
 
 }  // namespace
@@ -107,7 +111,7 @@ KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOption
     handle.destroy = [](void* old) { cublaslt_api().cublasLtDestroy(static_cast<cublasLtHandle_t>(old)); };
   }
   static const CodeCache kCache;
-  CublasltProduct::Addends addends;
+  CublasltProduct::Addends addends{.second = second_factor(node)};
   ProductShape shape = node.op == OpKind::MatMul ? matmul_shape(node) : gemm_shape(node);
   if (shape.activation == ProductShape::Activation::gelu_gradient) {
     addends.of_gelu = 3;
@@ -115,8 +119,9 @@ KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOption
     addends.whole = 3;
     shape.beta = 1;
   }
+  const bool has_c = has_input(node, 2) && !shape.accumulates;
   const double beta = node.op == OpKind::Gemm ? node.attributes->number("beta") : 1;
-  if (has_input(node, 2) && beta != 0) {
+  if (has_c && beta != 0) {
     const Shape& c = node.inputs[2].shape;
     const bool is_row = c.rank() >= 1 && c.elements() == shape.columns && c[c.rank() - 1] == shape.columns;
     shape.has_bias = is_row && beta == 1;
@@ -138,7 +143,8 @@ KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOption
     kernel = std::make_unique<CublasltProduct>(shape, addends, copy(), options, handle, kCache);
   }
   if (kernel->has_algorithm()) return {std::move(kernel), {}};
-  return shape.has_sums ? then_sums(node, options, handle) : then_epilogue(node, options, handle);
+  if (shape.has_sums) return then_sums(node, options, handle);
+  return shape.accumulates ? declined(kNoAlgorithm) : then_epilogue(node, options, handle);
 }
 
 }  // namespace mpc::cuda

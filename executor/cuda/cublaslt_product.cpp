@@ -180,7 +180,9 @@ void CublasltProduct::choose(bool is_aligned) {
 
 void CublasltProduct::run(const Launch& launch) {
   const Scale alpha(shape_.alpha, shape_.dtype);
-  const Scale beta(shape_.beta, shape_.dtype);
+  const bool adds_to_sum = shape_.accumulates && launch.microbatch > 0;
+  const Scale beta(adds_to_sum ? 1 : shape_.beta, shape_.dtype);
+  const size_t whole = adds_to_sum ? addends_.sum : addends_.whole;
   const auto at = [](const void* base, int64_t elements, DType dtype) {
     return static_cast<const std::byte*>(base) + elements * dtype_bytes(dtype);
   };
@@ -189,12 +191,13 @@ void CublasltProduct::run(const Launch& launch) {
   if (shape_.has_sums) set_pointer(launch.outputs[1]);
   for (const ProductShape::Offsets& offsets : shape_.outer) {
     std::byte* y = static_cast<std::byte*>(launch.outputs[0]) + offsets.y * dtype_bytes(shape_.result);
-    const void* c = addends_.whole == Addends::kNone ? y : at(launch.inputs[addends_.whole], offsets.y, shape_.result);
+    const void* c = whole == Addends::kNone ? y : at(launch.inputs[whole], offsets.y, shape_.result);
     if (addends_.of_gelu != Addends::kNone) set_aux(at(launch.inputs[addends_.of_gelu], offsets.y, shape_.result));
-    MPC_LT(cublasLtMatmul(handle_, operation_.get(), alpha.data(), at(launch.inputs[1], offsets.b, shape_.dtype),
-                          first_.get(), at(launch.inputs[0], offsets.a, shape_.dtype), second_.get(), beta.data(), c,
-                          result_.get(), y, result_.get(), &algorithm_, launch.workspace,
-                          static_cast<size_t>(workspace_bytes_), static_cast<cudaStream_t>(launch.stream.handle)));
+    MPC_LT(cublasLtMatmul(handle_, operation_.get(), alpha.data(),
+                          at(launch.inputs[addends_.second], offsets.b, shape_.dtype), first_.get(),
+                          at(launch.inputs[0], offsets.a, shape_.dtype), second_.get(), beta.data(), c, result_.get(),
+                          y, result_.get(), &algorithm_, launch.workspace, static_cast<size_t>(workspace_bytes_),
+                          static_cast<cudaStream_t>(launch.stream.handle)));
   }
 }
 

@@ -17,8 +17,10 @@ class CublasltProduct final : public Kernel {
   /// Where the operands that are added come from.
   struct Addends {
     static constexpr size_t kNone = ~size_t{0};
-    size_t bias = kNone;     // operand of the node
+    size_t second = 1;       // operand of the node: the second factor
+    size_t bias = kNone;     // the same
     size_t whole = kNone;    // the same: c
+    size_t sum = 1;          // the same: c of what accumulates
     size_t of_gelu = kNone;  // the same: what Gelu was taken of
     bool is_copied = false;  // c is operand 2, broadcast into the result first
   };

@@ -25,7 +25,8 @@ class LibraryHandle {
   void (*destroy)(void*) = nullptr;
 };
 
-/// MatMul and Gemm by cuBLASLt. The algorithm is the first of its heuristics, which depends on shapes and types alone.
+/// MatMul, Gemm, and GradAccumulate of a product by cuBLASLt. The algorithm is the first of its heuristics, which
+/// depends on shapes and types alone.
 KernelOrReason cublaslt_product(const executor::NodeSpec& node, const MakeOptions& options, LibraryHandle& handle);
 
 /// Has cuDNN kernels for this op: convolutions, attention and batch normalization, with their gradients?

@@ -18,6 +18,7 @@
 #include "executor/cuda/library_kernels.h"
 #include "executor/cuda/nccl.h"
 #include "executor/cuda/node.h"
+#include "executor/cuda/product_shape.h"
 
 struct mpc_cuda_device {
   int ordinal = 0;
@@ -376,7 +377,7 @@ KernelOrReason find_kernel(const OwnedNode& node, mpc_cuda_device* device) {
   options.product = [device](const executor::NodeSpec& spec, const MakeOptions& given) {
     return or_own_kernel(cublaslt_product(spec, given, device->cublaslt), spec, given);
   };
-  if (node.spec.op == OpKind::MatMul || node.spec.op == OpKind::Gemm) return options.product(node.spec, options);
+  if (is_product(node.spec)) return options.product(node.spec, options);
   if (node.spec.op == OpKind::Elementwise) {
     return or_own_kernel(nvrtc_fused(node.spec, device->ordinal), node.spec, options);
   }

@@ -32,6 +32,15 @@ ProductShape shape_of(const executor::NodeSpec& node) {
 
 }  // namespace
 
+bool is_product(const executor::NodeSpec& node) {
+  if (node.op == OpKind::GradAccumulate) return node.inputs.size() > 2;
+  return node.op == OpKind::MatMul || node.op == OpKind::Gemm;
+}
+
+size_t second_factor(const executor::NodeSpec& node) {
+  return node.op == OpKind::GradAccumulate ? 2 : 1;
+}
+
 ProductShape matmul_shape(const executor::NodeSpec& node) {
   const Shape& a = node.inputs[0].shape;
   const Shape& b = node.inputs[1].shape;
@@ -78,6 +87,7 @@ ProductShape gemm_shape(const executor::NodeSpec& node) {
   p.columns = y[1];
   p.inner = a[p.trans_a ? 0 : 1];
   p.alpha = node.attributes->number("alpha");
+  p.accumulates = node.op == OpKind::GradAccumulate;
   return p;
 }
 

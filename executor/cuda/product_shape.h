@@ -23,8 +23,9 @@ struct ProductShape {
   int64_t a_step = 0;  // elements from one matrix to the next
   int64_t b_step = 0;
   double alpha = 1;
-  double beta = 0;        // of what c holds
-  bool has_bias = false;  // a row, added to every row
+  double beta = 0;           // of what c holds
+  bool accumulates = false;  // c is a sum, added in all micro-batches of a step but the first
+  bool has_bias = false;     // a row, added to every row
   /// gelu_gradient: y = (alpha op(a) op(b)) Gelu'(x), with neither c nor bias. Gelu by tanh.
   enum class Activation : uint8_t { none, relu, gelu, gelu_gradient } activation = Activation::none;
   bool has_sums = false;  // of op(b)'s columns, as a second result; with no bias and no activation
@@ -35,9 +36,14 @@ struct ProductShape {
   std::vector<Offsets> outer = {{0, 0, 0}};
 };
 
+/// Is the node a product of matrices: MatMul, Gemm, or a GradAccumulate that adds one?
+bool is_product(const executor::NodeSpec& node);
+/// Where the node's second factor stands among its operands.
+size_t second_factor(const executor::NodeSpec& node);
+
 /// The product of a MatMul, its operands as they are stored; what is added to it is left to the caller.
 ProductShape matmul_shape(const executor::NodeSpec& node);
-/// The same of a Gemm.
+/// The same of a Gemm, and of a GradAccumulate that adds a product.
 ProductShape gemm_shape(const executor::NodeSpec& node);
 
 }  // namespace mpc::cuda

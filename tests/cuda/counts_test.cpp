@@ -7,9 +7,11 @@
 #include <string>
 
 #include "api/reference_evaluator.h"
+#include "compiler/cost/cluster.h"
 #include "tests/cuda/fake_device.h"
 #include "tests/cuda/model_file.h"
 #include "tests/cuda/plans.h"
+#include "tests/support/random_graph.h"
 #include "tests/support/run_plan.h"
 
 namespace {
@@ -77,6 +79,47 @@ TEST_CASE("counts: launches per layer of GPT-2 in bf16, where attention is one o
   // The casts of the weights are one launch per step; normalizations write 16 bits themselves.
   CHECK(forward == 7);
   CHECK(training - updates == 24);  // 8 forward: Gelu's operand is kept for its gradient; 16 backward
+}
+
+TEST_CASE("counts: sums of weight gradients over micro-batches are launches of their products, with the same bits") {
+  constexpr int64_t kBatch = 10;
+  constexpr int kGraphs = 12;
+  int64_t fused = 0;
+  int64_t spared = 0;
+  for (uint64_t seed = 1; seed <= kGraphs; ++seed) {
+    CAPTURE(seed);
+    PlanOptions options;
+    options.batch = kBatch;
+    options.microbatches = 4;
+    options.train = true;
+    options.loss = LossKind::mse;
+    options.optimizer.optimizer = parse_optimizer("momentum,lr=0.05");
+    options.precision = seed % 3 == 0 ? Precision::bf16 : Precision::f32;
+    const auto graph_of = [&](int64_t rows) { return test::random_graph(seed, rows, {}); };
+    const FrontGraphs graphs = make_front_graphs(graph_of, kBatch, options, "random graph");
+    const auto run = [&](const Plan& plan, const std::vector<int>& gpus) {
+      test::RunOptions run_options;
+      run_options.seed = seed;
+      run_options.session.cuda_plugin = test::fake_plugin({});
+      return test::run_plan(test::on_gpus(plan, gpus), test::SeededWeights(seed), run_options);
+    };
+    // A plan for CPU devices keeps product and sum apart.
+    const test::Outcome expected = run(test::plan_on_cpus(graphs, 1, options), {0});
+    const int64_t apart = test::fake_counts().launches;
+    for (const int devices : {1, 3}) {
+      const auto made = make_plan(graphs, uniform_cluster(*find_device_kind("h200"), devices), options);
+      REQUIRE(std::holds_alternative<Plan>(made));
+      const Plan& plan = std::get<Plan>(made);
+      const int64_t sums = std::ranges::count_if(
+          plan.nodes, [](const PlanNode& node) { return node.op == OpKind::GradAccumulate && node.inputs.size() > 2; });
+      const test::Outcome found = run(plan, std::vector<int>(static_cast<size_t>(devices), 0));
+      CHECK(test::difference(expected, found) == "");
+      fused += sums;
+      if (devices == 1) spared += apart - test::fake_counts().launches;
+    }
+  }
+  CHECK(fused > 2 * kGraphs);
+  CHECK(spared > 0);
 }
 
 TEST_CASE("counts: no transpose is left in a ResNet-50, forward or backward") {

@@ -70,9 +70,10 @@ double relative_difference(const Literal& a, const Literal& b) {
 
 /// Runs all samples of products and of what is made of products, and compares with the reference kernels. Returns how
 /// many kernels called the library.
-int run_samples() {
-  const std::set<OpKind> ops = {OpKind::MatMul,         OpKind::Gemm, OpKind::LSTM,         OpKind::LSTMInputGrad,
-                                OpKind::LSTMWeightGrad, OpKind::GRU,  OpKind::GRUInputGrad, OpKind::GRUWeightGrad};
+int run_samples(int32_t microbatch) {
+  const std::set<OpKind> ops = {OpKind::MatMul,        OpKind::Gemm,           OpKind::LSTM,
+                                OpKind::LSTMInputGrad, OpKind::LSTMWeightGrad, OpKind::GRU,
+                                OpKind::GRUInputGrad,  OpKind::GRUWeightGrad,  OpKind::GradAccumulate};
   int callers = 0;
   for (const samples::Sample& sample : samples::all_samples()) {
     if (!ops.contains(sample.op)) continue;
@@ -89,9 +90,9 @@ int run_samples() {
     fake().error.clear();
     const auto make = [&](const executor::NodeSpec& node) {
       const cuda::MakeOptions options{.product = product};
-      return is_product(node.op) ? product(node, options) : cuda::find_own_kernel(node, options);
+      return cuda::is_product(node) ? product(node, options) : cuda::find_own_kernel(node, options);
     };
-    const StepContext step{.step = 2, .microbatch = 1, .seed = 42};
+    const StepContext step{.step = 2, .microbatch = microbatch, .seed = 42};
     const auto result = test::run_cuda_kernel(make, sample.op, attributes, inputs, outputs, step);
     CHECK(fake().error == "");
     REQUIRE(std::holds_alternative<test::Tensors>(result));
@@ -110,13 +111,14 @@ int run_samples() {
 
 TEST_CASE("cublaslt: samples of products, LSTM and GRU agree with the reference, with its epilogues and without") {
   fake() = {};
-  const int callers = run_samples();
+  const int callers = run_samples(1);
   CHECK(callers > 60);
+  CHECK(run_samples(0) == callers);  // where sums over micro-batches begin
   fake() = {};
   fake().refused_epilogues = {CUBLASLT_EPILOGUE_RELU,      CUBLASLT_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_RELU_BIAS,
                               CUBLASLT_EPILOGUE_GELU_BIAS, CUBLASLT_EPILOGUE_GELU, CUBLASLT_EPILOGUE_BGRADA,
                               CUBLASLT_EPILOGUE_DGELU};
-  CHECK(run_samples() == callers);
+  CHECK(run_samples(1) == callers);
 }
 
 namespace {

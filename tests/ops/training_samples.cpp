@@ -46,6 +46,23 @@ void add_accumulate(SampleList& list) {
                   .inputs = {of({1025}), of({1025})},
                   .attributes = {}});
   list.push_back({.name = "no elements", .op = OpKind::GradAccumulate, .inputs = {of({0}), of({0})}, .attributes = {}});
+  const auto add_product = [&](std::string name, Operand a, Operand sum, Operand b, Attributes attributes,
+                               bool has_sums) {
+    list.push_back({.name = "product " + std::move(name),
+                    .op = OpKind::GradAccumulate,
+                    .inputs = {std::move(a), std::move(sum), std::move(b)},
+                    .attributes = std::move(attributes),
+                    .outputs = has_sums ? std::vector<bool>{true, true} : std::vector<bool>{true},
+                    .check_gradient = false});
+  };
+  const Attributes of_rows = {{"transA", int64_t{1}}};
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    add_product(std::string(dtype_name(dtype)), of({9, 3}, dtype), of({3, 5}), of({9, 5}, dtype), of_rows, false);
+    add_product(std::string(dtype_name(dtype)) + " and sums", of({9, 3}, dtype), of({3, 8}), of({9, 8}, dtype), of_rows,
+                true);
+  }
+  add_product("scaled, both transposed", of({9, 3}), of({3, 5}), of({5, 9}),
+              {{"alpha", 0.5}, {"transA", int64_t{1}}, {"transB", int64_t{1}}}, true);
 }
 
 void add_sgd(SampleList& list) {

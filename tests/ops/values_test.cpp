@@ -254,6 +254,23 @@ TEST_CASE("GradAccumulate: the first micro-batch stores, the others add") {
   CHECK(is_same(*eval_all(OpKind::GradAccumulate, operands, {}, 1, {.microbatch = 1})[0], {11, kNaN}));
 }
 
+TEST_CASE("GradAccumulate: a product is stored in the first micro-batch, and added in the others") {
+  const auto of = [](const Shape& shape, std::vector<double> numbers) {
+    return literal_of(DType::f32, shape, numbers);
+  };
+  const Attributes attributes = {{"transA", int64_t{1}}};
+  // (1 2)^T (3 4) + (5 6)^T (7 8) = (38 44; 48 56); the columns of b add up to 10 and 12.
+  const Tensors operands = {of({2, 2}, {1, 2, 5, 6}), of({2, 2}, {100, 200, 300, kNaN}), of({2, 2}, {3, 4, 7, 8})};
+  const Tensors first = eval_all(OpKind::GradAccumulate, operands, attributes, 2, {.microbatch = 0});
+  CHECK(is_same(*first[0], {38, 44, 48, 56}));
+  CHECK(is_same(*first[1], {10, 12}));
+  const Tensors second = eval_all(OpKind::GradAccumulate, operands, attributes, 2, {.microbatch = 1});
+  CHECK(is_same(*second[0], {138, 244, 348, kNaN}));
+  CHECK(is_same(*second[1], {10, 12}));
+  CHECK(error_of(OpKind::GradAccumulate, {operands[0], of({2, 3}, {1, 2, 3, 4, 5, 6}), operands[2]}) == ErrorId::M032);
+  CHECK(error_of(OpKind::GradAccumulate, {operands[0], row({1, 2}), operands[2]}) == ErrorId::M030);
+}
+
 TEST_CASE("SgdUpdate: two steps by hand") {
   // g = 0.5 * 0.4 + 0.1 * 2 = 0.4; p = 2 - 0.1 * 0.5 * 0.4 = 1.98.
   const Tensors operands = {row({2}), row({0.4}), scalar(1, DType::i64), scalar(0.5, DType::f32),

@@ -12,6 +12,8 @@ KernelOrReason attention_grad(const executor::NodeSpec& node, const MakeOptions&
 KernelOrReason average_pool(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason average_pool_grad(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason accumulate(const executor::NodeSpec& node, const MakeOptions& options);
+/// A GradAccumulate that adds a product.
+KernelOrReason accumulate_product(const executor::NodeSpec& node);
 KernelOrReason adam(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason arg_extremum(const executor::NodeSpec& node, const MakeOptions& options);
 KernelOrReason batch_norm(const executor::NodeSpec& node, const MakeOptions& options);

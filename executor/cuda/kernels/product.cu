@@ -155,8 +155,9 @@ Activation activation_of(const executor::NodeSpec& node) {
   return name == "Relu" ? Activation::relu : Activation::gelu;
 }
 
+/// The product of a MatMul or Gemm, whose pointers are not known yet.
 template <class T>
-KernelOrReason make(const executor::NodeSpec& node) {
+Product<T> make_body(const executor::NodeSpec& node) {
   Product<T> body{};
   const bool is_matmul = node.op == OpKind::MatMul;
   body.epilogue.activation = activation_of(node);
@@ -172,6 +173,13 @@ KernelOrReason make(const executor::NodeSpec& node) {
   body.b.dtype = input_dtype(node, 1);
   body.c.dtype = input_dtype(node, 2);
   body.y.dtype = output_dtype(node, 0);
+  return body;
+}
+
+template <class T>
+KernelOrReason make(const executor::NodeSpec& node) {
+  const Product<T> body = make_body<T>(node);
+  const bool is_matmul = node.op == OpKind::MatMul;
   const int64_t count = node.outputs[0].shape.elements();
   if (has_output(node, 1)) {
     const ProductAndSums<T> both{body, {nullptr, output_dtype(node, 1)}, count};
@@ -196,6 +204,26 @@ KernelOrReason make(const executor::NodeSpec& node) {
 }
 
 }  // namespace
+
+KernelOrReason accumulate_product(const executor::NodeSpec& node) {
+  if (output_dtype(node, 0) != DType::f32) return declined("GradAccumulate: products are added up in f32");
+  executor::NodeSpec gemm = node;
+  gemm.op = OpKind::Gemm;
+  gemm.inputs = {node.inputs[0], node.inputs[2]};
+  Product<float> body = make_body<float>(gemm);
+  const ProductAndSums<float> both{body, {nullptr, DType::f32}, node.outputs[0].shape.elements()};
+  return function_kernel("cuda:plain product", [=](const Launch& launch) {
+    ProductAndSums<float> bound = both;
+    bound.product.a.data = launch.inputs[0];
+    bound.product.b.data = launch.inputs[2];
+    // Added after the product is rounded, as by a kernel of its own.
+    bound.product.epilogue.whole.data = launch.microbatch == 0 ? nullptr : launch.in<void>(1);
+    bound.product.y.data = launch.outputs[0];
+    bound.sums.data = launch.out<void>(1);
+    const int64_t columns = bound.sums.data == nullptr ? 0 : bound.product.columns;
+    for_each(launch.stream, bound.results + columns, bound, "product");
+  });
+}
 
 KernelOrReason product(const executor::NodeSpec& node, const MakeOptions&) {
   return with_compute_type(output_dtype(node, 0), [&](auto tag) { return make<decltype(tag)>(node); });

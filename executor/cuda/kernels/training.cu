@@ -166,6 +166,7 @@ KernelOrReason update(const executor::NodeSpec& node) {
 }  // namespace
 
 KernelOrReason accumulate(const executor::NodeSpec& node, const MakeOptions&) {
+  if (node.inputs.size() > 2) return accumulate_product(node);
   if (first_not_float(node)) return declined("GradAccumulate: only floats");
   const int64_t count = node.outputs[0].shape.elements();
   const DType g = input_dtype(node, 0);
