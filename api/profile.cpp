@@ -118,7 +118,11 @@ void measure_rates(Measured& device, DeviceRates& rates) {
 /// Plans without weights.
 class NoWeights : public WeightSource {
  public:
-  void read(const std::string& name, int64_t, std::span<std::byte>) const override {
+  void read(const std::string& name, int64_t, std::span<std::byte>) const override { asked_for(name); }
+  DType dtype(const std::string& name) const override { asked_for(name); }
+
+ private:
+  [[noreturn]] static void asked_for(const std::string& name) {
     throw Error(ErrorId::M700, name, "a plan without weights asked for one");
   }
 };

@@ -53,9 +53,7 @@ class SessionWeights : public WeightSource {
   void add(const std::string& name, Literal content) { contents_.emplace(name, std::move(content)); }
 
   void read(const std::string& name, int64_t offset, std::span<std::byte> out) const override {
-    const auto found = contents_.find(name);
-    if (found == contents_.end()) throw Error(ErrorId::M023, fmt::format("initializer \"{}\"", name), "is not there");
-    const std::span<const std::byte> bytes = found->second.stored();
+    const std::span<const std::byte> bytes = known(name).stored();
     if (offset < 0 || offset > static_cast<int64_t>(bytes.size()) ||
         static_cast<int64_t>(out.size()) > static_cast<int64_t>(bytes.size()) - offset) {
       throw Error(ErrorId::M023, fmt::format("initializer \"{}\"", name), "is shorter than what is read");
@@ -63,7 +61,15 @@ class SessionWeights : public WeightSource {
     std::ranges::copy(bytes.subspan(static_cast<size_t>(offset), out.size()), out.begin());
   }
 
+  DType dtype(const std::string& name) const override { return known(name).dtype(); }
+
  private:
+  const Literal& known(const std::string& name) const {
+    const auto found = contents_.find(name);
+    if (found == contents_.end()) throw Error(ErrorId::M023, fmt::format("initializer \"{}\"", name), "is not there");
+    return found->second;
+  }
+
   std::map<std::string, Literal> contents_;
 };
 

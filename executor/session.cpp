@@ -19,6 +19,7 @@
 #include "executor/host/names.h"
 #include "executor/host/program.h"
 #include "executor/kernel.h"
+#include "executor/rounded_weights.h"
 
 namespace mpc::executor {
 namespace {
@@ -211,7 +212,7 @@ void Session::Impl::load(const WeightSource& weights) {
     const PlanValue& value = plan.values[slice.value];
     switch (value.kind) {
       case PlanValueKind::parameter:
-        write_slice(i, [&](std::span<std::byte> to) { weights.read(value.source, 0, to); });
+        write_slice(i, [&](std::span<std::byte> to) { read_weight(weights, value.source, value.dtype, to); });
         break;
       case PlanValueKind::state:
         write_slice(i, [&](std::span<std::byte> to) { write_literal(value.literals.front(), to, value.name); });
@@ -379,12 +380,19 @@ void Session::write(const std::string& value_name, const Literal& content) {
   impl_->require_usable();
   for (const PlanIndex slice : impl_->slices_of(value_name, true)) {
     const PlanValue& value = impl_->plan.values[impl_->plan.slices[slice].value];
-    if (content.dtype() != value.dtype || content.shape() != value.shapes.front()) {
+    const bool is_rounded = value.kind == PlanValueKind::parameter && content.dtype() != value.dtype;
+    if ((is_rounded ? !is_kept_from(content.dtype(), value.dtype) : content.dtype() != value.dtype) ||
+        content.shape() != value.shapes.front()) {
       throw Error(ErrorId::M004, fmt::format("value \"{}\"", value_name),
                   fmt::format("is written as {}, expected {}", type_text(content.dtype(), content.shape()),
                               type_text(value.dtype, value.shapes.front())));
     }
-    impl_->write_slice(slice, [&](std::span<std::byte> to) { write_literal(content, to, value_name); });
+    impl_->write_slice(slice, [&](std::span<std::byte> to) {
+      if (!is_rounded) return write_literal(content, to, value_name);
+      std::vector<std::byte> wide(static_cast<size_t>(byte_size(content.shape(), content.dtype())));
+      write_literal(content, wide, value_name);
+      round_numbers(wide, value.dtype, to);
+    });
   }
   impl_->program.forget_constants();
 }

@@ -16,6 +16,7 @@
 #include "passes/observed.h"
 #include "passes/pack_projections.h"
 #include "passes/pipeline.h"
+#include "passes/round_weights.h"
 
 // From what the user asked to one graph per size of micro-batch.
 
@@ -215,7 +216,8 @@ class FrontHalf {
     if (!low) return graph;
     graph = observed_.after("raise_attention", raise_attention(graph));
     graph = observed_.after("pack_projections", pack_projections(graph, {options_.pins, options_.assignment}));
-    return observed_.after("lower_precision", lower_precision(graph, *low));
+    graph = observed_.after("lower_precision", lower_precision(graph, *low));
+    return options_.train ? std::move(graph) : observed_.after("round_weights", round_weights(graph));
   }
 
   static std::vector<const Graph*> variants_of(const FrontGraphs& graphs) {

@@ -252,14 +252,19 @@ Literal to_literal(const TensorContent& content, const ExternalFiles* files) {
 }
 
 void ModelWeights::read(const std::string& name, int64_t offset, std::span<std::byte> out) const {
-  const TensorContent* content = find(name);
-  if (content == nullptr) throw Error(ErrorId::M023, "weight \"" + name + "\"", "is not in the model");
+  const TensorContent* content = &known(name);
   const auto end = checked_add(offset, static_cast<int64_t>(out.size()));
   if (offset < 0 || !end || *end > content->bytes()) {
     throw Error(ErrorId::M023, "weight \"" + name + "\"",
                 fmt::format("has {} bytes, {} bytes from {} on were asked for", content->bytes(), out.size(), offset));
   }
   read_content(*content, files_, offset, out);
+}
+
+const TensorContent& ModelWeights::known(const std::string& name) const {
+  const TensorContent* content = find(name);
+  if (content == nullptr) throw Error(ErrorId::M023, "weight \"" + name + "\"", "is not in the model");
+  return *content;
 }
 
 const TensorContent* ModelWeights::find(const std::string& name) const {

@@ -43,12 +43,15 @@ Literal to_literal(const TensorContent& content, const ExternalFiles* files);
 class ModelWeights : public WeightSource {
  public:
   void read(const std::string& name, int64_t offset, std::span<std::byte> out) const override;
+  DType dtype(const std::string& name) const override { return known(name).dtype; }
 
   void add(const std::string& name, TensorContent content) { contents_.emplace(name, std::move(content)); }
   const TensorContent* find(const std::string& name) const;
   void set_files(const ExternalFiles* files) { files_ = files; }
 
  private:
+  const TensorContent& known(const std::string& name) const;
+
   const ExternalFiles* files_ = nullptr;
   std::map<std::string, TensorContent> contents_;
 };

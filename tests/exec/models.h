@@ -19,6 +19,7 @@ std::span<const std::byte> bytes_of(const std::vector<float>& numbers);
 class NumberedWeights final : public WeightSource {
  public:
   void read(const std::string& name, int64_t offset, std::span<std::byte> out) const override;
+  DType dtype(const std::string&) const override { return DType::f32; }
 };
 
 /// y = Relu(x A) B with x (rows, 6), A (6, 5), B (5, 4): A on the first of `devices`, Relu on the second, B on the

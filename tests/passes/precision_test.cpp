@@ -10,6 +10,7 @@
 #include "compiler/base/error.h"
 #include "compiler/ir/parse.h"
 #include "passes/lower_precision.h"
+#include "passes/round_weights.h"
 #include "tests/support/random_graph.h"
 #include "tests/support/run_plan.h"
 
@@ -197,6 +198,77 @@ TEST_CASE("precision: a forward plan in bf16 gives f32 results near those of f32
     }
     CHECK(std::sqrt(difference) <= 0.05 * std::sqrt(total));  // as above
   }
+}
+
+TEST_CASE("precision: what products alone read of a weight is rounded when it is loaded") {
+  const Graph graph = round_weights(parse_graph(R"(graph "layer" canonical
+input %x bf16[2,4]
+parameter %w f32[4,4] from "weight"
+parameter %t f32[2,4] from "table"
+parameter %r f32[2,4] from "result"
+%v bf16[4,4] per_step = Cast(%w) {to = "bf16"} @v
+%h bf16[2,4] = MatMul(%x, %v) @h
+%s bf16[2,4] per_step = Cast(%t) {to = "bf16"} @s
+%a bf16[2,4] = Add(%h, %s) @a
+%u f32[2,4] = Cast(%a) {to = "f32"} @u
+%y f32[2,4] = Add(%u, %t) @y
+%k bf16[2,4] per_step = Cast(%r) {to = "bf16"} @k
+output y = %y
+output k = %k
+)"));
+  std::map<std::string, DType> parameters;
+  for (int i = 0; i < graph.value_count(); ++i) {
+    const Value& value = graph.value(ValueId(i));
+    if (value.kind == ValueKind::parameter) parameters[value.source] = value.dtype;
+  }
+  // The table is read in f32, too, and what is given back is made by a node.
+  CHECK(parameters ==
+        std::map<std::string, DType>{{"weight", DType::bf16}, {"table", DType::f32}, {"result", DType::f32}});
+  CHECK(results_of(graph).count("v") == 0);
+  CHECK(graph.node_count() == 6);
+}
+
+TEST_CASE("precision: weights that are rounded when they are loaded give the bits of those that a step rounds") {
+  int spared = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    CAPTURE(seed);
+    PlanOptions options;
+    options.batch = kBatch;
+    options.may_fuse = false;
+    const auto plan_in = [&](Precision precision, bool rounds_in_step) {
+      options.precision = precision;
+      const auto graph_of = [&](int64_t rows) { return test::random_graph(seed, rows, {}); };
+      FrontGraphs graphs = make_front_graphs(graph_of, kBatch, options, "random graph");
+      if (rounds_in_step) graphs.main = lower_precision(graphs.main, DType::bf16);
+      return test::plan_on_cpus(graphs, 1, options);
+    };
+    const Plan expected = plan_in(Precision::f32, true);
+    const Plan found = plan_in(Precision::bf16, false);
+    CHECK(test::find_difference(run(expected, seed), run(found, seed)).value_or("") == "");
+    spared += static_cast<int>(expected.nodes.size()) - static_cast<int>(found.nodes.size());
+    CHECK(found.devices[0].memory.parameter_bytes <= expected.devices[0].memory.parameter_bytes);
+  }
+  CHECK(spared > 40);
+}
+
+TEST_CASE("precision: a weight that a session keeps in 16 bits is written in f32, and rounded") {
+  PlanOptions options;
+  options.batch = kBatch;
+  options.precision = Precision::bf16;
+  const auto graph_of = [&](int64_t rows) { return test::random_graph(1, rows, {}); };
+  const Plan plan = test::plan_on_cpus(make_front_graphs(graph_of, kBatch, options, "random graph"), 1, options);
+  executor::Session session(plan, test::SeededWeights(1), {});
+  int rounded = 0;
+  for (const PlanValue& value : plan.values) {
+    if (value.kind != PlanValueKind::parameter || value.dtype != DType::bf16) continue;
+    // 1 + 2^-9 lies nearer to 1 than to the next of bf16, 1 + 2^-7.
+    session.write(value.name, Literal::splat_number(DType::f32, value.shapes[0], 1 + 0x1p-9));
+    CHECK(session.read(value.name).dtype() == DType::bf16);
+    CHECK(session.read(value.name).number(0) == 1);
+    CHECK_THROWS_AS(session.write(value.name, Literal::splat_number(DType::f64, value.shapes[0], 1)), Error);
+    ++rounded;
+  }
+  CHECK(rounded > 0);
 }
 
 TEST_CASE("precision: tf32 is refused where no device rounds") {

@@ -34,6 +34,7 @@ class SeededWeights : public WeightSource {
  public:
   explicit SeededWeights(uint64_t seed) : seed_(seed) {}
   void read(const std::string& name, int64_t offset, std::span<std::byte> out) const override;
+  DType dtype(const std::string&) const override { return DType::f32; }
 
  private:
   uint64_t seed_;

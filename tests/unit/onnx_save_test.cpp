@@ -23,6 +23,7 @@ class Constant : public WeightSource {
                   1);
     }
   }
+  DType dtype(const std::string&) const override { return DType::f32; }
 
  private:
   float number_;
@@ -142,6 +143,7 @@ TEST_CASE("save: weights that protobuf cannot hold go to a file beside the model
     void read(const std::string&, int64_t, std::span<std::byte>) const override {
       throw Error(ErrorId::M070, "", "no memory");
     }
+    DType dtype(const std::string&) const override { return DType::f32; }
   };
   CHECK(error_id([&] { saved.save(folder / "out.onnx", {"b"}, Failing(), 0); }) == "M070");
   std::filesystem::create_directory(folder / "taken.onnx");
