@@ -26,9 +26,10 @@ const Permutation kKeysInside = {0, 3, 1, 2};
 constexpr double kMasked = -1e4;
 
 struct Match {
-  ValueId q;  // (batch, heads, queries, width)
-  ValueId k;  // (batch, heads, width, keys)
-  ValueId v;  // (batch, heads, keys, value width)
+  ValueId q;     // (batch, heads, queries, width)
+  ValueId k;     // (batch, heads, width, keys)
+  ValueId v;     // (batch, heads, keys, value width)
+  ValueId mask;  // added to the scores, (batch or 1, heads or 1, queries or 1, keys); invalid: none
   double scale = 1;
   bool is_causal = false;
 };
@@ -38,6 +39,7 @@ class AttentionRaiser {
   explicit AttentionRaiser(const Graph& graph) : source_(graph), rewriter_(graph), users_(users_of(graph)) {
     for (const NamedValue& output : graph.outputs) given_back_.insert(output.value);
     if (graph.loss.is_valid()) given_back_.insert(graph.loss);
+    if (graph.loss.is_valid()) find_learned();
   }
 
   Graph run() {
@@ -62,6 +64,17 @@ class AttentionRaiser {
   const Node* maker(ValueId id, OpKind op) const {
     const Node* node = maker(id);
     return node != nullptr && node->op == op ? node : nullptr;
+  }
+  // In training: what a trained parameter leads to, so that it may need a gradient.
+  void find_learned() {
+    for (int i = 0; i < source_.value_count(); ++i) {
+      const Value& value = source_.value(ValueId(i));
+      if (value.kind == ValueKind::parameter && value.trainable) learned_.insert(ValueId(i));
+    }
+    for (const Node& node : source_.nodes()) {
+      const auto is_learned = [&](ValueId input) { return learned_.contains(input); };
+      if (std::ranges::any_of(node.inputs, is_learned)) learned_.insert(node.outputs.begin(), node.outputs.end());
+    }
   }
   bool is_read_once(ValueId id) const { return users_[id.index()].size() == 1 && !given_back_.contains(id); }
 
@@ -126,8 +139,20 @@ class AttentionRaiser {
     return true;
   }
 
-  // The scores that a mask is laid over. @return nothing when there is a mask, and it is not causal.
-  std::optional<ValueId> unmasked(ValueId id, bool& is_causal) const {
+  // May `id` be added to scores of the shape `scores` as an operand of attention?
+  bool is_mask(ValueId id, const Shape& scores) const {
+    const Value& mask = source_.value(id);
+    if (mask.dtype != DType::f32 || mask.shape.rank() != scores.rank() || learned_.contains(id)) return false;
+    for (int axis = 0; axis + 1 < scores.rank(); ++axis) {
+      if (mask.shape[axis] != scores[axis] && mask.shape[axis] != 1) return false;
+    }
+    return mask.shape[scores.rank() - 1] == scores[scores.rank() - 1];
+  }
+
+  // The scores that a mask is laid over, which is causal or an operand of attention. @return nothing when there is a
+  // mask of another kind.
+  std::optional<ValueId> unmasked(ValueId id, Match& match) const {
+    bool& is_causal = match.is_causal;
     const Shape& shape = source_.value(id).shape;
     const int64_t queries = shape[2];
     const int64_t keys = shape[3];
@@ -152,6 +177,17 @@ class AttentionRaiser {
         is_causal = true;
         return add->inputs[scores];
       }
+      for (const size_t scores : {size_t{0}, size_t{1}}) {
+        const ValueId mask = add->inputs[1 - scores];
+        const bool is_of_scores =
+            source_.value(add->inputs[scores]).shape == shape && is_read_once(add->inputs[scores]);
+        double scale = 1;
+        if (!is_of_scores || maker(unscaled(add->inputs[scores], scale), OpKind::MatMul) == nullptr ||
+            !is_mask(mask, shape))
+          continue;
+        match.mask = mask;
+        return add->inputs[scores];
+      }
       return std::nullopt;
     }
     return id;
@@ -170,7 +206,7 @@ class AttentionRaiser {
         !is_read_once(mix.inputs[0]) || !is_read_once(softmax->inputs[0]))
       return std::nullopt;
     Match match;
-    const std::optional<ValueId> scores = unmasked(softmax->inputs[0], match.is_causal);
+    const std::optional<ValueId> scores = unmasked(softmax->inputs[0], match);
     if (!scores) return std::nullopt;
     const Node* product = maker(unscaled(*scores, match.scale), OpKind::MatMul);
     if (product == nullptr || !is_read_once(product->outputs[0])) return std::nullopt;
@@ -261,6 +297,7 @@ class AttentionRaiser {
     } else {
       for (const Arranged& part : parts) operands.push_back(transposed(rewriter_.at(part.id), part.order, old.origin));
     }
+    if (match.mask.is_valid()) operands.push_back(rewriter_.at(match.mask));
     Graph& graph = rewriter_.graph();
     NodeInfo info;
     info.name = old.name;
@@ -289,6 +326,7 @@ class AttentionRaiser {
   Rewriter rewriter_;
   std::vector<std::vector<NodeId>> users_;
   std::set<ValueId> given_back_;
+  std::set<ValueId> learned_;
   std::vector<std::pair<ValueId, ValueId>> joined_;  // what attention gave, and the same with its heads inside
 };
 

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "compiler/base/attention_parts.h"
 #include "compiler/ir/rewriter.h"
 #include "compiler/ops/builder.h"
 
@@ -97,7 +98,8 @@ class PrecisionLowerer {
     std::vector<ValueId> inputs;
     for (const ValueId input : old.inputs) {
       const ValueId mapped = rewriter_.at(input);
-      inputs.push_back(has_f32(input) ? as(dtype, mapped, old.origin) : mapped);
+      const bool is_cast = has_f32(input) && !is_mask(old, inputs.size());
+      inputs.push_back(is_cast ? as(dtype, mapped, old.origin) : mapped);
     }
     NodeInfo info;
     info.name = old.name;
@@ -115,6 +117,13 @@ class PrecisionLowerer {
       rewriter_.map(old.outputs[i], result);
     }
     rewriter_.map_node(id, made);
+  }
+
+  // What is added to the scores of attention stays in f32: finite masks, which may be as low as the lowest f32, would
+  // become infinite.
+  bool is_mask(const Node& node, size_t operand) const {
+    return node.op == OpKind::ScaledDotProductAttention &&
+           operand >= attention_operands(source_.value(node.inputs[0]).shape);
   }
 
   // A result of the model has the type that the model gives it.

@@ -100,7 +100,8 @@ class Packer {
   }
 
   std::optional<Projections> projections_at(const Node& node) const {
-    if (node.op != OpKind::ScaledDotProductAttention || node.inputs.size() != kAttentionParts) return std::nullopt;
+    if (node.op != OpKind::ScaledDotProductAttention || is_packed_attention(source_.value(node.inputs[0]).shape))
+      return std::nullopt;
     Projections parts;
     for (size_t i = 0; i < parts.size(); ++i) {
       const std::optional<Projection> part = projection(node.inputs[i]);
@@ -167,7 +168,10 @@ class Packer {
     info.origin = attention.origin;
     for (const ValueId output : attention.outputs)
       info.output_names.push_back(output.is_valid() ? source_.value(output).name : "");
-    const NodeId made = append(rewriter_.graph(), attention.op, {all}, attention.attributes, std::move(info));
+    std::vector<ValueId> operands = {all};
+    if (attention.inputs.size() > kAttentionParts) operands.push_back(rewriter_.at(attention.inputs[kAttentionParts]));
+    const NodeId made =
+        append(rewriter_.graph(), attention.op, std::move(operands), attention.attributes, std::move(info));
     rewriter_.map_node(id, made);
     for (size_t i = 0; i < attention.outputs.size(); ++i) {
       if (attention.outputs[i].is_valid()) rewriter_.map(attention.outputs[i], rewriter_.graph().node(made).outputs[i]);

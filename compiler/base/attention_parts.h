@@ -32,6 +32,17 @@ inline size_t attention_operands(const Shape& first) {
   return is_packed_attention(first) ? 1 : static_cast<size_t>(kAttentionParts);
 }
 
+/// What may be added to the scores, in f32 (f64 for f64), lies as an operand of its own behind q, k and v, and behind y
+/// and log_sum of the gradient: (batch or 1, heads or 1, queries or 1, keys), of rank 4. It has no gradient.
+struct AttentionMask {
+  explicit AttentionMask(const Shape& shape)
+      : query_step(shape[2] == 1 ? 0 : shape[3]),
+        head_step(shape[1] == 1 ? 0 : shape[2] * shape[3]),
+        batch_step(shape[0] == 1 ? 0 : shape[1] * shape[2] * shape[3]) {}
+
+  int64_t query_step, head_step, batch_step;  // elements from one to the next, 0 where all have the same
+};
+
 /// The part that is a whole tensor (batch, sequence, heads, width).
 inline AttentionPart whole_attention_part(const Shape& shape, size_t operand = 0) {
   return {operand, shape, 0, shape[2] * shape[3]};

@@ -16,16 +16,35 @@ DType log_sum_dtype(DType dtype) {
   return dtype == DType::f64 ? DType::f64 : DType::f32;
 }
 
-/// Checks q, k, v, or qkv, at `first`, where there are `others` operands beside them. @return the shape of y.
+/// The mask, (batch or 1, heads or 1, queries or 1, keys), if it is there as operand `at`.
+void require_mask(const InferContext& context, int at, const Shape& q, int64_t keys) {
+  if (context.input_count() <= at) return;
+  const TensorType& mask = context.input(at);
+  const DType dtype = log_sum_dtype(context.input(0).dtype);
+  if (mask.dtype != dtype) {
+    context.fail(ErrorId::M030, fmt::format("the mask is {}, must be {}", dtype_name(mask.dtype), dtype_name(dtype)));
+  }
+  const Shape whole{q[0], q[2], q[1], keys};
+  const auto broadcasts = [&](int axis) { return mask.shape[axis] == 1 || mask.shape[axis] == whole[axis]; };
+  if (mask.shape.rank() != whole.rank() || !broadcasts(0) || !broadcasts(1) || !broadcasts(2) ||
+      mask.shape[3] != keys) {
+    context.fail(ErrorId::M032, fmt::format("the mask {} must be {}, or 1 in any of the first three dimensions",
+                                            to_string(mask.shape), to_string(whole)));
+  }
+}
+
+/// Checks q, k, v, or qkv, at `first`, behind which there are `others` operands and perhaps a mask. @return the shape
+/// of y.
 Shape require_operands(const InferContext& context, int first, int others) {
   for (int i = 0; i < context.input_count(); ++i) {
     if (!context.has_input(i)) context.fail(ErrorId::M022, fmt::format("input {} is required", i));
   }
   context.require_float(first);
-  const int count = context.input_count() - others;
-  if (count != 1 && count != kAttentionParts) {
-    context.fail(ErrorId::M022, fmt::format("has {} inputs; it takes {} with q, k and v, or {} with qkv",
-                                            context.input_count(), others + kAttentionParts, others + 1));
+  const int count = static_cast<int>(attention_operands(context.input(first).shape));
+  const int least = first + count + others;
+  if (context.input_count() != least && context.input_count() != least + 1) {
+    context.fail(ErrorId::M022, fmt::format("has {} inputs; it takes {} with {}, and one more with a mask",
+                                            context.input_count(), least, count == 1 ? "qkv" : "q, k and v"));
   }
   for (int i = first; i < first + count; ++i) {
     context.require_same_dtype(first, i);
@@ -49,6 +68,7 @@ Shape require_operands(const InferContext& context, int first, int others) {
   if (!std::isfinite(context.attributes().number("scale"))) {
     context.fail(ErrorId::M031, fmt::format("scale is {}, must be finite", context.attributes().number("scale")));
   }
+  require_mask(context, least, q, k[1]);
   if (context.attributes().flag("is_causal") && q[1] != k[1]) {
     context.fail(ErrorId::M032, fmt::format("is_causal 1 with {} queries and {} keys: must be as many", q[1], k[1]));
   }
@@ -65,9 +85,9 @@ void infer_attention(InferContext& context) {
 /// dy stands before them, y and log_sum after them.
 void infer_attention_grad(InferContext& context) {
   constexpr int kFirst = 1;
-  const Shape y = require_operands(context, kFirst, 3);
-  const int at_y = context.input_count() - 2;
-  const int at_log_sum = context.input_count() - 1;
+  const Shape y = require_operands(context, kFirst, 2);
+  const int at_y = kFirst + static_cast<int>(attention_operands(context.input(kFirst).shape));
+  const int at_log_sum = at_y + 1;
   context.require_same_dtype(0, kFirst);
   context.require_same_dtype(0, at_y);
   const DType dtype = context.input(kFirst).dtype;
@@ -96,17 +116,19 @@ void attention_gradient(GradientContext& context) {
     throw Error(ErrorId::M044, "ScaledDotProductAttention", "the gradient of the output log_sum is not supported");
   }
   const Attributes attributes = context.attributes();
+  const int parts = static_cast<int>(attention_operands(context.shape(context.input(0))));
+  if (context.input_count() > parts && context.needs(parts)) {
+    throw Error(ErrorId::M044, "ScaledDotProductAttention", "the gradient of the mask is not supported");
+  }
   std::vector<ValueId> operands;
   std::vector<bool> wanted;
-  for (int i = 0; i < context.input_count(); ++i) {
-    operands.push_back(context.input(i));
-    wanted.push_back(context.needs(i));
-  }
+  for (int i = 0; i < context.input_count(); ++i) operands.push_back(context.input(i));
+  for (int i = 0; i < parts; ++i) wanted.push_back(context.needs(i));
   ValueId log_sum = context.output(1);
   if (!log_sum.is_valid())
     log_sum = context.emit_many(OpKind::ScaledDotProductAttention, operands, 2, attributes, "log_sum")[1];
+  operands.insert(operands.begin() + parts, {context.output(0), log_sum});
   operands.insert(operands.begin(), context.output_grad(0));
-  operands.insert(operands.end(), {context.output(0), log_sum});
   const auto grads = context.emit_some(OpKind::ScaledDotProductAttentionGrad, std::move(operands), wanted, attributes);
   for (size_t i = 0; i < wanted.size(); ++i) {
     if (wanted[i]) context.set_input_grad(static_cast<int>(i), grads[i]);
@@ -148,13 +170,14 @@ std::vector<AttributeSpec> attention_attributes() {
 
 /// From q (B, S, H, D), k (B, T, H, D), v (B, T, H, E): y (B, S, H, E) = softmax(scale q k^T) v per batch and head, and
 /// log_sum (B, H, S) = log(sum(exp(scale q k^T))), which the gradient reads. is_causal: query i looks at keys 0..i.
-/// q, k and v may be one operand, qkv (B, S, 3, H, D), as a projection to all three leaves them.
+/// q, k and v may be one operand, qkv (B, S, 3, H, D), as a projection to all three leaves them. Behind them a mask
+/// (B or 1, H or 1, S or 1, T) in f32 (f64 for f64) may follow, which is added to scale q k^T; it has no gradient.
 /// Accumulates in double (reference) or f32; 2 D + 2 E + 5 FLOPs per pair. Source: arXiv:1706.03762, 3.2.1.
 extern const OpDef ScaledDotProductAttention_def;
 const OpDef ScaledDotProductAttention_def = {
     .op = OpKind::ScaledDotProductAttention,
     .min_inputs = 1,
-    .max_inputs = 3,
+    .max_inputs = kAttentionParts + 1,
     .min_outputs = 1,
     .max_outputs = 2,
     .attributes = attention_attributes(),
@@ -163,7 +186,8 @@ const OpDef ScaledDotProductAttention_def = {
     .cost = attention_cost,
 };
 
-/// dq, dk, dv from (dy, q, k, v, y, log_sum); each may be absent. Or dqkv from (dy, qkv, y, log_sum). Probabilities are
+/// dq, dk, dv from (dy, q, k, v, y, log_sum, mask?); each may be absent. Or dqkv from (dy, qkv, y, log_sum, mask?).
+/// Probabilities are
 /// computed again: p = exp(scale q k^T
 /// - log_sum), ds = p (dy v^T - sum(dy y)), dq = scale ds k, dk = scale ds^T q, dv = p^T dy. Source: arXiv:2205.14135,
 /// algorithm 4. 6 D + 4 E + 7 FLOPs per pair.
@@ -171,7 +195,7 @@ extern const OpDef ScaledDotProductAttentionGrad_def;
 const OpDef ScaledDotProductAttentionGrad_def = {
     .op = OpKind::ScaledDotProductAttentionGrad,
     .min_inputs = 4,
-    .max_inputs = 6,
+    .max_inputs = kAttentionParts + 4,
     .min_outputs = 1,
     .max_outputs = 3,
     .attributes = attention_attributes(),

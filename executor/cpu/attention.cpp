@@ -114,6 +114,24 @@ void product(const float* x, const float* columns, int64_t width, int64_t stride
   for (int64_t d = 0; d < width; ++d) add_scaled(columns + d * stride, x[d], out, count);
 }
 
+/// What is added to the scores of a head, if operand `at` of the call is there. In f32.
+class Mask {
+ public:
+  Mask(const KernelCall& call, size_t at, int64_t heads, int64_t index) {
+    if (!call.has_input(at)) return;
+    const AttentionMask steps(call.inputs[at].shape);
+    query_step_ = steps.query_step;
+    first_ = call.inputs[at].as<const float>() + index / heads * steps.batch_step + index % heads * steps.head_step;
+  }
+  void add_to(float* scores, int64_t query, int64_t keys) const {
+    if (first_ != nullptr) add_scaled(first_ + query * query_step_, 1.0f, scores, keys);
+  }
+
+ private:
+  const float* first_ = nullptr;
+  int64_t query_step_ = 0;
+};
+
 /// How many keys a query looks at.
 int64_t keys_of(const KernelCall& call, int64_t query, int64_t keys) {
   return call.attributes.flag("is_causal") ? query + 1 : keys;
@@ -123,6 +141,7 @@ void attend(const KernelCall& call, int64_t index) {
   const Parts parts(call, 0);
   const Head q = parts.head(0, index), k = parts.head(1, index), v = parts.head(2, index), y(call.outputs[0], index);
   const float scale = static_cast<float>(call.attributes.number("scale"));
+  const Mask mask(call, parts.end(), parts[0].shape[2], index);
   Scratch scratch(k.positions * (k.width + v.width + 1) + q.width + v.width);
   float* const k_columns = scratch.take(k.positions * k.width);
   float* const v_rows = scratch.take(v.positions * v.width);
@@ -136,6 +155,7 @@ void attend(const KernelCall& call, int64_t index) {
     q.read_row(i, q_row);
     product(q_row, k_columns, k.width, k.positions, scores, keys);
     row_affine(scores, scale, 0.0f, scores, keys);
+    mask.add_to(scores, i, keys);
     const float largest = row_max(scores, keys);
     const double sum = row_exp(scores, largest, scores, keys);
     product(scores, v_rows, keys, v.width, y_row, v.width);
@@ -152,6 +172,7 @@ void attend_grad(const KernelCall& call, int64_t index) {
   const Head dy(call.inputs[0], index), y(call.inputs[parts.end()], index);
   const TensorView& log_sums = call.inputs[parts.end() + 1];
   const float scale = static_cast<float>(call.attributes.number("scale"));
+  const Mask mask(call, parts.end() + 2, parts[0].shape[2], index);
   Scratch scratch(k.positions * (3 * k.width + 2 * v.width + 2) + 2 * q.width + 2 * v.width);
   float* const k_columns = scratch.take(k.positions * k.width);
   float* const k_rows = scratch.take(k.positions * k.width);
@@ -176,6 +197,7 @@ void attend_grad(const KernelCall& call, int64_t index) {
     y.read_row(i, y_row);
     product(q_row, k_columns, k.width, k.positions, p, keys);
     row_affine(p, scale, 0.0f, p, keys);
+    mask.add_to(p, i, keys);
     row_exp(p, read(log_sums, index * q.positions + i), p, keys);
     product(dy_row, v_columns, v.width, v.positions, ds, keys);
     const float shared = static_cast<float>(row_dot(dy_row, y_row, v.width));

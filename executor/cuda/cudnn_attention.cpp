@@ -166,7 +166,7 @@ class AttentionKernel final : public CudnnKernel {
     const Id product = build.scores();
     graph_.matmul(q, k, product);
     const Id scaled = build.apply(CUDNN_POINTWISE_MUL, product, scale_id_, build.scores());
-    const Id scores = build.masked(scaled, lowest_);
+    const Id scores = build.masked(with_mask(build, scaled, node, attention_operands(node.inputs[0].shape)), lowest_);
     const Id largest = build.rows();
     graph_.reduce(CUDNN_REDUCE_TENSOR_MAX, scores, largest);
     const Id shifted = build.apply(CUDNN_POINTWISE_SUB, scores, largest, build.scores());
@@ -215,7 +215,8 @@ class AttentionKernel final : public CudnnKernel {
     const Id product = build.scores();
     graph_.matmul(q, k, product);
     const Id scaled = build.apply(CUDNN_POINTWISE_MUL, product, scale_id_, build.scores());
-    const Id shifted = build.apply(CUDNN_POINTWISE_SUB, scaled, log_sum, build.scores());
+    const Id scores = with_mask(build, scaled, node, end + 2);
+    const Id shifted = build.apply(CUDNN_POINTWISE_SUB, scores, log_sum, build.scores());
     const Id p = build.apply(CUDNN_POINTWISE_EXP, build.masked(shifted, lowest_), build.scores());
     graph_.matmul(build.transposed_scores(p), dy, dv);
 
@@ -232,6 +233,13 @@ class AttentionKernel final : public CudnnKernel {
     collect_ids();
   }
 
+  /// The scores and what is added to them, which is operand `at` of the node where it is there.
+  Id with_mask(Builder& build, Id scores, const executor::NodeSpec& node, size_t at) {
+    if (!has_input(node, at)) return scores;
+    const Dims dims = node.inputs[at].shape.to_vector();
+    const Id mask = bind_input(graph_.tensor(dims, dense_steps(dims), CUDNN_DATA_FLOAT), at);
+    return build.apply(CUDNN_POINTWISE_ADD, scores, mask, build.scores());
+  }
   void make_numbers(const Builder& build) {
     scale_id_ = graph_.number(kRank, CUDNN_DATA_FLOAT);
     if (build.is_causal()) lowest_ = graph_.number(kRank, CUDNN_DATA_FLOAT);

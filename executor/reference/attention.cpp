@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "compiler/base/attention_parts.h"
@@ -54,6 +55,25 @@ void add_scaled(double* to, double factor, const double* from, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] += factor * from[i];
 }
 
+/// What is added to the scores of a call, whose operand `at` it is, if it is there.
+class Mask {
+ public:
+  Mask(const KernelCall& call, size_t at) {
+    if (!call.has_input(at)) return;
+    numbers_ = load_numbers(call.inputs[at]);
+    steps_.emplace(call.inputs[at].shape);
+  }
+  double at(int64_t batch, int64_t head, int64_t query, int64_t key) const {
+    if (!steps_) return 0;
+    const int64_t begin = batch * steps_->batch_step + head * steps_->head_step + query * steps_->query_step;
+    return numbers_[static_cast<size_t>(begin + key)];
+  }
+
+ private:
+  Numbers numbers_;
+  std::optional<AttentionMask> steps_;
+};
+
 /// How many keys query `i` looks at.
 int64_t keys_of(const KernelCall& call, int64_t i, int64_t keys) {
   return call.attributes.flag("is_causal") ? std::min(i + 1, keys) : keys;
@@ -72,12 +92,13 @@ void ScaledDotProductAttention(const KernelCall& call) {
   const int64_t heads = y_shape[2];
   Numbers log_sums(static_cast<size_t>(y_shape[0] * heads * queries));
   Numbers p(static_cast<size_t>(k.positions()));
+  const Mask mask(call, in.operands.size());
   for (int64_t b = 0; b < y_shape[0]; ++b) {
     for (int64_t h = 0; h < heads; ++h) {
       for (int64_t i = 0; i < queries; ++i) {
         const int64_t keys = keys_of(call, i, k.positions());
         for (int64_t j = 0; j < keys; ++j)
-          p[static_cast<size_t>(j)] = scale * dot(q.row(b, i, h), k.row(b, j, h), q.width());
+          p[static_cast<size_t>(j)] = scale * dot(q.row(b, i, h), k.row(b, j, h), q.width()) + mask.at(b, h, i, j);
         const double largest = *std::max_element(p.begin(), p.begin() + keys);
         double sum = 0;
         for (int64_t j = 0; j < keys; ++j) sum += std::exp(p[static_cast<size_t>(j)] - largest);
@@ -101,6 +122,7 @@ void ScaledDotProductAttentionGrad(const KernelCall& call) {
   const AttentionPart whole = whole_attention_part(call.inputs[0].shape);
   const Heads dy{&dy_numbers, whole}, y{&y_numbers, whole};
   const Numbers log_sums = load_numbers(call.inputs[2 + operands]);
+  const Mask mask(call, 3 + operands);
   const double scale = call.attributes.number("scale");
   const int64_t queries = q.positions();
   const int64_t heads = whole.shape[2];
@@ -111,7 +133,8 @@ void ScaledDotProductAttentionGrad(const KernelCall& call) {
         const double shared = dot(dy.row(b, i, h), y.row(b, i, h), v.width());
         const int64_t keys = keys_of(call, i, k.positions());
         for (int64_t j = 0; j < keys; ++j) {
-          const double p = std::exp(scale * dot(q.row(b, i, h), k.row(b, j, h), q.width()) - log_sum);
+          const double score = scale * dot(q.row(b, i, h), k.row(b, j, h), q.width()) + mask.at(b, h, i, j);
+          const double p = std::exp(score - log_sum);
           const double ds = scale * p * (dot(dy.row(b, i, h), v.row(b, j, h), v.width()) - shared);
           add_scaled(dq.row(b, i, h), ds, k.row(b, j, h), q.width());
           add_scaled(dk.row(b, j, h), ds, q.row(b, i, h), q.width());

@@ -18,8 +18,8 @@ namespace {
 
 using namespace mpc;
 
-/// GPT-2 with sizes that a host can run; the nodes are those of the real one.
-zoo::Options small_gpt2(int64_t layers) {
+/// GPT-2 or BERT with sizes that a host can run; the nodes are those of the real ones.
+zoo::Options small_transformer(int64_t layers) {
   zoo::Options options;
   options.batch = 2;
   options.sizes = {{"layers", layers}, {"hidden", 16}, {"heads", 2}, {"vocab", 32}, {"positions", 128}};
@@ -41,8 +41,9 @@ struct Launches {
   int64_t updates = 0;
 };
 
-Launches launches_of(int64_t layers, bool is_training, Precision precision = Precision::f32) {
-  const test::ModelFile file("gpt2", small_gpt2(layers));
+Launches launches_of(int64_t layers, bool is_training, Precision precision = Precision::f32,
+                     const std::string& name = "gpt2") {
+  const test::ModelFile file(name, small_transformer(layers));
   const onnx_io::Model model = file.load();
   const ReferenceEvaluator evaluator;
   const Plan plan = test::on_gpus(test::plan_on_cpus(model, 1, plan_options(is_training, precision), evaluator), {0});
@@ -79,6 +80,16 @@ TEST_CASE("counts: launches per layer of GPT-2 in bf16, where attention is one o
   // The casts of the weights are one launch per step; normalizations write 16 bits themselves.
   CHECK(forward == 7);
   CHECK(training - updates == 24);  // 8 forward: Gelu's operand is kept for its gradient; 16 backward
+}
+
+TEST_CASE("counts: launches per layer of BERT in bf16") {
+  const auto all = [](int64_t layers, bool is_training) {
+    return launches_of(layers, is_training, Precision::bf16, "bert-base").all;
+  };
+  CHECK(all(3, false) - all(2, false) == 8);
+  // 8 forward and 21 backward. Above GPT-2's 16: Gelu's gradient, by erf, which is in no epilogue of a library, and
+  // twice, before each normalization, a Cast and an addition of the gradient beside it.
+  CHECK(all(3, true) - all(2, true) == 29);
 }
 
 TEST_CASE("counts: sums of weight gradients over micro-batches are launches of their products, with the same bits") {

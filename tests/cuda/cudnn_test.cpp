@@ -241,6 +241,39 @@ TEST_CASE("cudnn: attention that reads q, k and v in one operand has an engine, 
   }
 }
 
+TEST_CASE("cudnn: attention with a mask that is added has an engine, forward and backward") {
+  const std::string device = device_json();
+  REQUIRE(!device.empty());
+  const Shape y{8, 128, 12, 64};
+  const Shape sums{8, 12, 128};
+  const Attributes attributes = {{"scale", 0.125}, {"is_causal", int64_t{0}}};
+  const auto of = [](DType type, const Shape& shape) { return executor::NodeSpec::Operand{type, shape, true, false}; };
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    for (const Shape& qkv : {Shape{8, 128, 3, 12, 64}, y}) {
+      for (const Shape& mask : {Shape{8, 1, 128, 128}, Shape{1, 1, 128, 128}, Shape{1, 12, 128, 128},
+                                Shape{8, 12, 128, 128}, Shape{8, 1, 1, 128}, Shape{1, 1, 1, 128}}) {
+        CAPTURE(dtype_name(dtype));
+        CAPTURE(to_string(qkv));
+        CAPTURE(to_string(mask));
+        const size_t operands = qkv == y ? 3 : 1;
+        executor::NodeSpec node;
+        node.attributes = &attributes;
+        node.op = OpKind::ScaledDotProductAttention;
+        node.inputs.assign(operands, of(dtype, qkv));
+        node.inputs.push_back(of(DType::f32, mask));
+        node.outputs = {of(dtype, y), of(DType::f32, sums)};
+        CHECK(cuda::cudnn_refusal(node, {}, device) == "");
+        node.op = OpKind::ScaledDotProductAttentionGrad;
+        node.inputs.assign(operands, of(dtype, qkv));
+        node.inputs.insert(node.inputs.begin(), of(dtype, y));
+        node.inputs.insert(node.inputs.end(), {of(dtype, y), of(DType::f32, sums), of(DType::f32, mask)});
+        node.outputs.assign(operands, of(dtype, qkv));
+        CHECK(cuda::cudnn_refusal(node, {}, device) == "");
+      }
+    }
+  }
+}
+
 TEST_CASE("cudnn: what is not a convolution of cuDNN is declined with a reason") {
   const ConvCase f64(OpKind::Conv, DType::f64, {1, 3, 8, 8}, {4, 3, 3, 3}, 1, 1);
   CHECK(cuda::cudnn_refusal(f64.node, {}, device_json()).find("only f32") != std::string::npos);

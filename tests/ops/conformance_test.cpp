@@ -127,7 +127,9 @@ bool takes_f64(const Sample& sample) {
   const bool is_fused_product =
       sample.inputs.size() > (sample.op == OpKind::Gemm ? 3u : 2u) || sample.attributes.has("activation");
   if ((sample.op == OpKind::MatMul || sample.op == OpKind::Gemm) && is_fused_product) return false;  // f32 and 16 bits
-  if (sample.attributes.has("rounded")) return false;                                                // of f32 alone
+  const bool has_mask = sample.op == OpKind::ScaledDotProductAttention && sample.inputs.size() % 2 == 0;
+  if (has_mask && as_stated.inputs[0]->dtype() != DType::f32) return false;  // a mask in f32 is of 16 bits
+  if (sample.attributes.has("rounded")) return false;                        // of f32 alone
   // The scalars of an optimizer are f32 whatever the parameter is; what has gradient rules takes one float type.
   return def.differentiable == Differentiable::yes || has_gradient_check(sample);
 }

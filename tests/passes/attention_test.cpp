@@ -127,6 +127,33 @@ TEST_CASE("raise_attention: scales of the product and causal masks by Where and 
   }
 }
 
+TEST_CASE("raise_attention: a mask that is added becomes an operand, unless it is to be learned") {
+  const std::string given = "input %mask f32[1,1,1,3]\n";
+  const std::string learned = "parameter %mask f32[1,2,3,3] from \"bias\"\n";
+  const auto masked = [](const std::string& mask, const std::string& sum, const std::string& end) {
+    return raise_attention(parse_graph(model(mask + "%m f32[1,2,3,3] = Add(" + sum + R"() @mask
+%p f32[1,2,3,3] = Softmax(%m) {axis = 3} @softmax
+)",
+                                             end)));
+  };
+  const std::string forward = "output z = %z\n";
+  const std::string trained = "%l f32[] = ReduceSum(%z) {axes = [0, 1, 2, 3], keepdims = 0} @loss\nloss %l\n" + forward;
+  for (const char* sum : {"%s, %mask", "%mask, %s"}) {
+    for (const std::string& end : {forward, trained}) {
+      const Graph graph = masked(given, sum, end);
+      const Node* attention = attention_of(graph);
+      REQUIRE(attention != nullptr);
+      REQUIRE(attention->inputs.size() == 4);
+      CHECK(graph.value(attention->inputs[3]).name == "mask");
+      CHECK_FALSE(attention->attributes.flag("is_causal"));
+      verify(graph);
+    }
+    // An offset of each head: attention has no gradient for it.
+    CHECK(attention_of(masked(learned, sum, forward)) != nullptr);
+    CHECK(attention_of(masked(learned, sum, trained)) == nullptr);
+  }
+}
+
 TEST_CASE("raise_attention: what it cannot say is left as it is") {
   const auto is_left = [](const std::string& text) {
     return attention_of(raise_attention(parse_graph(text))) == nullptr;
@@ -148,8 +175,14 @@ TEST_CASE("raise_attention: what it cannot say is left as it is") {
 
 TEST_CASE(
     "raise_attention: trained in bf16 the op gives nearly the losses of f32, and k devices give the bits of one") {
-  const auto graph_of = [](int64_t) {
-    return parse_graph(R"(graph "layer" canonical
+  // With a mask that is added, in f32 as low as it can be: the last two keys are padding.
+  for (const bool has_mask : {false, true}) {
+    CAPTURE(has_mask);
+    const auto graph_of = [&](int64_t) {
+      const std::string scores = has_mask ? "%b f32[4,2,6,6] = Add(%c, %mask) @mask\n" : "";
+      const std::string scaled = has_mask ? "%c" : "%b";
+      return parse_graph(R"(graph "layer" canonical
+constant %mask f32[1,1,1,6] = [0, 0, 0, 0, -3.4028234663852886e38, -3.4028234663852886e38]
 input %x f32[4,6,8]
 parameter %w f32[8,8] from "w"
 constant %scale f32[] = 0.5
@@ -158,39 +191,40 @@ constant %scale f32[] = 0.5
 %q f32[4,2,6,4] = Transpose(%r) {perm = [0, 2, 1, 3]} @q
 %k f32[4,2,4,6] = Transpose(%r) {perm = [0, 2, 3, 1]} @k
 %a f32[4,2,6,6] = MatMul(%q, %k) @scores
-%b f32[4,2,6,6] = Mul(%a, %scale) @scale
-%p f32[4,2,6,6] = Softmax(%b) {axis = 3} @softmax
+)" + scaled + R"( f32[4,2,6,6] = Mul(%a, %scale) @scale
+)" + scores + R"(%p f32[4,2,6,6] = Softmax(%b) {axis = 3} @softmax
 %m f32[4,2,6,4] = MatMul(%p, %q) @mix
 %t f32[4,6,2,4] = Transpose(%m) {perm = [0, 2, 1, 3]} @join
 %y f32[4,6,8] = Reshape(%t) {allowzero = 0, shape = [4, 6, 8]} @merge
 output y = %y
 )");
-  };
-  const auto run = [&](Precision precision, int devices) {
-    PlanOptions options;
-    options.batch = 4;
-    options.train = true;
-    options.keep_outputs = true;
-    options.loss = LossKind::mse;
-    options.precision = precision;
-    options.optimizer.optimizer = parse_optimizer("momentum,lr=0.05");
-    const FrontGraphs graphs = make_front_graphs(graph_of, 4, options, "layer");
-    CHECK(count(graphs.main, OpKind::ScaledDotProductAttention) == (precision == Precision::f32 ? 0 : 1));
-    CHECK(count(graphs.main, OpKind::ScaledDotProductAttentionGrad) == (precision == Precision::f32 ? 0 : 1));
-    if (devices > 1) options.assignment = test::random_assignment(graphs.main, devices, 1);
-    test::RunOptions run_options;
-    run_options.seed = 5;
-    run_options.steps = 4;
-    return test::run_plan(test::plan_on_cpus(graphs, devices, options), test::SeededWeights(5), run_options);
-  };
-  const test::Outcome exact = run(Precision::f32, 1);
-  const test::Outcome one = run(Precision::bf16, 1);
-  REQUIRE(one.losses.size() == exact.losses.size());
-  // Operands and results of the products keep 8 bits, and losses are of squares.
-  for (size_t i = 0; i < exact.losses.size(); ++i)
-    CHECK(one.losses[i] == doctest::Approx(exact.losses[i]).epsilon(0.03));
-  for (const int devices : {2, 3}) {
-    const auto difference = test::find_difference(one, run(Precision::bf16, devices));
-    CHECK_MESSAGE(!difference.has_value(), difference.value_or(""));
+    };
+    const auto run = [&](Precision precision, int devices) {
+      PlanOptions options;
+      options.batch = 4;
+      options.train = true;
+      options.keep_outputs = true;
+      options.loss = LossKind::mse;
+      options.precision = precision;
+      options.optimizer.optimizer = parse_optimizer("momentum,lr=0.05");
+      const FrontGraphs graphs = make_front_graphs(graph_of, 4, options, "layer");
+      CHECK(count(graphs.main, OpKind::ScaledDotProductAttention) == (precision == Precision::f32 ? 0 : 1));
+      CHECK(count(graphs.main, OpKind::ScaledDotProductAttentionGrad) == (precision == Precision::f32 ? 0 : 1));
+      if (devices > 1) options.assignment = test::random_assignment(graphs.main, devices, 1);
+      test::RunOptions run_options;
+      run_options.seed = 5;
+      run_options.steps = 4;
+      return test::run_plan(test::plan_on_cpus(graphs, devices, options), test::SeededWeights(5), run_options);
+    };
+    const test::Outcome exact = run(Precision::f32, 1);
+    const test::Outcome one = run(Precision::bf16, 1);
+    REQUIRE(one.losses.size() == exact.losses.size());
+    // Operands and results of the products keep 8 bits, and losses are of squares.
+    for (size_t i = 0; i < exact.losses.size(); ++i)
+      CHECK(one.losses[i] == doctest::Approx(exact.losses[i]).epsilon(0.03));
+    for (const int devices : {2, 3}) {
+      const auto difference = test::find_difference(one, run(Precision::bf16, devices));
+      CHECK_MESSAGE(!difference.has_value(), difference.value_or(""));
+    }
   }
 }

@@ -59,6 +59,35 @@ struct AttentionShape {
   size_t operands;
 };
 
+/// What is added to the scores; may have no data.
+template <class T>
+struct Mask {
+  Mask(const executor::NodeSpec& node, size_t at) : operand(at) {
+    if (!has_input(node, at)) return;
+    const AttentionMask steps(node.inputs[at].shape);
+    query_step = steps.query_step;
+    head_step = steps.head_step;
+    batch_step = steps.batch_step;
+  }
+  /// With its memory in `launch`; `heads` of one batch.
+  Mask bound(const Launch& launch, int64_t heads_of_batch) const {
+    Mask result = *this;
+    result.data = launch.in<T>(operand);
+    result.heads = heads_of_batch;
+    return result;
+  }
+  /// `head` is counted through all batches.
+  MPC_DEVICE T at(int64_t head, int64_t query, int64_t key) const {
+    if (data == nullptr) return 0;
+    return data[head / heads * batch_step + head % heads * head_step + query * query_step + key];
+  }
+
+  size_t operand;
+  const T* data = nullptr;
+  int64_t heads = 1;
+  int64_t query_step = 0, head_step = 0, batch_step = 0;
+};
+
 template <class T>
 MPC_DEVICE inline T dot(const In<T>& a, int64_t a_begin, const In<T>& b, int64_t b_begin, int64_t count) {
   T sum = 0;
@@ -73,6 +102,7 @@ struct AttendQuery {
   Out<T> log_sum;  // may have no data
   T* scratch;      // (kTeams, keys)
   AttentionShape s;
+  Mask<T> mask;
 
   MPC_DEVICE void operator()(Block& block, int64_t team) const {
     T* const p = scratch + team * s.keys;
@@ -82,7 +112,9 @@ struct AttendQuery {
       const int64_t keys = s.keys_of(query);
       const int64_t q_begin = s.q.row(head, query);
       const T scale = static_cast<T>(s.scale);
-      block.for_each(keys, [&](int64_t j) { p[j] = scale * dot<T>(q, q_begin, k, s.k.row(head, j), s.q.width); });
+      block.for_each(keys, [&](int64_t j) {
+        p[j] = scale * dot<T>(q, q_begin, k, s.k.row(head, j), s.q.width) + mask.at(head, query, j);
+      });
       const T largest = block.reduce(
           keys, p[0], [&](int64_t j) { return p[j]; }, [](T a, T b) { return a > b ? a : b; });
       block.for_each(keys, [&](int64_t j) { p[j] = std::exp(p[j] - largest); });
@@ -105,11 +137,13 @@ template <class T>
 struct AttentionOperands {
   In<T> dy, q, k, v, y, log_sum;
   AttentionShape s;
+  Mask<T> mask;
 
   /// p and ds of a query and a key; `shared` is sum(dy y) of the query.
   MPC_DEVICE T probability(int64_t head, int64_t query, int64_t key) const {
     const T score = dot<T>(q, s.q.row(head, query), k, s.k.row(head, key), s.q.width);
-    return std::exp(static_cast<T>(s.scale) * score - log_sum[head * s.queries + query]);
+    const T masked = static_cast<T>(s.scale) * score + mask.at(head, query, key);
+    return std::exp(masked - log_sum[head * s.queries + query]);
   }
   MPC_DEVICE T shared(int64_t head, int64_t query) const {
     const int64_t begin = s.y.row(head, query);
@@ -184,7 +218,7 @@ template <class T>
 class AttentionKernel final : public Kernel {
  public:
   explicit AttentionKernel(const executor::NodeSpec& node)
-      : shape_(node, 0), dtype_(input_dtype(node, 0)), log_sum_(output_dtype(node, 1)) {}
+      : shape_(node, 0), dtype_(input_dtype(node, 0)), log_sum_(output_dtype(node, 1)), mask_(node, shape_.operands) {}
 
   void run(const Launch& launch) override {
     const auto in = [&](size_t i) { return In<T>{launch.inputs[shape_.operand(i)], dtype_}; };
@@ -194,7 +228,8 @@ class AttentionKernel final : public Kernel {
                               {launch.outputs[0], dtype_},
                               {launch.out<void>(1), log_sum_},
                               static_cast<T*>(launch.workspace),
-                              shape_};
+                              shape_,
+                              mask_.bound(launch, shape_.q.heads)};
     for_each_block(launch.stream, teams(shape_.heads * shape_.queries), body, "attention");
   }
   int64_t workspace_bytes() const override { return kTeams * shape_.keys * static_cast<int64_t>(sizeof(T)); }
@@ -205,13 +240,17 @@ class AttentionKernel final : public Kernel {
  private:
   AttentionShape shape_;
   DType dtype_, log_sum_;
+  Mask<T> mask_;
 };
 
 template <class T>
 class AttentionGradKernel final : public Kernel {
  public:
   explicit AttentionGradKernel(const executor::NodeSpec& node)
-      : shape_(node, 1), dtype_(input_dtype(node, 0)), log_sum_(input_dtype(node, 2 + shape_.operands)) {}
+      : shape_(node, 1),
+        dtype_(input_dtype(node, 0)),
+        log_sum_(input_dtype(node, 2 + shape_.operands)),
+        mask_(node, 3 + shape_.operands) {}
 
   void run(const Launch& launch) override {
     // dy stands before q, k and v, and y and log_sum after them.
@@ -221,7 +260,8 @@ class AttentionGradKernel final : public Kernel {
     const auto part = [&](size_t i) { return in(kFirst + shape_.operand(i)); };
     const auto grad = [&](size_t i) { return Out<T>{launch.out<void>(shape_.operand(i)), dtype_}; };
     const In<T> log_sum{launch.inputs[end + 1], log_sum_};
-    const AttentionOperands<T> operands{in(0), part(0), part(1), part(2), in(end), log_sum, shape_};
+    const AttentionOperands<T> operands{in(0),   part(0), part(1), part(2),
+                                        in(end), log_sum, shape_,  mask_.bound(launch, shape_.q.heads)};
     T* const scratch = static_cast<T*>(launch.workspace);
     if (grad(0).data != nullptr) {
       for_each_block(launch.stream, AttentionKernel<T>::teams(shape_.heads * shape_.queries),
@@ -240,6 +280,7 @@ class AttentionGradKernel final : public Kernel {
  private:
   AttentionShape shape_;
   DType dtype_, log_sum_;
+  Mask<T> mask_;
 };
 
 }  // namespace
