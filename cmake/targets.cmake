@@ -33,4 +33,10 @@ function(mpc_relocatable name)
   # Not BUILD_RPATH: CMake pads that with an empty entry, which means the current folder.
   set_target_properties(${name} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib" BUILD_WITH_INSTALL_RPATH TRUE)
   target_link_options(${name} PRIVATE -Wl,--disable-new-dtags)
+  # Of libcrypto nothing but SHA-256 is needed (compiler/base/sha256.cpp). The archive stands before the library that needs it.
+  find_library(MPC_CRYPTO_ARCHIVE libcrypto.a)
+  if(MPC_CRYPTO_ARCHIVE)
+    target_link_options(${name} PRIVATE -Wl,-u,SHA256_Init,-u,SHA256_Update,-u,SHA256_Final -Wl,--as-needed)
+    target_link_libraries(${name} PRIVATE ${MPC_CRYPTO_ARCHIVE})
+  endif()
 endfunction()

@@ -7,7 +7,7 @@
 #include <span>
 #include <string>
 
-struct evp_md_ctx_st;  // OpenSSL's EVP_MD_CTX
+struct SHA256state_st;  // OpenSSL's SHA256_CTX
 
 namespace mpc {
 
@@ -16,17 +16,17 @@ class Sha256 {
  public:
   using Digest = std::array<uint8_t, 32>;
 
-  /// @throws Error(M070) when OpenSSL has no memory.
   Sha256();
+  ~Sha256();
+  Sha256(Sha256&&) noexcept;
+  Sha256& operator=(Sha256&&) noexcept;
+
   void update(std::span<const std::byte> bytes);
   /// The digest of everything so far; the object starts again from nothing.
   Digest finish();
 
  private:
-  struct Release {
-    void operator()(evp_md_ctx_st* context) const;
-  };
-  std::unique_ptr<evp_md_ctx_st, Release> context_;
+  std::unique_ptr<SHA256state_st> state_;
 };
 
 /// 64 lower-case hexadecimal digits.

@@ -121,13 +121,16 @@ void Importer::add_inputs() {
       }
     }
   }
+  for (const DeclaredValue& input : inputs) {
+    if (!input.dtype && !options_.known_inputs.contains(input.name))
+      throw Error(ErrorId::M041, input_where(input), "is not a tensor of a type that mpc has");
+  }
   require_bound();
   for (const DeclaredValue& input : inputs) {
     if (const auto known = options_.known_inputs.find(input.name); known != options_.known_inputs.end()) {
       add_known_input(input, known->second);
       continue;
     }
-    if (!input.dtype) throw Error(ErrorId::M041, input_where(input), "is not a tensor of a type that mpc has");
     const std::vector<int64_t> dims = input_dims(input);
     if (dims.size() > kMaxRank)
       throw Error(ErrorId::M046, input_where(input),
