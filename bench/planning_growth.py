@@ -4,11 +4,14 @@
 usage: planning_growth.py --mpc PROGRAM [--refine 20s] -o OUTPUT_STEM
 
 Makes training graphs of 1,000 to 100,000 nodes (blocks of an attention-like diamond with skips, forward and backward
-twins in one colour), splits them over 8 GPUs in stages, and with --refine freely with that budget, and writes
+twins in one colour) in two families: a chain of such blocks, where stages are hard to beat, and a U, in which each block
+of the first half also feeds its mirror image in the second, with large tensors as in a unet, where stages carry all of
+them through. Splits them over 8 GPUs in stages, and with --refine freely with that budget, and writes
 OUTPUT_STEM.json, .md and .svg. CPU seconds of the whole command, reading the file included, because wall time on a shared
 machine measures its other users. Needs the standard library only.
 """
 import argparse
+import itertools
 import json
 import math
 import os
@@ -21,12 +24,14 @@ import tempfile
 
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
 GPUS = 8
+FAMILIES = {"chain": "#1f5fa8", "U": "#b5521b"}  # and the colour of each
 NODES_PER_BLOCK = 10  # forward
+MIRRORED_COST = 4  # times the cost of other tensors
 WIDTH, HEIGHT, MARGIN = 640, 400, 60
 
 
-def graph(size):
-    """A chain of blocks: one node feeds three arms of two nodes, which join; a skip goes around every block."""
+def graph(size, family):
+    """Blocks in a row: one node feeds three arms of two nodes, which join; a skip goes around every block."""
     rng = random.Random(size)
     forward, last = [], None  # (time, memory, cost), inputs
     while len(forward) < size // 2:
@@ -39,6 +44,13 @@ def graph(size):
         last = names[-1]
     forward = forward[: size // 2]
     count = len(forward)
+    if family == "U":
+        blocks = count // NODES_PER_BLOCK
+        for block in range(blocks // 2):
+            last = (block + 1) * NODES_PER_BLOCK - 1
+            time, memory, cost, reads = forward[last]
+            forward[last] = (time, memory, MIRRORED_COST * cost, reads)
+            forward[(blocks - 1 - block) * NODES_PER_BLOCK][3].append(last)
     nodes, edges = [], []
     for i, (time, memory, _, _) in enumerate(forward):
         nodes.append({"id": i, "name": f"f{i}", "time_gpu": time, "time_cpu": None, "memory_bytes": memory,
@@ -51,7 +63,7 @@ def graph(size):
             edges.append({"from": j, "to": i, "cost": forward[j][2]})
             edges.append({"from": count + i, "to": count + j, "cost": cost})
         edges.append({"from": i, "to": count + i, "cost": cost})
-    return {"name": f"growth-{size}", "kind": "placement", "time_unit": "ms", "nodes": nodes, "edges": edges,
+    return {"name": f"growth-{family}-{size}", "kind": "placement", "time_unit": "ms", "nodes": nodes, "edges": edges,
             "devices": {"count": GPUS, "memory_bytes": 1 << 40, "cpus": 0}}
 
 
@@ -66,9 +78,14 @@ def measure(command, scratch):
     return answer, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
 
+def growth(seconds):
+    """The power of the nodes with which the seconds grow at the end."""
+    return round(math.log(seconds[-1] / seconds[-2]) / math.log(SIZES[-1] / SIZES[-2]), 3)
+
+
 def drawing(rows):
     """Seconds of contiguous splits over nodes, both logarithmic, with the line of linear growth through the last point."""
-    sizes = [row["nodes"] for row in rows]
+    sizes = list(SIZES)
     seconds = [row["contiguous_seconds"] for row in rows]
     last = seconds[-1] / sizes[-1]
     low_x, high_x = math.log10(sizes[0]), math.log10(sizes[-1])
@@ -91,9 +108,12 @@ def drawing(rows):
         parts.append(f'<text x="{x(size):.1f}" y="{HEIGHT - MARGIN + 20}" text-anchor="middle">{size:,}</text>')
     parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 12}" text-anchor="middle">nodes (dashed: linear growth)</text>')
     parts.append(f'<line x1="{x(sizes[0]):.1f}" y1="{y(last * sizes[0]):.1f}" x2="{x(sizes[-1]):.1f}" y2="{y(seconds[-1]):.1f}" stroke="#888" stroke-dasharray="5 4"/>')
-    points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(sizes, seconds))
-    parts.append(f'<polyline points="{points}" fill="none" stroke="#1f5fa8" stroke-width="2"/>')
-    parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3.5" fill="#1f5fa8"/>' for a, b in zip(sizes, seconds)]
+    for number, (family, color) in enumerate(FAMILIES.items()):
+        points = [(x(row["nodes"]), y(row["contiguous_seconds"])) for row in rows if row["family"] == family]
+        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
+        parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="{color}"/>' for a, b in points]
+        parts.append(f'<text x="{MARGIN + 12}" y="{MARGIN + 18 * (number + 1)}" fill="{color}">{family}</text>')
     return "\n".join(parts + ["</svg>", ""])
 
 
@@ -105,33 +125,34 @@ def main():
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for size in SIZES:
+        for family, size in itertools.product(FAMILIES, SIZES):
             path = os.path.join(folder, "graph.json")
-            pathlib.Path(path).write_text(json.dumps(graph(size)), encoding="utf-8")
+            pathlib.Path(path).write_text(json.dumps(graph(size, family)), encoding="utf-8")
             command = [options.mpc, "partition", "--cost-graph", path, "--json", "-", "--quiet"]
             answer, seconds, peak = measure(command + ["--contiguous"], os.path.join(folder, "answer.json"))
-            row = {"nodes": size, "contiguous_seconds": round(seconds, 4), "peak_bytes": peak,
-                   "contiguous_gap": answer["objective"]["gap"]}
+            row = {"family": family, "nodes": size, "contiguous_seconds": round(seconds, 4), "peak_bytes": peak,
+                   "contiguous_value": answer["objective"]["value"], "contiguous_gap": answer["objective"]["gap"]}
             if options.refine:
                 answer, seconds, peak = measure(command + ["--budget", options.refine], os.path.join(folder, "answer.json"))
-                row |= {"free_seconds": round(seconds, 2), "free_peak_bytes": peak, "free_gap": answer["objective"]["gap"]}
+                row |= {"free_seconds": round(seconds, 2), "free_peak_bytes": peak, "free_value": answer["objective"]["value"],
+                        "free_gap": answer["objective"]["gap"]}
             rows.append(row)
             print(row, flush=True)
-    slope = math.log(rows[-1]["contiguous_seconds"] / rows[-2]["contiguous_seconds"]) / math.log(SIZES[-1] / SIZES[-2])
+    slopes = {family: growth([row["contiguous_seconds"] for row in rows if row["family"] == family]) for family in FAMILIES}
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end"
     record = {"command": "bench/planning_growth.py" + (f" --refine {options.refine}" if options.refine else ""),
-              "machine": machine, "last_exponent": round(slope, 3), "rows": rows}
+              "machine": machine, "last_exponent": slopes, "rows": rows}
     stem = pathlib.Path(options.output)
     stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     stem.with_suffix(".svg").write_text(drawing(rows), encoding="utf-8")
     lines = [f"Training graphs on {GPUS} GPUs, the file read included; {machine}. From {SIZES[-2]:,} to {SIZES[-1]:,} nodes the seconds "
-             f"grow with the power {slope:.2f} of the nodes.", "", f"![seconds over nodes]({stem.name}.svg)", "",
-             "| nodes | contiguous: CPU s | gap | peak MiB |" + (f" free, {options.refine}: CPU s | gap | peak MiB |" if options.refine else ""),
-             "|---|---|---|---|" + ("---|---|---|" if options.refine else "")]
+             "grow with the power " + " and ".join(f"{slope:.2f} ({family})" for family, slope in slopes.items()) + " of the nodes.", "", f"![seconds over nodes]({stem.name}.svg)", "",
+             "| family | nodes | contiguous: CPU s | gap | peak MiB |" + (f" free, {options.refine}: CPU s | gap | of the contiguous value | peak MiB |" if options.refine else ""),
+             "|---|---|---|---|---|" + ("---|---|---|---|" if options.refine else "")]
     for row in rows:
-        line = f"| {row['nodes']:,} | {row['contiguous_seconds']:.3f} | {100 * row['contiguous_gap']:.2f} % | {row['peak_bytes'] / 2**20:.0f} |"
+        line = f"| {row['family']} | {row['nodes']:,} | {row['contiguous_seconds']:.3f} | {100 * row['contiguous_gap']:.2f} % | {row['peak_bytes'] / 2**20:.0f} |"
         if options.refine:
-            line += f" {row['free_seconds']:.1f} | {100 * row['free_gap']:.2f} % | {row['free_peak_bytes'] / 2**20:.0f} |"
+            line += f" {row['free_seconds']:.1f} | {100 * row['free_gap']:.2f} % | {row['free_value'] / row['contiguous_value']:.4f} | {row['free_peak_bytes'] / 2**20:.0f} |"
         lines.append(line)
     stem.with_suffix(".md").write_text("\n".join(lines + [""]), encoding="utf-8")
 
