@@ -190,12 +190,13 @@ def command_of(options):
     return command + (f" --only {options.only}" if options.only else "")
 
 
-def write(stem, options, checker):
+def write(stem, options, checker, is_complete):
     """What was checked, as JSON and as a table; where a number is missing, no split fits."""
     command = command_of(options)
     stem.with_suffix(".json").write_text(
-        json.dumps({"command": command, "failures": checker.failures, "rows": checker.rows}, indent=1) + "\n", encoding="utf-8")
-    lines = [f"`{command}`: {len(checker.failures)} failures in {len(checker.rows)} variants.", ""]
+        json.dumps({"command": command, "complete": is_complete, "failures": checker.failures, "rows": checker.rows}, indent=1) + "\n", encoding="utf-8")
+    lines = [f"`{command}`: {len(checker.failures)} failures in {len(checker.rows)} variants"
+             + ("." if is_complete else "; not complete, go on with --resume."), ""]
     lines += [f"- {text}" for text in checker.failures] + ([""] if checker.failures else [])
     lines += ["Permuted: the value of the same graph with its nodes renamed and in another order, and its costs scaled, over that of the graph as it is.", "",
               "| variant | free | gap | permuted | contiguous | permuted |", "|---|---|---|---|---|---|"]
@@ -243,7 +244,9 @@ def main():
                 label = f"{path.stem} k={devices['count']} cpus={devices['cpus']} memory x{memory}"
                 checker.rows.append({"graph": path.stem, "number": number} | checker.check(graph, rng, label))
                 if options.output:
-                    write(pathlib.Path(options.output), options, checker)
+                    write(pathlib.Path(options.output), options, checker, False)
+        if options.output:
+            write(pathlib.Path(options.output), options, checker, True)
         print(f"{len(checker.failures)} failures")
         sys.exit(1 if checker.failures else 0)
 
