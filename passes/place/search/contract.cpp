@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace mpc::place {
 namespace {
@@ -13,21 +14,8 @@ void make_unique(std::vector<Pair>& pairs) {
   pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
 }
 
-/// Row a lists every b of the pairs (a, b). @pre sorted.
-Rows rows_of(const std::vector<Pair>& pairs, int rows) {
-  Rows result;
-  result.items.reserve(pairs.size());
-  size_t next = 0;
-  for (int row = 0; row < rows; ++row) {
-    while (next < pairs.size() && pairs[next].first == row) result.items.push_back(pairs[next++].second);
-    result.end_row();
-  }
-  return result;
-}
-
 std::vector<Pair> reversed(std::vector<Pair> pairs) {
   for (Pair& pair : pairs) std::swap(pair.first, pair.second);
-  std::sort(pairs.begin(), pairs.end());
   return pairs;
 }
 
@@ -133,8 +121,7 @@ class LeafFolder {
       pairs.emplace_back(from, to);
       pairs.emplace_back(to, from);
     }
-    make_unique(pairs);
-    neighbours_ = rows_of(pairs, blocks_);
+    neighbours_ = unique_rows(std::move(pairs), blocks_);
   }
 
   /// The one block beside this one that its neighbours belong to, or -1.
@@ -229,11 +216,10 @@ class InstanceMaker {
                                        tensor.consumers.end());
       instance_.consumers.end_row();
     }
-    std::sort(consumed.begin(), consumed.end());
-    instance_.consumed = rows_of(consumed, blocks_);
+    instance_.consumed = unique_rows(std::move(consumed), blocks_);
     std::vector<Pair> produced;
     for (int t = 0; t < instance_.tensors(); ++t) produced.emplace_back(instance_.producer[static_cast<size_t>(t)], t);
-    instance_.produced = rows_of(produced, blocks_);
+    instance_.produced = unique_rows(std::move(produced), blocks_);
   }
 
   const CostGraph& graph_;
@@ -301,7 +287,7 @@ Contraction contract(const CostGraph& graph, SplitKind kind) {
   std::vector<Pair> order;
   if (kind == SplitKind::contiguous) {
     order = stage_order(graph);
-    const std::vector<int> component = strong_components(rows_of(order, blocks), &blocks);
+    const std::vector<int> component = strong_components(unique_rows(order, blocks), &blocks);
     result.cyclic_blocks = cyclic(component, blocks);
     renumber(block_of_node, component);
   }
@@ -314,8 +300,8 @@ Contraction contract(const CostGraph& graph, SplitKind kind) {
       block_of_color[static_cast<size_t>(graph.nodes[i].color)] = block_of_node[i];
     }
     order = between_blocks(order, block_of_color);
-    result.instance.after = rows_of(order, blocks);
-    result.instance.before = rows_of(reversed(order), blocks);
+    result.instance.before = unique_rows(reversed(order), blocks);
+    result.instance.after = unique_rows(std::move(order), blocks);
   }
   return result;
 }

@@ -5,7 +5,7 @@
 namespace mpc::place {
 
 Rows unique_rows(std::vector<std::pair<int, int>> pairs, int rows) {
-  std::sort(pairs.begin(), pairs.end());
+  if (!std::is_sorted(pairs.begin(), pairs.end())) std::sort(pairs.begin(), pairs.end());
   pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
   Rows result;
   result.items.reserve(pairs.size());
