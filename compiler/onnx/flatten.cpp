@@ -115,6 +115,7 @@ std::optional<int64_t> least_weight_elements(std::string_view op, int position) 
                                   {"MatMul", 0, 1, 1},
                                   {"Mul", 0, 1, 2},
                                   {"PRelu", 1, 1, 1},
+                                  {"RNN", 1, 3, 1},
                                   {"RMSNormalization", 1, 1, 1},
                                   {"Slice", 0, 0, 2},
                                   {"Transpose", 0, 0, 1}};

@@ -49,6 +49,7 @@ constexpr Row kRules[] = {
     {"PRelu", rules::broadcasting},
     {"Pad", rules::pad},
     {"Pow", rules::broadcasting},
+    {"RNN", rules::rnn},
     {"Range", rules::range},
     {"Reshape", rules::reshape},
     {"Resize", rules::resize},

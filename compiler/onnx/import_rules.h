@@ -58,6 +58,8 @@ void dropout(Importer&, OnnxNode&);
 void batch_normalization(Importer&, OnnxNode&);
 void instance_normalization(Importer&, OnnxNode&);
 void conv_transpose(Importer&, OnnxNode&);
+// import_rules_rnn.cpp
+void rnn(Importer&, OnnxNode&);
 }  // namespace rules
 
 }  // namespace mpc::onnx_io

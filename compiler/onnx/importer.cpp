@@ -366,6 +366,14 @@ Slot Importer::emit(const OnnxNode& node, OpKind op, const std::vector<Slot>& in
   return emit_named(node, op, inputs, std::move(attributes), name, {name})[0];
 }
 
+std::vector<Slot> Importer::emit_parts(const OnnxNode& node, OpKind op, const std::vector<Slot>& inputs,
+                                       Attributes attributes, std::string_view suffix, int64_t count) {
+  const std::string name = fmt::format("{}/{}", node.name, suffix);
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < count; ++i) names.push_back(fmt::format("{}.{}", name, i));
+  return emit_named(node, op, inputs, std::move(attributes), name, names);
+}
+
 Slot Importer::reshape(const OnnxNode& node, Slot slot, const std::vector<int64_t>& shape, std::string_view suffix) {
   return emit(node, OpKind::Reshape, {slot}, {{"shape", shape}, {"allowzero", int64_t{1}}}, suffix);
 }

@@ -113,6 +113,9 @@ class Importer {
   /// One intermediate result; the IR node is named `<ONNX node>/<suffix>`.
   Slot emit(const OnnxNode& node, OpKind op, const std::vector<Slot>& inputs, Attributes attributes,
             std::string_view suffix);
+  /// The same with several results: `<ONNX node>/<suffix>.0`, `.1`...
+  std::vector<Slot> emit_parts(const OnnxNode& node, OpKind op, const std::vector<Slot>& inputs, Attributes attributes,
+                               std::string_view suffix, int64_t count);
   Slot reshape(const OnnxNode& node, Slot slot, const std::vector<int64_t>& shape, std::string_view suffix);
   /// Imports the node as the IR's op of the same meaning: static operands become attributes.
   void import_plain(OnnxNode& node, OpKind op);

@@ -282,6 +282,40 @@ TEST_CASE("rules: InstanceNormalization centres and scales every channel") {
   CHECK(result == Numbers{-1, 1, 8, 12});
 }
 
+TEST_CASE("rules: RNN is written as a product of all steps with W, and a product, a sum and a function for each") {
+  // x is 0, 1, 2 and both weights are 1: the state is the sum of what it has seen.
+  const auto rnn = [](const std::string& attributes, const std::string& operands = "",
+                      const std::string& weights = "float[1,1,1] w = {1}, float[1,1,1] r = {1}") {
+    return parse_graph("(float[3,1,1] x) => (float[a,b,c,d] y) <" + weights + "> { y = RNN<hidden_size = 1" +
+                       attributes + ">(x, w, r" + operands + ") }");
+  };
+  const auto of = [&](const pb::ModelProto& model) { return run(model, {{"x", counting({3, 1, 1})}}); };
+  const std::string relu = ", activations = [\"Relu\"]";
+  CHECK(of(rnn(relu)) == Numbers{0, 1, 3});
+  CHECK(of(rnn(relu + ", direction = \"reverse\"")) == Numbers{3, 3, 2});
+  CHECK(of(rnn(relu + ", clip = 2.0")) == Numbers{0, 1, 2});
+  const std::string one = "float[1,1,1] w = {1}, float[1,1,1] r = {1}";
+  // Both halves of the bias are added; the state before the first step is 10.
+  CHECK(of(rnn(relu, ", b", one + ", float[1,2] b = {20, 100}")) == Numbers{120, 241, 363});
+  CHECK(of(rnn(relu, ", , , h", one + ", float[1,1,1] h = {10}")) == Numbers{10, 11, 13});
+  // Of two steps: behind them zeros, and backwards the first step is the second one.
+  CHECK(of(rnn(relu, ", , l", one + ", int32[1] l = {2}")) == Numbers{0, 1, 0});
+  CHECK(of(rnn(relu + ", direction = \"reverse\"", ", , l", one + ", int32[1] l = {2}")) == Numbers{1, 1, 0});
+  const std::string two = "float[2,1,1] w = {1, 2}, float[2,1,1] r = {1, 1}";
+  CHECK(of(rnn(", direction = \"bidirectional\", activations = [\"Relu\", \"relu\"]", "", two)) ==
+        Numbers{0, 6, 1, 6, 3, 4});
+  // The numbers of activations are in one list, each taking what it has.
+  CHECK(of(rnn(", direction = \"bidirectional\", activations = [\"Relu\", \"LeakyRelu\"], activation_alpha = [0.5]", "",
+               "float[2,1,1] w = {1, -2}, float[2,1,1] r = {1, 0}")) == Numbers{0, 0, 1, -1, 3, -2});
+  const std::string last = "(float[1,3,1] x) => (float[a,b,c] h) <" + one +
+                           "> { y, h = RNN<hidden_size = 1, layout = 1" + relu + ">(x, w, r) }";
+  CHECK(of_counting({1, 3, 1}, last) == Numbers{3});
+  CHECK(import_error(rnn(", activations = [\"Affine\"]")) == "M046");
+  CHECK(import_error(rnn(", activations = [\"Relu\", \"Relu\"]")) == "M031");
+  CHECK(import_error(rnn(", direction = \"sideways\"")) == "M031");
+  CHECK(import_error(rnn(relu, ", b", one + ", float[1,1] b = {20}")) == "M032");
+}
+
 TEST_CASE("rules: an attribute that the IR has not is dropped when it says the default, refused with M046 else") {
   CHECK(import_error(parse_graph("(float[1,1,4] x) => (float[1,1,2] y) { y = LpPool<kernel_shape = [3]>(x) }")) ==
         "M040");
