@@ -6,23 +6,11 @@
 #include <fmt/format.h>
 
 #include "compiler/base/text.h"
-#include "compiler/ir/rewriter.h"
-#include "compiler/plan/host_memory.h"
 #include "compiler/plan/simulate.h"
-#include "passes/batch_casts.h"
-#include "passes/batch_splits.h"
-#include "passes/batch_updates.h"
-#include "passes/canonicalize.h"
 #include "passes/chunks.h"
 #include "passes/fit_memory.h"
-#include "passes/fold_casts.h"
-#include "passes/fuse_accumulations.h"
-#include "passes/insert_transfers.h"
-#include "passes/lower.h"
-#include "passes/overlap_offload.h"
+#include "passes/lower_attempt.h"
 #include "passes/place/problem.h"
-#include "passes/plan_memory.h"
-#include "passes/recompute.h"
 #include "passes/schedule/shop.h"
 #include "passes/synchronize.h"
 
@@ -34,20 +22,6 @@ namespace {
 
 // Attempts to raise the planner's memory estimate to what planning memory exactly found.
 constexpr int kMostAttempts = 8;
-
-// What is placed, with every operand where it is read: what a schedule orders and lowering makes instructions of.
-struct LocalStep {
-  Cluster cluster;  // with host memory where values wait there
-  Graph main;
-  std::optional<Graph> tail;
-  Cuts cuts;
-
-  std::vector<const Graph*> variants() const {
-    std::vector<const Graph*> graphs = {&main};
-    if (tail) graphs.push_back(&*tail);
-    return graphs;
-  }
-};
 
 // What a pipeline's stages are, and what they are balanced by.
 struct Layout {
@@ -62,32 +36,30 @@ struct Way {
   Attempt first;
   LocalStep step;      // of the first attempt
   double least_s = 0;  // no schedule of it takes less: of several micro-batches, which are cut in segments
+  std::vector<DeviceId> first_devices;  // of its nodes
   bool is_judged = false;
+  bool is_tight = false;          // an attempt did not fit as it is
   std::optional<Attempt> result;  // none where others are better
 };
-
-// Whether an attempt that takes `least_s` or more may be preferred to `rival`, which may be null.
-bool may_win(bool is_of_parts, double least_s, const Attempt* rival) {
-  if (rival == nullptr) return true;
-  Attempt promised;  // fits
-  promised.is_of_parts = is_of_parts;
-  promised.step_seconds = least_s;
-  return promised.is_preferred_to(*rival);
-}
 
 class BackHalf {
  public:
   BackHalf(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed)
-      : graphs_(graphs), cluster_(cluster), options_(options), observed_(observed) {}
+      : graphs_(graphs),
+        cluster_(cluster),
+        options_(options),
+        observed_(observed),
+        lowering_(graphs, cluster, options, observed) {}
 
   /// The plan of the best placement found. A plan takes many times as long as the bound of its step, so what promises
   /// most comes first, and what cannot win any more is left out.
   Attempt run() const {
     std::vector<Way> ways;
-    for (const Layout& layout : layouts()) {
-      Way way = begin(layout);
+    const std::vector<Layout> layouts = this->layouts();
+    for (const Layout& layout : layouts) {
+      Way way = begin(layout, expected_to_hold(layout));
       if (layout.overlaps_transfers && !is_clearly_lighter(way.first, ways.front().first)) continue;
-      way.step = localize(way.first);
+      way.step = lowering_.localize(way.first);
       ways.push_back(std::move(way));
     }
     for (Way& way : ways) {
@@ -97,6 +69,14 @@ class BackHalf {
     while (Way* next = most_promising(ways, best_of(ways))) {
       next->result = finish(*next, best_of(ways));
       next->is_judged = true;
+    }
+    if (const auto held = may_hold_instead(ways.front())) {
+      Way way = begin(layouts.front(), *held);
+      if (ways.front().is_tight || way.first_devices != ways.front().first_devices) {
+        way.step = lowering_.localize(way.first);
+        way.result = finish(way, nullptr);
+        ways.push_back(std::move(way));
+      }
     }
     Attempt best = std::move(*best_of(ways));
     if (best.is_of_parts) judge_placement(graphs_.main, cluster_, place_options(), best.placement);
@@ -148,17 +128,50 @@ class BackHalf {
   }
 
   // Without the graphs of the step, which other ways may have.
-  Way begin(const Layout& layout) const {
+  Way begin(const Layout& layout, const HeldMicrobatches& held) const {
     Way way;
-    way.parts = chunk_devices(cluster_, layout.chunks, options_.chunks);
+    way.parts = parts_of(layout);
     way.place = place_options();
     way.place.extra_bytes.assign(way.parts.device_of.size(), 0);
     way.place.is_of_parts = layout.chunks != ChunkLayout::one;
+    way.place.held = held;
     way.place.overlaps_transfers = layout.overlaps_transfers;
     // Parts that no one asked for are one of several tries.
     way.place.is_quick = layout.chunks != ChunkLayout::one && options_.schedule == ScheduleKind::automatic;
     way.first = place(way);
+    way.first_devices = way.first.placement.device_of_node;
     return way;
+  }
+
+  ChunkedCluster parts_of(const Layout& layout) const {
+    return chunk_devices(cluster_, layout.chunks, options_.chunks);
+  }
+
+  // What the search for stages counts on. `auto` has orders for any number of micro-batches in flight, and takes more
+  // where there is room.
+  HeldMicrobatches expected_to_hold(const Layout& layout) const {
+    if (options_.schedule == ScheduleKind::automatic) return counts_bytes() ? least_held() : HeldMicrobatches{};
+    return held_microbatches(options_.schedule, parts_of(layout).cluster.count() / cluster_.count());
+  }
+
+  // Where memory is short, fewer micro-batches in flight may be cheaper for `auto` than a worse split or doing work
+  // twice. The other schedules hold less than their closed forms where stages wait for each other, and then another
+  // split is better: 1F1B's, and as much more for each device as a plan turns out to take.
+  std::optional<HeldMicrobatches> may_hold_instead(const Way& first) const {
+    const bool is_choice = options_.train && graphs_.microbatches > 1 && options_.assignment.empty() && !counts_bytes();
+    if (!is_choice) return std::nullopt;
+    const HeldMicrobatches& expected = first.place.held;
+    if (options_.schedule == ScheduleKind::automatic)
+      return first.is_tight ? std::optional(least_held()) : std::nullopt;
+    const HeldMicrobatches of_1f1b;
+    return expected == of_1f1b || expected == least_held() ? std::nullopt : std::optional(of_1f1b);
+  }
+
+  // One micro-batch in flight.
+  static HeldMicrobatches least_held() { return held_microbatches(ScheduleKind::sequential, 1); }
+
+  bool counts_bytes() const {
+    return options_.objective == Objective::memory || options_.objective == Objective::devices;
   }
 
   Attempt place(const Way& way) const {
@@ -176,7 +189,8 @@ class BackHalf {
     std::optional<Attempt> best;
     for (int i = 0; i < kMostAttempts; ++i) {
       Attempt attempt = i == 0 ? std::move(way.first) : place(way);
-      if (!(i == 0 ? lower_step(way.step, attempt, rival) : lower_step(localize(attempt), attempt, rival)))
+      if (!(i == 0 ? lowering_.lower(way.step, attempt, rival)
+                   : lowering_.lower(lowering_.localize(attempt), attempt, rival)))
         return std::nullopt;
       const std::vector<int64_t> before = extra_bytes;
       for (size_t part = 0; part < way.parts.device_of.size(); ++part) {
@@ -185,6 +199,7 @@ class BackHalf {
         const int64_t missed = attempt.plan.devices[d].arena_bytes - attempt.placement.estimated_bytes[d];
         extra_bytes[part] = std::max(extra_bytes[part], missed / share);
       }
+      way.is_tight = way.is_tight || attempt.excess_bytes > 0 || attempt.placement.overflow_bytes > 0;
       const bool is_done = attempt.excess_bytes == 0 || extra_bytes == before || !options_.assignment.empty();
       if (!best || attempt.excess_bytes < best->excess_bytes) best = std::move(attempt);
       if (is_done) break;
@@ -202,12 +217,17 @@ class BackHalf {
   void fit_to_memory(Attempt& best) const {
     const Graph placed = apply_placement(graphs_.main, best.placement.device_of_node);
     fit_memory(best, {placed, cluster_, graphs_.microbatches, options_},
-               [this](Attempt& attempt) { lower_step(localize(attempt), attempt, nullptr); });
+               [this](Attempt& attempt) { lowering_.lower(lowering_.localize(attempt), attempt, nullptr); });
   }
 
   PlaceOptions place_options() const {
-    return {options_.objective, options_.pins, graphs_.microbatches, {}, options_.refusal, false, false, false,
-            options_.budget_s};
+    PlaceOptions place;
+    place.objective = options_.objective;
+    place.pins = options_.pins;
+    place.microbatches = graphs_.microbatches;
+    place.refusal = options_.refusal;
+    place.budget_s = options_.budget_s;
+    return place;
   }
 
   Placement choose_devices(const ChunkedCluster& parts, const PlaceOptions& place) const {
@@ -230,8 +250,9 @@ class BackHalf {
     };
     if (!is_first || parts.cluster.count() == cluster_.count() || !std::ranges::all_of(cluster_.devices, is_alike))
       return place_nodes(graphs_.main, parts.cluster, place);
-    if (!split_of_parts_ || split_of_parts_->first != parts.cluster.count())
-      split_of_parts_.emplace(parts.cluster.count(), place_nodes(graphs_.main, parts.cluster, place));
+    const std::pair key(parts.cluster.count(), place.held);
+    if (!split_of_parts_ || split_of_parts_->first != key)
+      split_of_parts_.emplace(key, place_nodes(graphs_.main, parts.cluster, place));
     return split_of_parts_->second;
   }
 
@@ -274,140 +295,12 @@ class BackHalf {
     return is_there ? DeviceId(given->second) : DeviceId();
   }
 
-  LocalStep localize(Attempt& attempt) const {
-    LocalStep step{cluster_, insert_transfers_of(graphs_.main, attempt), std::nullopt, {}};
-    if (graphs_.tail) step.tail = insert_transfers_of(*graphs_.tail, attempt);
-    if (!attempt.offload_bytes.empty()) {
-      const Cluster with_host = with_host_memory(cluster_, options_.host_memory_bytes);
-      const std::vector<ValueId> values = choose_offloaded(step.main, with_host, attempt);
-      if (step.tail) step.tail = observed_.after("offload", offload(*step.tail, values, with_host));
-      step.main = observed_.after("offload", offload(step.main, values, with_host));
-      if (!values.empty()) step.cluster = with_host;
-    }
-    if (step.tail)
-      MPC_CHECK(have_same_structure(step.main, *step.tail), "the last micro-batch has another graph than the others");
-    step.cuts = make_cuts(step.variants(), step.cluster, graphs_.microbatches);
-    return step;
-  }
-
-  // As many of the values as have the bytes that were asked for.
-  static std::vector<ValueId> choose_offloaded(const Graph& graph, const Cluster& cluster, Attempt& attempt) {
-    Offloaded& chosen = attempt.offloaded;
-    chosen = {0, std::vector<int64_t>(attempt.offload_bytes.size(), 0), 0};
-    std::vector<ValueId> values;
-    for (const Offloadable& candidate : offloadable_values(graph, cluster)) {
-      const size_t d = candidate.device.index();
-      if (chosen.bytes[d] >= attempt.offload_bytes[d]) continue;
-      chosen.bytes[d] += candidate.bytes;
-      chosen.seconds += candidate.seconds;
-      ++chosen.values;
-      values.push_back(candidate.value);
-    }
-    return values;
-  }
-
-  // Schedules and lowers. `auto` has to do with less memory, by as much as the plan that it made exceeds the
-  // capacities. False, and no plan, where the step cannot be preferred to that of `rival`.
-  bool lower_step(const LocalStep& step, Attempt& attempt, const Attempt* rival) const {
-    const std::vector<const Graph*> variants = step.variants();
-    observed_.stage("schedule", 0.6);
-    constexpr int kMostSchedules = 4;
-    std::vector<int64_t> most_kept;
-    add_chunk_note(step.cuts.whole, attempt);
-    for (int i = 0; i < kMostSchedules; ++i) {
-      CutSchedule chosen =
-          make_schedule(step.cuts, graphs_.microbatches, variants.size() > 1, options_.schedule, most_kept);
-      // A plan takes at least what its schedule expects.
-      if (!may_win(attempt.is_of_parts, chosen.schedule.step_seconds, rival)) return false;
-      observed_.stage("lower", 0.7);
-      Plan plan = lower(variants, step.cuts.of(chosen.cut), chosen.schedule, step.cluster, graphs_.microbatches);
-      observed_.stage("plan memory", 0.8);
-      plan = with_memory(std::move(plan));
-      const int64_t excess = excess_bytes(plan);
-      most_kept = chosen.schedule.kept_bytes;
-      for (size_t d = 0; d < most_kept.size(); ++d) {
-        most_kept[d] =
-            std::max<int64_t>(0, most_kept[d] + plan.devices[d].capacity_bytes - plan.devices[d].arena_bytes);
-      }
-      if (i == 0 || excess < attempt.excess_bytes) {
-        attempt.plan = std::move(plan);
-        attempt.schedule = std::move(chosen.schedule);
-        attempt.excess_bytes = excess;
-      }
-      if (attempt.excess_bytes == 0 || options_.schedule != ScheduleKind::automatic) break;
-    }
-    return true;
-  }
-
-  // Plans memory; copies to and from the host take what is left of it to run beside the work.
-  static Plan with_memory(Plan lowered) {
-    if (!is_host_memory(lowered.devices.back())) {
-      plan_memory(lowered);
-      return lowered;
-    }
-    Plan planned = lowered;
-    plan_memory(planned);
-    std::vector<int64_t> slack;
-    for (const PlanDevice& device : planned.devices) slack.push_back(device.capacity_bytes - device.arena_bytes);
-    // Bytes that are free in sum may lie in pieces: by as much as a try exceeds the capacity, the next one gets less.
-    constexpr int kTries = 4;
-    for (int i = 0; i < kTries && excess_bytes(planned) == 0; ++i) {
-      Plan overlapped = lowered;
-      overlap_offload(overlapped, slack);
-      plan_memory(overlapped);
-      if (excess_bytes(overlapped) == 0) return overlapped;
-      for (size_t d = 0; d < slack.size(); ++d) {
-        slack[d] -= std::max<int64_t>(0, overlapped.devices[d].arena_bytes - overlapped.devices[d].capacity_bytes);
-      }
-    }
-    return planned;
-  }
-
-  // A schedule for several runs of nodes per device does what 1F1B or ZB-H1 does where there is one.
-  void add_chunk_note(const Segments& segments, Attempt& attempt) const {
-    if (options_.schedule != ScheduleKind::interleaved && options_.schedule != ScheduleKind::zb_v) return;
-    std::vector<int> runs(cluster_.devices.size(), 0);
-    for (const Segment& segment : segments.segments) {
-      if (segment.phase == SegmentPhase::forward && !segment.per_step) ++runs[segment.device.index()];
-    }
-    if (std::ranges::max(runs) > 1) return;
-    attempt.notes.push_back(fmt::format(
-        "schedule {}: no device has more than one run of nodes, so there is nothing to interleave{}",
-        schedule_name(options_.schedule),
-        options_.pins.empty() && options_.assignment.empty() ? "" : " (pins and annotations decide what runs where)"));
-  }
-
-  Graph insert_transfers_of(const Graph& graph, const Attempt& attempt) const {
-    const auto place_and_drop = [&](const Graph& unplaced) {
-      Graph placed = observed_.after("place", apply_placement(unplaced, attempt.placement.device_of_node));
-      return attempt.dropped.empty() ? placed : observed_.after("recompute", recompute(placed, attempt.dropped));
-    };
-    const Graph placed = place_and_drop(graph);
-    // The main graph says what is small, so that both sizes of micro-batch group their transfers alike.
-    const bool is_main = &graph == &graphs_.main;
-    Graph local = observed_.after("insert_transfers", is_main ? insert_transfers(placed)
-                                                              : insert_transfers(placed, place_and_drop(graphs_.main)));
-    if (!options_.may_fuse) return local;
-    // Last: until here an update goes where its parameter is, and a cast where its reader is.
-    local = observed_.after("fold_casts", fold_casts(local));
-    if (graphs_.microbatches > 1) local = observed_.after("fuse_accumulations", fuse_accumulations(local, cluster_));
-    local = observed_.after("batch_updates", batch_updates(local));
-    local = observed_.after("batch_splits", batch_splits(local));
-    return observed_.after("batch_casts", batch_casts(local));
-  }
-
-  static int64_t excess_bytes(const Plan& plan) {
-    int64_t excess = 0;
-    for (const PlanDevice& device : plan.devices)
-      excess += std::max<int64_t>(0, device.arena_bytes - device.capacity_bytes);
-    return excess;
-  }
-
   const FrontGraphs& graphs_;
   const Cluster& cluster_;
   const PlanOptions& options_;
   const Observed& observed_;
-  mutable std::optional<std::pair<int, Placement>> split_of_parts_;  // by the number of parts
+  AttemptLowering lowering_;
+  mutable std::optional<std::pair<std::pair<int, HeldMicrobatches>, Placement>> split_of_parts_;  // by parts
 };
 
 }  // namespace

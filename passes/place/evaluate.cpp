@@ -1,6 +1,7 @@
 #include "passes/place/evaluate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace mpc::place {
@@ -89,12 +90,14 @@ Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_bl
   result.compute_s.assign(k, 0);
   result.memory_bytes.assign(k, 0);
   std::vector<int64_t> kept(k, 0);
+  std::vector<int64_t> kept_for_weights(k, 0);
   std::vector<int64_t> working(k, 0);
   for (size_t b = 0; b < device_of_block.size(); ++b) {
     const auto d = static_cast<size_t>(device_of_block[b]);
     result.compute_s[d] += problem.seconds[d][b];
     result.memory_bytes[d] += problem.persistent_bytes[b];
     kept[d] += problem.kept_bytes[b] + (problem.is_training ? problem.input_bytes[b] : 0);
+    kept_for_weights[d] += problem.kept_for_weights_bytes[b];
     working[d] = std::max(working[d], problem.working_bytes[b]);
   }
   const std::vector<int> stage = stages_of(problem, device_of_block);
@@ -108,8 +111,10 @@ Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_bl
     result.load_s.push_back(load);
     result.transfer_s += moved.sent_s + moved.received_s;
     result.largest_load_s = std::max(result.largest_load_s, load);
-    const int in_flight = std::min(problem.microbatches, result.devices_used - std::max(0, stage[d]));
-    const int64_t activations = problem.is_training ? (kept[d] + moved.kept_bytes) * in_flight : working[d];
+    const Held held = problem.held.of(std::max(0, stage[d]), result.devices_used, problem.microbatches);
+    const double kept_bytes =
+        held.bytes(static_cast<double>(kept[d] + moved.kept_bytes), static_cast<double>(kept_for_weights[d]));
+    const int64_t activations = problem.is_training ? std::llround(kept_bytes) : working[d];
     result.memory_bytes[d] += moved.copied_bytes + activations;
     result.overflow_bytes += std::max<int64_t>(0, result.memory_bytes[d] - problem.capacity_bytes[d]);
   }

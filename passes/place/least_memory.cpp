@@ -35,6 +35,7 @@ class StageBytes {
     is_inside_[b] = 1;
     fixed_ += instance_.memory[b];
     kept_ += instance_.kept[b];
+    kept_for_weights_ += instance_.kept_for_weights[b];
     working_ = std::max(working_, instance_.working[b]);
     for (const int t : instance_.produced[block]) {
       if (readers_[static_cast<size_t>(t)] > 0) receive(t, -1);
@@ -51,10 +52,12 @@ class StageBytes {
       is_inside_[static_cast<size_t>(block)] = 0;
       for (const int t : instance_.consumed[block]) readers_[static_cast<size_t>(t)] = 0;
     }
-    fixed_ = kept_ = received_ = copied_ = working_ = 0;
+    fixed_ = kept_ = kept_for_weights_ = received_ = copied_ = working_ = 0;
   }
 
-  double bytes(int in_flight) const { return fixed_ + copied_ + working_ + (kept_ + received_) * in_flight; }
+  double bytes(const Held& held) const {
+    return fixed_ + copied_ + working_ + held.bytes(kept_ + received_, kept_for_weights_);
+  }
   /// What every stage with these blocks and more holds.
   double least() const { return fixed_ + kept_ + working_; }
 
@@ -68,8 +71,9 @@ class StageBytes {
   std::vector<char> is_inside_;  // [block]
   std::vector<int> readers_;     // [tensor]: inside
   double fixed_ = 0;
-  double kept_ = 0;      // per micro-batch in flight
-  double received_ = 0;  // the same, of what other stages made
+  double kept_ = 0;              // per micro-batch in flight
+  double kept_for_weights_ = 0;  // per micro-batch that owes its weight gradients
+  double received_ = 0;          // in flight, of what other stages made
   double copied_ = 0;
   double working_ = 0;
 };
@@ -117,7 +121,7 @@ class MemorySplit {
       const double before = best_[begin * states_ + static_cast<size_t>(state)];
       if (before == kForbidden || !sets_.has_room(state, kind)) continue;
       const double capacity = instance_.kinds[static_cast<size_t>(kind)].memory;
-      const double share = std::max(before, stage_.bytes(sets_.in_flight(state)) / capacity);
+      const double share = std::max(before, stage_.bytes(sets_.held(state)) / capacity);
       const size_t cell = end * states_ + static_cast<size_t>(state + sets_.stride(kind));
       if (share >= bound_ || share >= best_[cell] || is_forbidden(begin, end, kind)) continue;
       best_[cell] = share;
@@ -194,7 +198,7 @@ class MemorySearch {
     DeviceSets sets =
         has_many_states(instance) ? DeviceSets(instance, stages_.numbers_of(in_order)) : DeviceSets(instance);
     sets.limit(devices, devices);
-    sets.set_microbatches(problem_.microbatches);
+    sets.set_microbatches(problem_.microbatches, problem_.held);
     const auto found = MemorySplit(instance, sets, order, share_).run();
     if (!found) return;
     std::vector<int> device;

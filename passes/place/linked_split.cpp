@@ -177,7 +177,7 @@ class LinkedSplit {
     const auto to = static_cast<size_t>(step.to);
     const double before = best_[static_cast<size_t>(row_of_[begin]) * borders_ + from];
     if (before == kForbidden || is_valid_[to] == 0) return;
-    if (!stage_.holds(kind, sets_.in_flight(routes_.state_of_border[from]))) return;
+    if (!stage_.holds(kind, sets_.held(routes_.state_of_border[from]))) return;
     if (row_of_[end] < 0) open(end);
     const size_t cell = static_cast<size_t>(row_of_[end]) * borders_ + to;
     const double value = least_ == Least::largest_load ? std::max(before, load) : before + transfers;

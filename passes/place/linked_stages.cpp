@@ -136,7 +136,7 @@ class LinkedSearch {
   }
 
   void set_microbatches() {
-    for (Ground& ground : grounds_) ground.sets.set_microbatches(problem_.microbatches);
+    for (Ground& ground : grounds_) ground.sets.set_microbatches(problem_.microbatches, problem_.held);
   }
 
   /// The least largest load of a split if every tensor took the link that is best for it. Such a split is a first one.
@@ -145,6 +145,7 @@ class LinkedSearch {
     ContiguousOptions search;
     search.orders = number_of_orders();
     search.microbatches = problem_.microbatches;
+    search.held = problem_.held;
     search.least_devices = least_devices_;
     if (!options_.is_quick) {
       search.most_ideals = kMostIdeals;

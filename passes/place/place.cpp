@@ -293,6 +293,7 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
   std::vector<std::string> gap_notes = place::pin_kernel_gaps(graph, cluster, options.refusal, problem);
   place::attach_followers(graph, problem);
   problem.is_of_parts = options.is_of_parts;
+  problem.held = options.held;
   for (size_t d = 0; d < options.extra_bytes.size(); ++d) problem.capacity_bytes[d] -= options.extra_bytes[d];
   Placement placement;
   placement.device_of_node.assign(static_cast<size_t>(graph.node_count()), DeviceId(0));
@@ -330,6 +331,7 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
 void judge_placement(const Graph& graph, const Cluster& cluster, const PlaceOptions& options, Placement& placement) {
   Problem problem = place::make_problem(graph, cluster, options.pins, options.microbatches);
   problem.overlaps_transfers |= options.overlaps_transfers && place::has_copy_engines(cluster);
+  problem.held = options.held;
   if (problem.block_count == 0) return;
   std::vector<int> device_of_block;
   for (const NodeId node : problem.nodes)

@@ -9,6 +9,7 @@
 #include "compiler/ir/graph.h"
 #include "passes/place/kernel_gaps.h"
 #include "passes/place/refine.h"
+#include "passes/schedule/held_microbatches.h"
 
 namespace mpc {
 
@@ -23,6 +24,8 @@ struct PlaceOptions {
   Objective objective = Objective::throughput;
   std::vector<Pin> pins;
   int microbatches = 1;
+  /// In training: of how many micro-batches the stages hold activations, which the schedule says.
+  HeldMicrobatches held = {};
   /// What the planner's memory estimate must be raised by on each device (found by planning memory exactly); empty:
   /// zero.
   std::vector<int64_t> extra_bytes;

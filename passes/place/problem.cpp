@@ -61,6 +61,7 @@ class ProblemBuilder {
     problem_.cluster = &cluster_;
     problem_.persistent_bytes.assign(count, 0);
     problem_.kept_bytes.assign(count, 0);
+    problem_.kept_for_weights_bytes.assign(count, 0);
     problem_.working_bytes.assign(count, 0);
     problem_.input_bytes.assign(count, 0);
     problem_.tensors_of.resize(count);
@@ -169,6 +170,7 @@ class ProblemBuilder {
           is_kept = is_kept || graph_.node(user).phase != Phase::forward;
         if (is_kept) problem_.kept_bytes[static_cast<size_t>(block_of_node_[value.producer.index()])] += value.bytes();
       }
+      count_for_weights(value, users[static_cast<size_t>(v)]);
     }
     for (int i = 0; i < graph_.node_count(); ++i) {
       int64_t bytes = 0;
@@ -188,6 +190,16 @@ class ProblemBuilder {
       auto& largest = problem_.working_bytes[static_cast<size_t>(block_of_node_[static_cast<size_t>(i)])];
       if (node.phase == Phase::forward || !problem_.is_training) largest = std::max(largest, bytes);
     }
+  }
+
+  // What a micro-batch keeps until its weight gradients are made, where the first of them is.
+  void count_for_weights(const Value& value, const std::vector<NodeId>& users) {
+    if (value.rate == Rate::per_step || value.kind == ValueKind::parameter || value.kind == ValueKind::constant) return;
+    if (value.kind == ValueKind::node && graph_.node(value.producer).phase == Phase::weight_grad) return;
+    const auto reader =
+        std::ranges::find_if(users, [&](NodeId user) { return graph_.node(user).phase == Phase::weight_grad; });
+    if (reader == users.end()) return;
+    problem_.kept_for_weights_bytes[static_cast<size_t>(block_of_node_[reader->index()])] += value.bytes();
   }
 
   // An elementwise result takes the bytes of an operand of its type that nobody else reads.

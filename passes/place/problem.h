@@ -10,6 +10,7 @@
 #include "compiler/cost/cluster.h"
 #include "compiler/ir/graph.h"
 #include "passes/place/critical_path.h"
+#include "passes/schedule/held_microbatches.h"
 
 namespace mpc::place {
 
@@ -32,11 +33,12 @@ double move_seconds(const Tensor& tensor, const Link& there, const Link& back);
 struct Problem {
   int block_count = 0;
   int device_count = 0;
-  std::vector<std::vector<double>> seconds;  // [device][block], per micro-batch, forward and backward
-  std::vector<int64_t> persistent_bytes;     // [block]: parameters, accumulated gradients, optimizer state
-  std::vector<int64_t> kept_bytes;           // [block]: activations kept for the backward pass, per micro-batch
-  std::vector<int64_t> working_bytes;        // [block]: operands and results while it runs
-  std::vector<int64_t> input_bytes;          // [block]: graph inputs it is the first to read, per micro-batch
+  std::vector<std::vector<double>> seconds;     // [device][block], per micro-batch, forward and backward
+  std::vector<int64_t> persistent_bytes;        // [block]: parameters, accumulated gradients, optimizer state
+  std::vector<int64_t> kept_bytes;              // [block]: activations kept for the backward pass, per micro-batch
+  std::vector<int64_t> kept_for_weights_bytes;  // [block]: what its weight gradients read, per micro-batch
+  std::vector<int64_t> working_bytes;           // [block]: operands and results while it runs
+  std::vector<int64_t> input_bytes;             // [block]: graph inputs it is the first to read, per micro-batch
   std::vector<Tensor> tensors;
   std::vector<std::vector<int>> tensors_of;  // [block]: tensors it makes or reads
   std::vector<int> pinned;                   // [block]: device, or -1
@@ -45,7 +47,8 @@ struct Problem {
   /// weights that no step changes follows its first reader: any device can hold the weights.
   std::vector<int> follows;
   std::vector<int64_t> capacity_bytes;  // [device]
-  int microbatches = 1;  // of a step; training: stage i of p holds min(microbatches, p - i) of them at once
+  int microbatches = 1;                 // of a step; 1 without training, where nothing waits for a backward pass
+  HeldMicrobatches held;
   /// Copy engines move tensors while the device computes. True for streams of inference between GPUs. In training under
   /// 1F1B the micro-batches in flight are few and every one waits for its transfers, but with more of them it need not;
   /// copies between CPU devices take their cores.

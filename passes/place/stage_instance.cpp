@@ -194,12 +194,14 @@ void StageInstance::add_memory() {
   const auto groups = static_cast<size_t>(instance_.blocks);
   instance_.memory.assign(groups, 0);
   instance_.kept.assign(groups, 0);
+  instance_.kept_for_weights.assign(groups, 0);
   instance_.working.assign(groups, 0);
   for (size_t b = 0; b < group_of_block_.size(); ++b) {
     const auto group = static_cast<size_t>(group_of_block_[b]);
     instance_.memory[group] += static_cast<double>(problem_.persistent_bytes[b]);
     if (problem_.is_training) {
       instance_.kept[group] += static_cast<double>(problem_.kept_bytes[b] + problem_.input_bytes[b]);
+      instance_.kept_for_weights[group] += static_cast<double>(problem_.kept_for_weights_bytes[b]);
     } else {
       instance_.working[group] = std::max(instance_.working[group], static_cast<double>(problem_.working_bytes[b]));
     }

@@ -38,6 +38,7 @@ std::optional<Stages> split_in_stages(const Problem& problem, const StageOptions
   search.orders =
       static_cast<int>(std::clamp<int64_t>(kOrderBlocks / std::max(1, instance.blocks), kLeastOrders, kMostOrders));
   search.microbatches = problem.microbatches;
+  search.held = problem.held;
   search.transfer_slack = options.transfer_slack;
   if (states_of(instance) > kMostStates) {
     std::vector<int> order(stages.devices().size());

@@ -128,21 +128,26 @@ Rule list(const Segments& segments, const Pipeline&) {
   return rule;
 }
 
+constexpr double kAll = HeldMicrobatches::kAll;
+
 struct Row {
   ScheduleKind kind;
   SegmentCut cut;
   Rule (*make)(const Segments&, const Pipeline&);
+  HeldMicrobatches held;  // for one part per device
+  double per_stage = 0;   // more of it for every further part
 };
 
 constexpr Row kRows[] = {
-    {ScheduleKind::sequential, SegmentCut::whole, sequential},
-    {ScheduleKind::gpipe, SegmentCut::whole, gpipe},
-    {ScheduleKind::one_f_one_b, SegmentCut::whole, one_f_one_b},
-    {ScheduleKind::interleaved, SegmentCut::whole, interleaved},
-    {ScheduleKind::zb_h1, SegmentCut::split, zb_h1},
-    {ScheduleKind::zb_h2, SegmentCut::split, zb_h2},
-    {ScheduleKind::zb_v, SegmentCut::split, zb_v},
-    {ScheduleKind::list, SegmentCut::split, list},
+    // Held: per stage behind, per stage, fixed; owed per stage before.
+    {ScheduleKind::sequential, SegmentCut::whole, sequential, {0, 0, 1}},
+    {ScheduleKind::gpipe, SegmentCut::whole, gpipe, {0, 0, kAll}},
+    {ScheduleKind::one_f_one_b, SegmentCut::whole, one_f_one_b, {1, 0, 0}},
+    {ScheduleKind::interleaved, SegmentCut::whole, interleaved, {2, 0, -1}, 1},
+    {ScheduleKind::zb_h1, SegmentCut::split, zb_h1, {1, 0, 0, 1}},
+    {ScheduleKind::zb_h2, SegmentCut::split, zb_h2, {2, 0, -1, 2}},
+    {ScheduleKind::zb_v, SegmentCut::split, zb_v, {0, 2, 0}},
+    {ScheduleKind::list, SegmentCut::split, list, {0, 0, kAll}},
 };
 
 const Row& row_of(ScheduleKind kind) {
@@ -155,6 +160,14 @@ const Row& row_of(ScheduleKind kind) {
 
 SegmentCut segment_cut(ScheduleKind kind) {
   return row_of(kind).cut;
+}
+
+HeldMicrobatches held_microbatches(ScheduleKind kind, int parts) {
+  const Row& row = row_of(kind);
+  HeldMicrobatches held = row.held;
+  held.parts = parts;
+  held.per_stage += row.per_stage * (parts - 1);
+  return held;
 }
 
 Rule make_rule(const Segments& segments, ScheduleKind kind) {

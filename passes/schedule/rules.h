@@ -1,5 +1,6 @@
 #pragma once
 
+#include "passes/schedule/held_microbatches.h"
 #include "passes/schedule/play.h"
 
 namespace mpc {
@@ -23,6 +24,10 @@ enum class ScheduleKind : uint8_t { sequential, gpipe, one_f_one_b, interleaved,
 
 /// The cut of the backward pass that a schedule orders. @pre kind is not automatic.
 SegmentCut segment_cut(ScheduleKind kind);
+
+/// What the stages of an even pipeline hold under a schedule, where every device is `parts` stages: what a search for
+/// stages counts on before there are any segments. @pre kind is not automatic.
+HeldMicrobatches held_microbatches(ScheduleKind kind, int parts);
 
 /// The rule of a named schedule for these segments. Segments of any shape have one: a stage is a device, its position
 /// the number of levels before its first segment. @pre kind is not automatic.

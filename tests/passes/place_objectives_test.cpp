@@ -143,6 +143,8 @@ TEST_CASE("place: the critical path counts a link that carries one tensor at a t
 
 TEST_CASE("place: the least memory is within 2 % of the best of all stages, and its bound holds") {
   constexpr int kMostBlocks[] = {0, 0, 14, 12, 10};
+  constexpr ScheduleKind kSchedules[] = {ScheduleKind::one_f_one_b, ScheduleKind::gpipe, ScheduleKind::zb_h2,
+                                         ScheduleKind::sequential};
   int compared = 0;
   int proved = 0;
   double worst = 1;
@@ -155,10 +157,12 @@ TEST_CASE("place: the least memory is within 2 % of the best of all stages, and 
     Problem problem = place::make_problem(graph, cluster, {}, kMicrobatches);
     place::attach_followers(graph, problem);
     if (std::ranges::count(problem.follows, -1) > kMostBlocks[devices]) continue;
+    problem.held = held_microbatches(kSchedules[seed % std::size(kSchedules)], 1);
     const double truth = least_share(problem);
     PlaceOptions options;
     options.objective = Objective::memory;
     options.microbatches = kMicrobatches;
+    options.held = problem.held;
     const Placement placement = place_nodes(graph, cluster, options);
     ++compared;
     worst = std::max(worst, placement.objective_value / truth);

@@ -79,6 +79,10 @@ void cap_memory(const Graph& graph, const Case& c, Cluster& cluster) {
   for (Device& device : cluster.devices) device.memory_bytes = static_cast<int64_t>(c.memory_share * bytes / c.devices);
 }
 
+// What they hold is estimated each in its way.
+constexpr ScheduleKind kSchedules[] = {ScheduleKind::one_f_one_b, ScheduleKind::gpipe, ScheduleKind::zb_h1,
+                                       ScheduleKind::sequential};
+
 }  // namespace
 
 TEST_CASE("place: on small random graphs the plan's largest load equals brute force where it is said to be the least") {
@@ -93,11 +97,13 @@ TEST_CASE("place: on small random graphs the plan's largest load equals brute fo
     cap_memory(graph, c, cluster);
     Problem problem = place::make_problem(graph, cluster, {}, c.microbatches);
     place::attach_followers(graph, problem);
+    problem.held = held_microbatches(kSchedules[seed % std::size(kSchedules)], 1);
     const auto free_blocks = std::ranges::count(problem.follows, -1);
     if (free_blocks > kMostBlocks || free_blocks < c.devices) continue;
     const std::optional<double> truth = test::least_largest_load(problem, c.has_unequal_devices);
     PlaceOptions options;
     options.microbatches = c.microbatches;
+    options.held = problem.held;
     const Placement placement = place_nodes(graph, cluster, options);
     if (!truth) continue;  // what is done then has tests of its own
     ++compared;

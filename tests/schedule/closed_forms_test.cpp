@@ -137,6 +137,41 @@ TEST_CASE("schedules: ZB-V ends (p - 1) F / 2 after the work of a device in the 
   }
 }
 
+TEST_CASE("schedules: what a search for stages counts on is what equal stages keep") {
+  for (const ScheduleKind kind : {ScheduleKind::sequential, ScheduleKind::gpipe, ScheduleKind::one_f_one_b,
+                                  ScheduleKind::zb_h1, ScheduleKind::zb_h2, ScheduleKind::list}) {
+    CAPTURE(schedule_name(kind));
+    for (const auto& [p, m] : {Size{4, 8}, Size{8, 32}, Size{2, 8}, Size{4, 2}}) {
+      CAPTURE(p);
+      CAPTURE(m);
+      const Played played = play_named(uniform_pipeline(p, kEqual), m, kind);
+      for (int i = 0; i < p; ++i) {
+        const double bytes = held_microbatches(kind, 1).of(i, p, m).bytes(1, 1);
+        CHECK(played.schedule.kept_bytes[static_cast<size_t>(i)] == bytes);
+      }
+    }
+  }
+}
+
+TEST_CASE("schedules: parts of a device share what it keeps") {
+  constexpr int kParts = 2;
+  for (const auto& [p, m] : {Size{4, 8}, Size{8, 32}, Size{2, 8}}) {
+    CAPTURE(p);
+    const Played looped = play_named(looped_pipeline(p, kParts, kEqual), m, ScheduleKind::interleaved);
+    const Played vee = play_named(v_pipeline(p, kEqual), m, ScheduleKind::zb_v);
+    for (int d = 0; d < p; ++d) {
+      double in_turn = 0;
+      double there_and_back = 0;
+      for (int part = 0; part < kParts; ++part) {
+        in_turn += held_microbatches(ScheduleKind::interleaved, kParts).of(part * p + d, kParts * p, m).bytes(1, 1);
+        there_and_back += held_microbatches(ScheduleKind::zb_v, kParts).of(part * p + d, kParts * p, m).bytes(1, 1);
+      }
+      CHECK(looped.schedule.kept_bytes[static_cast<size_t>(d)] == std::min<double>(in_turn, m * kParts));
+      CHECK(vee.schedule.kept_bytes[static_cast<size_t>(d)] == there_and_back);
+    }
+  }
+}
+
 TEST_CASE("schedules: the figures of the literature at p = 4, 8, 16, 2") {
   struct Row {
     Size size;

@@ -34,7 +34,7 @@ class ContiguousSearch {
         sets_(options.device_order.empty() ? DeviceSets(instance) : DeviceSets(instance, options.device_order)),
         least_(work_bound(instance)) {
     sets_.limit(options.least_devices, options.most_devices);
-    sets_.set_microbatches(options.microbatches);
+    sets_.set_microbatches(options.microbatches, options.held);
   }
 
   ContiguousSplit run() {

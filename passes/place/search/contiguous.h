@@ -23,6 +23,7 @@ struct ContiguousOptions {
   int least_devices = 0;  // with at least one block
   int most_devices = std::numeric_limits<int>::max();
   int microbatches = 1;           // of a step: stages hold the activations of several
+  HeldMicrobatches held;          // of them
   std::vector<int> device_order;  // of the stages; empty: whichever is best
   /// Below 0: the best value alone counts. 0: of the splits of the best value found, the one with the fewest seconds of
   /// transfers. More: also a split that is slower by up to this share, where it saves much. Infinite: the fewest

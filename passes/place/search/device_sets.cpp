@@ -48,6 +48,14 @@ void DeviceSets::sum_up() {
       if (mine > 0) most_memory_[static_cast<size_t>(state)] += mine * memory_limit(instance_.kinds[k].memory) * kSlack;
     }
   }
+  count_held();
+}
+
+void DeviceSets::count_held() {
+  const int stages = std::min(most_used_, devices(full()));
+  held_of_.resize(static_cast<size_t>(count_));
+  for (int state = 0; state < count_; ++state)
+    held_of_[static_cast<size_t>(state)] = held_.of(std::min(devices(state), stages - 1), stages, microbatches_);
 }
 
 int DeviceSets::used(int state, size_t kind) const {

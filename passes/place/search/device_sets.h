@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "passes/place/search/instance.h"
+#include "passes/schedule/held_microbatches.h"
 
 namespace mpc::place {
 
@@ -36,6 +37,7 @@ class DeviceSets {
   void limit(int least, int most) {
     least_ = least;
     most_used_ = most;
+    count_held();
   }
   /// Is what few devices did better than the same done by more? @see is_part_of.
   bool fewer_are_better() const { return order_.empty() && least_ <= 1 && microbatches_ == 1; }
@@ -47,12 +49,14 @@ class DeviceSets {
     return true;
   }
   bool is_final(int state) const { return least_ <= devices(state) && devices(state) <= most_used_; }
-  /// Under 1F1B stage i of p holds the activations of p - i micro-batches, and never more than a step has.
-  void set_microbatches(int microbatches) { microbatches_ = microbatches; }
-  /// Micro-batches that the stage after `state` holds.
-  int in_flight(int state) const {
-    return std::max(1, std::min(microbatches_, std::min(most_used_, devices(full())) - devices(state)));
+  /// What stages hold of a step of so many micro-batches.
+  void set_microbatches(int microbatches, const HeldMicrobatches& held) {
+    microbatches_ = microbatches;
+    held_ = held;
+    count_held();
   }
+  /// What the stage after `state` holds when there are as many stages as there may be.
+  const Held& held(int state) const { return held_of_.data()[static_cast<size_t>(state)]; }
 
   /// Sets the bound that fits() judges by. O(states + blocks log blocks).
   void set_bound(double bound);
@@ -79,6 +83,7 @@ class DeviceSets {
   };
   void sort_by_gain(size_t kind);
   void sum_up();
+  void count_held();
   /// Devices of the kind that a state uses.
   int used(int state, size_t kind) const;
   double offloaded(size_t kind, double time) const;
@@ -94,6 +99,8 @@ class DeviceSets {
   int most_used_ = std::numeric_limits<int>::max();
   int microbatches_ = 1;
   bool cuts_count_ = false;  // in fits()
+  HeldMicrobatches held_;
+  std::vector<Held> held_of_;  // [state]
   std::vector<double> reference_;
   double total_time_ = 0;
   double total_memory_ = 0;

@@ -307,7 +307,7 @@ class IdealSplit {
       for (const Begin& begin : begins) {
         const int next = begin.state + sets_.stride(kind);
         if (!sets_.fits(next, time, memory) || !sets_.fits(next, time, memory, cut(top)) ||
-            !stage_.holds(kind, sets_.in_flight(begin.state)))
+            !stage_.holds(kind, sets_.held(begin.state)))
           continue;
         reach(top, static_cast<size_t>(next), std::max(begin.value, load), {bottom, kind});
       }

@@ -49,13 +49,14 @@ struct Instance {
   Rows produced;                    // [block]: tensors
   Rows consumed;                    // [block]: tensors
   bool overlaps_transfers = false;  // while a device computes, others copy: its load is the largest of the three
-  // What stages hold beside `memory`. Models state it; for graphs of measured costs all four are empty.
-  std::vector<double> kept;      // [block]: bytes for every micro-batch in flight
-  std::vector<double> working;   // [block]: bytes while it runs; the largest of a stage counts
-  std::vector<double> received;  // [tensor]: bytes for every micro-batch in flight, on devices it is sent to
-  std::vector<double> copied;    // [tensor]: bytes on devices that read it and do not make it
-  Rows before;                   // [block]: blocks that a contiguous split puts on the same or an earlier stage
-  Rows after;                    // [block]: the reverse
+  // What stages hold beside `memory`. Models state it; for graphs of measured costs all five are empty.
+  std::vector<double> kept;              // [block]: bytes for every micro-batch in flight
+  std::vector<double> kept_for_weights;  // [block]: for every micro-batch that owes its weight gradients
+  std::vector<double> working;           // [block]: bytes while it runs; the largest of a stage counts
+  std::vector<double> received;          // [tensor]: bytes for every micro-batch in flight, on devices it is sent to
+  std::vector<double> copied;            // [tensor]: bytes on devices that read it and do not make it
+  Rows before;                           // [block]: blocks that a contiguous split puts on the same or an earlier stage
+  Rows after;                            // [block]: the reverse
 
   int tensors() const { return static_cast<int>(cost.size()); }
   int devices() const;

@@ -145,7 +145,7 @@ class LinearSplit {
         const double before = best_.data()[from + static_cast<size_t>(state)];
         if (before == kForbidden || !sets_.has_room(state, kind)) continue;
         const size_t next = static_cast<size_t>(state + sets_.stride(kind));
-        if (is_valid_[next] == 0 || !run_.holds(kind, sets_.in_flight(state))) continue;
+        if (is_valid_[next] == 0 || !run_.holds(kind, sets_.held(state))) continue;
         if (!is_open) {
           open(end);
           is_open = true;

@@ -71,6 +71,7 @@ class RunLoad : public StageSums<kMost> {
     totals_.sent_s = made_ - all_;
     if (!has_activations_) return;
     totals_.kept += part.blocks.kept;
+    totals_.kept_for_weights += part.blocks.kept_for_weights;
     totals_.working = std::max(totals_.working, part.blocks.working);
     totals_.received_bytes += part.blocks.received_bytes;
     totals_.copied += part.blocks.copied;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "passes/place/search/instance.h"
+#include "passes/schedule/held_microbatches.h"
 
 namespace mpc::place {
 
@@ -21,8 +22,9 @@ class StageSums {
     double received_s = 0;               // of tensors
     double sent_s = 0;
     double memory = 0;
-    double kept = 0;            // bytes per micro-batch in flight
-    double received_bytes = 0;  // the same, of what other stages made
+    double kept = 0;              // bytes per micro-batch in flight
+    double kept_for_weights = 0;  // per micro-batch that owes its weight gradients
+    double received_bytes = 0;    // in flight, of what other stages made
     double copied = 0;
     double working = 0;
   };
@@ -33,17 +35,16 @@ class StageSums {
   double load(int kind) const {
     const size_t k = static_cast<size_t>(kind);
     const DeviceKind& device = instance_.kinds.data()[k];
-    if (totals_.forbidden.data()[k] > 0 || bytes(1) > memory_limit(device.memory)) return kForbidden;
+    if (totals_.forbidden.data()[k] > 0 || bytes({}) > memory_limit(device.memory)) return kForbidden;
     return instance_.load(device, totals_.time.data()[k], totals_.received_s, totals_.sent_s);
   }
 
   /// Seconds of the tensors that arrive and leave.
   double transfers() const { return totals_.received_s + totals_.sent_s; }
 
-  /// Does a device of the kind hold the set with so many micro-batches in flight?
-  bool holds(int kind, int in_flight) const {
-    return !has_activations_ ||
-           bytes(in_flight) <= memory_limit(instance_.kinds.data()[static_cast<size_t>(kind)].memory);
+  /// Does a device of the kind hold the set with the activations of so many micro-batches?
+  bool holds(int kind, const Held& held) const {
+    return !has_activations_ || bytes(held) <= memory_limit(instance_.kinds.data()[static_cast<size_t>(kind)].memory);
   }
 
   /// No set that contains this one, and pays `transfers` at least, can have a load of at most `bound` on the kind.
@@ -81,6 +82,7 @@ class StageSums {
     totals.memory += instance_.memory.data()[b];
     if (!has_activations_) return;
     totals.kept += instance_.kept[b];
+    totals.kept_for_weights += instance_.kept_for_weights[b];
     totals.working = std::max(totals.working, instance_.working[b]);
   }
 
@@ -90,8 +92,9 @@ class StageSums {
   Totals totals_{};
 
  private:
-  double bytes(int in_flight) const {
-    return totals_.memory + (totals_.kept + totals_.received_bytes) * in_flight + totals_.copied + totals_.working;
+  double bytes(const Held& held) const {
+    return totals_.memory + held.bytes(totals_.kept + totals_.received_bytes, totals_.kept_for_weights) +
+           totals_.copied + totals_.working;
   }
 };
 

@@ -1,0 +1,108 @@
+// Stages are made for the memory that the schedule takes: a split for 1F1B does not fit where GPipe holds all
+// micro-batches, and what fits only with few of them in flight is found.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "api/reference_evaluator.h"
+#include "compiler/onnx/model.h"
+#include "models/zoo.h"
+#include "passes/back_half.h"
+#include "tests/unit/helpers.h"
+
+namespace {
+
+using namespace mpc;
+
+FrontGraphs unet_graphs(const PlanOptions& options) {
+  const test::TemporaryFolder folder;
+  zoo::Options sizes;
+  sizes.weights = false;
+  zoo::write("unet", sizes, folder / "model.onnx");
+  return make_front_graphs(onnx_io::Model::load(folder / "model.onnx"), options, ReferenceEvaluator());
+}
+
+PlanOptions options_for(ScheduleKind schedule) {
+  PlanOptions options;
+  options.batch = 64;
+  options.microbatches = 8;
+  options.train = true;
+  options.loss = LossKind::cross_entropy;
+  options.schedule = schedule;
+  options.may_recompute = false;
+  options.may_offload = false;
+  return options;
+}
+
+Cluster cluster_of(int64_t memory_bytes) {
+  Cluster cluster = uniform_cluster(*find_device_kind("h100-80g"), 4);
+  for (Device& device : cluster.devices) device.memory_bytes = memory_bytes;
+  return cluster;
+}
+
+int64_t peak_bytes(const Plan& plan) {
+  int64_t peak = 0;
+  for (const PlanDevice& device : plan.devices) peak = std::max(peak, device.arena_bytes);
+  return peak;
+}
+
+constexpr int64_t kAmple = int64_t{1} << 40;
+
+/// Nothing is computed again or sent away: what the stages and the order take.
+Attempt attempt_in(const FrontGraphs& graphs, const PlanOptions& options, int64_t memory_bytes) {
+  return best_attempt(graphs, cluster_of(memory_bytes), options, Observed({}));
+}
+
+int64_t ample_peak_bytes(const FrontGraphs& graphs, const PlanOptions& options) {
+  return peak_bytes(attempt_in(graphs, options, kAmple).plan);
+}
+
+/// The given schedule on the stages that are best for 1F1B.
+Attempt attempt_on_stages_for_1f1b(const FrontGraphs& graphs, PlanOptions options, int64_t memory_bytes) {
+  PlaceOptions place;
+  place.microbatches = graphs.microbatches;
+  const Placement placement = place_nodes(graphs.main, cluster_of(memory_bytes), place);
+  for (int i = 0; i < graphs.main.node_count(); ++i) {
+    const Node& node = graphs.main.node(NodeId(i));
+    const DeviceId device = placement.device_of_node[static_cast<size_t>(i)];
+    if (node.phase == Phase::forward) options.assignment[node.name] = static_cast<int>(device.index());
+  }
+  return attempt_in(graphs, options, memory_bytes);
+}
+
+}  // namespace
+
+TEST_CASE("schedule memory: GPipe fits by another split where it does not fit as 1F1B's stages are") {
+  const PlanOptions options = options_for(ScheduleKind::gpipe);
+  const FrontGraphs graphs = unet_graphs(options);
+  const int64_t cap = ample_peak_bytes(graphs, options) * 3 / 4;
+  CHECK(attempt_on_stages_for_1f1b(graphs, options, cap).excess_bytes > 0);
+  const Attempt attempt = attempt_in(graphs, options, cap);
+  CHECK(attempt.excess_bytes == 0);
+  CHECK(peak_bytes(attempt.plan) <= cap);
+}
+
+TEST_CASE("schedule memory: auto fits where only fewer micro-batches in flight than under 1F1B do") {
+  const PlanOptions options = options_for(ScheduleKind::automatic);
+  const FrontGraphs graphs = unet_graphs(options);
+  const int64_t cap = ample_peak_bytes(graphs, options) * 15 / 100;
+  CHECK(attempt_in(graphs, options_for(ScheduleKind::one_f_one_b), cap).excess_bytes > 0);
+  CHECK(attempt_on_stages_for_1f1b(graphs, options, cap).excess_bytes > 0);
+  const Attempt attempt = attempt_in(graphs, options, cap);
+  CHECK(attempt.excess_bytes == 0);
+  CHECK(peak_bytes(attempt.plan) <= cap);
+}
+
+TEST_CASE("schedule memory: the objective memory takes least, by the stages and by the order") {
+  for (const ScheduleKind schedule : {ScheduleKind::gpipe, ScheduleKind::one_f_one_b, ScheduleKind::automatic}) {
+    CAPTURE(schedule_name(schedule));
+    PlanOptions options = options_for(schedule);
+    const FrontGraphs graphs = unet_graphs(options);
+    const int64_t fast = ample_peak_bytes(graphs, options);
+    options.objective = Objective::memory;
+    const int64_t least = ample_peak_bytes(graphs, options);
+    MESSAGE(fast << " bytes, " << least << " where they count");
+    CHECK(least < fast);
+  }
+}
