@@ -604,6 +604,7 @@ TEST_CASE("search: a run that grows from cut to cut sums what one that grows blo
     if (seed % 4 == 0) {  // as models have them
       for (int b = 0; b < instance.blocks; ++b) {
         instance.kept.push_back(random.below(20));
+        instance.kept_for_weights.push_back(random.below(20));
         instance.working.push_back(random.below(20));
       }
       for (int t = 0; t < instance.tensors(); ++t) {
@@ -631,7 +632,8 @@ TEST_CASE("search: a run that grows from cut to cut sums what one that grows blo
         CHECK(a.forbidden == b.forbidden);
         for (const auto& [mine, other] :
              {std::pair(a.received_s, b.received_s), std::pair(a.sent_s, b.sent_s), std::pair(a.memory, b.memory),
-              std::pair(a.kept, b.kept), std::pair(a.working, b.working), std::pair(a.received_bytes, b.received_bytes),
+              std::pair(a.kept, b.kept), std::pair(a.kept_for_weights, b.kept_for_weights),
+              std::pair(a.working, b.working), std::pair(a.received_bytes, b.received_bytes),
               std::pair(a.copied, b.copied)})
           CHECK(mine == other);  // all are sums of small whole numbers
       }
