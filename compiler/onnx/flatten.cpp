@@ -172,9 +172,11 @@ void find_generated_parameters(Model::Data& data) {
       lowest = std::min(lowest, *least);
     }
   }
-  // Some exporters write every weight as a Constant. Where one weight is an initializer, Constants are not meant so.
+  // Some exporters write every weight as a Constant. Where one weight is an initializer or a fill, Constants are not
+  // meant so.
+  std::vector<std::pair<std::string, TensorContent>> constants;
   const auto& initializers = data.proto.graph().initializer();
-  const bool has_weights = std::ranges::any_of(initializers, [&](const pb::TensorProto& initializer) {
+  bool has_weights = std::ranges::any_of(initializers, [&](const pb::TensorProto& initializer) {
     const TensorContent* content = data.weights.find(initializer.name());
     return content != nullptr && is_float(content->dtype) && content->shape.rank() > 1 &&
            weights.contains(initializer.name());
@@ -206,9 +208,7 @@ void find_generated_parameters(Model::Data& data) {
       if (content->dtype == DType::i64 && content->shape.rank() == 1 && content->shape[0] <= kMaxRank) {
         shapes[node.output(0)] = to_literal(*content, data.files.get()).to_integers();
       }
-      if (!is_float(content->dtype) || content->shape.rank() == 0) continue;
-      const bool is_trained = !has_weights && is_weight(node.output(0), content->shape.elements());
-      if (is_trained || content->shape.elements() >= kManyElements) add(node.output(0), *content, is_trained);
+      if (is_float(content->dtype) && content->shape.rank() > 0) constants.emplace_back(node.output(0), *content);
     }
     const pb::AttributeProto* list = node.op_type() == "Constant" ? find_attribute(node, "value_ints") : nullptr;
     if (list != nullptr && list->ints_size() <= kMaxRank)
@@ -231,6 +231,12 @@ void find_generated_parameters(Model::Data& data) {
     add(node.output(0),
         TensorContent{element.dtype(), *shape, nullptr, {}, Literal::splat(element.dtype(), *shape, element.stored())},
         is_trained);
+    has_weights = has_weights || (is_trained && shape->rank() > 1);
+  }
+  for (auto& [name, content] : constants) {
+    const int64_t elements = content.shape.elements();
+    const bool is_trained = !has_weights && is_weight(name, elements);
+    if (is_trained || elements >= kManyElements) add(name, std::move(content), is_trained);
   }
 }
 

@@ -216,6 +216,12 @@ TEST_CASE("import: constants are the parameters of a file that keeps no weight a
   const Graph other = import(parse_graph("(float[2, 3] x) => (float[2, 2] y) <float[2, 2] v = {1, 2, 3, 4}> " + nodes));
   CHECK(value_named(other, "v").trainable);
   CHECK(value_named(other, "w").kind == ValueKind::constant);
+  const Graph filled = import(parse_graph("(float[2, 3] x) => (float[2, 2] y) " +
+                                          std::string(nodes).insert(1,
+                                                                    "s = Constant<value_ints = [2, 2]>() "
+                                                                    "v = ConstantOfShape(s) ")));
+  CHECK(value_named(filled, "v").trainable);
+  CHECK(value_named(filled, "w").kind == ValueKind::constant);
 }
 
 TEST_CASE("import: a fill of one element is a weight as the bias of a layer and a number in a sum") {
