@@ -22,6 +22,7 @@ namespace {
 
 // Attempts to raise the planner's memory estimate to what planning memory exactly found.
 constexpr int kMostAttempts = 8;
+constexpr int kMostAttemptsToFit = 3;  // under PlanOptions::only_fits
 
 // What a pipeline's stages are, and what they are balanced by.
 struct Layout {
@@ -69,6 +70,7 @@ class BackHalf {
     while (Way* next = most_promising(ways, best_of(ways))) {
       next->result = finish(*next, best_of(ways));
       next->is_judged = true;
+      if (is_answer(next->result)) return std::move(*next->result);
     }
     if (const auto held = may_hold_instead(ways.front())) {
       Way way = begin(layouts.front(), *held);
@@ -87,6 +89,11 @@ class BackHalf {
   }
 
  private:
+  // Enough where the question is whether a plan fits.
+  bool is_answer(const std::optional<Attempt>& result) const {
+    return options_.only_fits && result && result->excess_bytes == 0;
+  }
+
   static Attempt* best_of(std::vector<Way>& ways) {
     Attempt* best = nullptr;
     for (Way& way : ways) {
@@ -187,7 +194,8 @@ class BackHalf {
     const int64_t share = way.parts.cluster.count() / cluster_.count();
     std::vector<int64_t>& extra_bytes = way.place.extra_bytes;
     std::optional<Attempt> best;
-    for (int i = 0; i < kMostAttempts; ++i) {
+    const int most = options_.only_fits ? kMostAttemptsToFit : kMostAttempts;
+    for (int i = 0; i < most; ++i) {
       Attempt attempt = i == 0 ? std::move(way.first) : place(way);
       if (!(i == 0 ? lowering_.lower(way.step, attempt, rival)
                    : lowering_.lower(lowering_.localize(attempt), attempt, rival)))

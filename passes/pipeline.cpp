@@ -37,7 +37,8 @@ std::vector<std::string> largest_tensors(const Plan& plan, DeviceId device) {
 void suggest_means(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
                    const Observed& observed, Infeasible& result) {
   if (!options.train) return;
-  const auto fitting = [&](const PlanOptions& other) -> std::optional<PlanDevice> {
+  const auto fitting = [&](PlanOptions other) -> std::optional<PlanDevice> {
+    other.only_fits = true;
     const Attempt attempt = best_attempt(graphs, cluster, other, observed);
     if (attempt.excess_bytes > 0) return std::nullopt;
     return attempt.plan.devices.back();
@@ -73,6 +74,24 @@ Cluster with_more_devices(const Cluster& cluster, int count) {
   return larger;
 }
 
+/// How many devices like the last one were found to be enough: by halving, up to twice as many as there are.
+std::optional<int> enough_devices(const FrontGraphs& graphs, const Cluster& cluster, PlanOptions options,
+                                  const Observed& observed) {
+  if (!options.assignment.empty()) return std::nullopt;
+  options.only_fits = true;
+  const auto fit = [&](int count) {
+    return best_attempt(graphs, with_more_devices(cluster, count), options, observed).excess_bytes == 0;
+  };
+  int too_few = cluster.count();
+  int enough = 2 * too_few;
+  if (!fit(enough)) return std::nullopt;
+  while (enough - too_few > 1) {
+    const int middle = (too_few + enough) / 2;
+    (fit(middle) ? enough : too_few) = middle;
+  }
+  return enough;
+}
+
 Infeasible explain(const Attempt& attempt, const FrontGraphs& graphs, const Cluster& cluster,
                    const PlanOptions& options, const Observed& observed) {
   Infeasible result;
@@ -87,13 +106,9 @@ Infeasible explain(const Attempt& attempt, const FrontGraphs& graphs, const Clus
   }
   result.suggestions.push_back("--memory " + memory);
   suggest_means(graphs, cluster, options, observed, result);
-  // More devices like the last one: tried, up to twice as many.
-  const int count = cluster.count();
-  for (int more = count + 1; more <= 2 * count && options.assignment.empty(); ++more) {
-    if (best_attempt(graphs, with_more_devices(cluster, more), options, observed).excess_bytes > 0) continue;
+  if (const auto more = enough_devices(graphs, cluster, options, observed)) {
     result.suggestions.push_back(
-        fmt::format("{} devices of {}", more, bytes_text(cluster.devices.back().memory_bytes)));
-    break;
+        fmt::format("{} devices of {}", *more, bytes_text(cluster.devices.back().memory_bytes)));
   }
   return result;
 }

@@ -42,6 +42,8 @@ struct PlanOptions {
   int64_t host_memory_bytes = kAssumedHostBytes;
   Objective objective = Objective::throughput;
   double budget_s = kLatencyBudget;  // objective latency: how long a placement is annealed
+  /// Whether some plan fits is the question: the first that does is the answer, and fewer are tried.
+  bool only_fits = false;
   std::vector<Pin> pins;
   /// When not empty: the device of every forward node by name, instead of a search (tests, edited plans).
   std::map<std::string, int> assignment;
