@@ -25,7 +25,7 @@ bool is_data_missing() {
 TEST_CASE("ONNX test data: what is supported is right, on one device and on three") {
   if (is_data_missing()) return;
   // A ratchet: more operators raise it, nothing lowers it.
-  constexpr int64_t kLeastPassed = 1383;
+  constexpr int64_t kLeastPassed = 1387;
   for (const std::string devices : {"cpu:1", "cpu:3"}) {
     CAPTURE(devices);
     const json answer = answer_of({"verify", "--suite", kData, "--devices", devices, "--quiet"});
