@@ -16,7 +16,7 @@ namespace mpc::v1 {
 struct ProfileModel {
   Model model;
   Bindings bindings = {};
-  bool is_training = false;       // also its gradients and updates, with a loss that fits its outputs
+  bool is_training = false;        // also its gradients and updates, with a loss that fits its outputs
   std::string precision = "f32";   // as CompileOptions have it
   std::string optimizer = "adam";  // as TrainingOptions have it
 };

@@ -10,7 +10,7 @@ namespace {
 constexpr int kMostBlocks = 20'000;
 constexpr int kMostRounds = 50;  // of joining; to stop early weakens the bound, nothing else
 constexpr int kBisections = 30;
-constexpr double kLittle = 1e-6;  // of the gap: not worth a search
+constexpr double kLittle = 1e-6;         // of the gap: not worth a search
 constexpr double kSlack = 1 + 1e-11;     // sums of loads are exact only up to rounding
 constexpr double kSameValue = 1 - 1e-9;  // a split that is better by less is not another one
 
