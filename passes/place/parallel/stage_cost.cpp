@@ -134,7 +134,7 @@ double time_in_stage(const ParallelGraph& graph, int node, const ParallelChoice&
 }
 
 StageCost cost_of_stage(const ParallelGraph& graph, std::span<const int> nodes, const std::vector<char>& is_inside,
-                        const Spread& spread) {
+                        const Spread& spread, double limit) {
   StageCost cost;
   const auto in_flight = static_cast<double>(spread.in_flight);
   std::vector<std::vector<Point>> all;
@@ -208,7 +208,8 @@ StageCost cost_of_stage(const ParallelGraph& graph, std::span<const int> nodes, 
   for (size_t i = 0; i < nodes.size(); ++i) chosen.push_back(&hulls[i][at[i]]);
   std::vector<int> best;
   const bool is_gap = time > cost.time_bound * (1 + kSameTime);
-  if (is_gap && Exact(all, graph.memory_bytes).solve(time * (1 - kSameTime), best)) {
+  const bool is_between = cost.time_bound <= limit && limit < time;
+  if (is_gap && is_between && Exact(all, graph.memory_bytes).solve(time * (1 - kSameTime), best)) {
     cost.time_bound = kNever;  // what is chosen is the best
     for (size_t i = 0; i < best.size(); ++i) chosen[i] = &all[i][static_cast<size_t>(best[i])];
   }

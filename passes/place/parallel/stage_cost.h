@@ -28,10 +28,14 @@ struct StageCost {
 };
 
 /// Chooses how to compute every node of a stage: a knapsack, in which a node gives bytes for time. Solved by its linear
-/// relaxation (which is the bound), rounded, and where that leaves a gap exactly, unless there are too many ways.
-/// `is_inside[node]` says which nodes the stage has. O(choices log choices).
+/// relaxation (which is the bound), rounded, and where `limit` lies between the two exactly, unless there are too many
+/// ways: whoever only asks whether the stage takes at most so long seldom needs more than the relaxation.
+///
+/// @param is_inside  [node]: the nodes of the stage
+/// @param limit      a time per sample; kNever: it is never between
+/// @complexity choices * log(choices), and what the exact solution takes
 StageCost cost_of_stage(const ParallelGraph& graph, std::span<const int> nodes, const std::vector<char>& is_inside,
-                        const Spread& spread);
+                        const Spread& spread, double limit);
 
 /// Time of a sample that the node adds to a stage, for one of its choices.
 double time_in_stage(const ParallelGraph& graph, int node, const ParallelChoice& choice,

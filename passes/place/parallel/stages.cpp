@@ -17,6 +17,7 @@ constexpr size_t kMostStages = 3'000'000;  // pairs of sets
 constexpr int kOrders = 8;                 // that are tried when there are more
 constexpr double kTimePrecision = 1e-12;   // relative: where bisection ends
 constexpr double kSameTime = 1e-9;         // relative: a bound this close is met
+constexpr double kFirstSlack = 0.05;       // of the first time that is tried, over the bound
 constexpr int64_t kStageUnits = 400;       // one stage is enumerated
 constexpr int64_t kCostUnits = 100;        // per node of a stage whose choices are weighed
 constexpr int64_t kTryUnits = 10;          // one (stage, spread) is tried
@@ -173,6 +174,7 @@ class Pipeline {
   /// A pipeline whose stages take at most `time` a sample; none: there is none, or no work is left. `is_relaxed` takes
   /// the bound of every stage for its cost: then none means that there is none whatever is chosen.
   bool reach(double time, bool is_relaxed) {
+    reached_ = time;
     labels_.assign(sets_.size(), {});
     labels_.back().push_back({});
     for (size_t above = sets_.size() - 1; above > 0; --above) {
@@ -196,7 +198,7 @@ class Pipeline {
     while (below + 1 < sets_.size()) {
       ParallelStage stage;
       stage.nodes = sets_.nodes_between(label->above, below);
-      const StageCost cost = weigh(stage.nodes, label->spread);
+      const StageCost cost = weigh(stage.nodes, label->spread, reached_);
       stage.choices = cost.choices;
       stage.degree = graph_.degrees[label->spread.degree];
       stage.replicas = label->spread.replicas;
@@ -242,7 +244,7 @@ class Pipeline {
         if (least_work_[candidate.below] > left * time * (1 + kSameTime)) break;
         if (!work_.spend(kTryUnits)) return false;
         const Spread spread{degree, *d, (replicas + *d - 1) / *d};
-        if (time_of(candidate, fastest, spread, is_relaxed) > time) continue;
+        if (time_of(candidate, fastest, spread, time, is_relaxed) > time) continue;
         // More replicas of this stage would cost devices, and memory of the stages before.
         add(labels_[candidate.below], {devices, replicas, candidate.above, l, candidates_.index_of(candidate), spread});
         break;
@@ -251,8 +253,9 @@ class Pipeline {
     return true;
   }
 
-  /// Time of a sample in the stage, or its bound.
-  double time_of(const Candidate& candidate, const Fastest& fastest, const Spread& spread, bool is_relaxed) {
+  /// Time of a sample in the stage, or its bound, exact enough to tell whether it is at most `limit`.
+  double time_of(const Candidate& candidate, const Fastest& fastest, const Spread& spread, double limit,
+                 bool is_relaxed) {
     const auto in_flight = static_cast<double>(spread.in_flight);
     const auto d = static_cast<double>(spread.replicas);
     const double least_bytes =
@@ -266,18 +269,20 @@ class Pipeline {
     }
     const auto [it, is_new] =
         known_.try_emplace(Key{candidate.alike, spread.degree, spread.replicas, spread.in_flight});
-    if (is_new) {
+    Known& known = it->second;
+    const bool is_between = known.bound <= limit && limit < known.time && !known.is_exact;
+    if (is_new || is_between) {
       const std::vector<int> nodes = sets_.nodes_between(candidate.above, candidate.below);
       work_.spend(kCostUnits * static_cast<int64_t>(nodes.size()));
-      const StageCost stage = weigh(nodes, spread);
-      it->second = {stage.time, stage.time_bound};
+      const StageCost stage = weigh(nodes, spread, limit);
+      known = {stage.time, stage.time_bound, is_between};
     }
-    return is_relaxed ? it->second.bound : it->second.time;
+    return is_relaxed ? known.bound : known.time;
   }
 
-  StageCost weigh(const std::vector<int>& nodes, const Spread& spread) {
+  StageCost weigh(const std::vector<int>& nodes, const Spread& spread, double limit) {
     for (const int node : nodes) is_inside_[static_cast<size_t>(node)] = 1;
-    StageCost stage = cost_of_stage(graph_, nodes, is_inside_, spread);
+    StageCost stage = cost_of_stage(graph_, nodes, is_inside_, spread, limit);
     for (const int node : nodes) is_inside_[static_cast<size_t>(node)] = 0;
     return stage;
   }
@@ -311,6 +316,7 @@ class Pipeline {
   struct Known {
     double time = kNever;
     double bound = kNever;
+    bool is_exact = false;  // or there are too many ways to be so
   };
 
   const ParallelGraph& graph_;
@@ -321,6 +327,7 @@ class Pipeline {
   bool has_one_size_ = true;        // choices of a node reduce the same bytes: the fastest one is so for any replicas
   std::vector<double> least_work_;  // [set]
   std::vector<std::vector<Label>> labels_;  // [set]
+  double reached_ = kNever;  // what reach() was last asked for
   std::unordered_map<Key, Known, HashOfKey> known_;
   std::vector<char> is_inside_;
 };
@@ -345,9 +352,18 @@ double most_time(const ParallelGraph& graph) {
 /// The least time that is reached, to kTimePrecision, between `bound`, below which nothing is, and anything.
 ParallelResult fastest_pipeline(Pipeline& pipeline, double bound, double most, Work& work) {
   ParallelResult best;
-  if (!pipeline.reach(most, false)) return best;
-  best = pipeline.stages();
+  // From below: what is far too slow for the best pipeline has by far the most stages.
   double least = bound;
+  for (double slack = kFirstSlack; !best.fits; slack *= 2) {
+    const double limit = bound > 0 ? std::min(bound * (1 + slack), most) : most;
+    if (pipeline.reach(limit, false)) {
+      best = pipeline.stages();
+    } else if (limit == most || work.is_over()) {
+      return best;
+    } else {
+      least = limit;
+    }
+  }
   while (best.time - least > kTimePrecision * best.time && !work.is_over()) {
     const double middle = least + (best.time - least) / 2;
     if (pipeline.reach(middle, false)) {
