@@ -16,7 +16,7 @@ namespace mpc {
 namespace {
 
 // @pre seconds has an entry for the variant, or one for all.
-double seconds_of(const std::vector<double>& seconds, int variant) {
+double of_variant(const std::vector<double>& seconds, int variant) {
   return seconds[seconds.size() > 1 ? static_cast<size_t>(variant) : 0];
 }
 
@@ -115,9 +115,9 @@ std::vector<MemoryPoint> points_of(std::vector<Change> changes, int64_t persiste
   return points;
 }
 
-}  // namespace
-
-Timeline simulate(const Plan& plan) {
+/// `seconds_of(i)` is how long the run or recv instruction i takes.
+template <typename SecondsOf>
+Timeline play(const Plan& plan, const SecondsOf& seconds_of) {
   Timeline timeline;
   timeline.device_busy_s.assign(plan.devices.size(), 0);
   std::vector<double> queue_s(plan.queues.size(), 0);
@@ -127,10 +127,9 @@ Timeline simulate(const Plan& plan) {
     const Instruction& instruction = plan.instructions[i];
     const PlanIndex index = static_cast<PlanIndex>(i);
     double& now_s = queue_s[instruction.queue];
-    const int variant = plan.variant_of(instruction.microbatch);
     switch (instruction.action) {
       case Action::run: {
-        const double seconds = seconds_of(plan.nodes[instruction.index].seconds, variant);
+        const double seconds = seconds_of(i);
         const size_t device = plan.queues[instruction.queue].device.index();
         timeline.entries.push_back({index, now_s, now_s + seconds});
         timeline.device_busy_s[device] += seconds;
@@ -142,7 +141,7 @@ Timeline simulate(const Plan& plan) {
         // The recv is the next instruction. The queues of a link carry nothing else, so they stand for the link.
         double& peer_s = queue_s[plan.instructions[i + 1].queue];
         const double start_s = std::max(now_s, peer_s);
-        now_s = peer_s = start_s + seconds_of(plan.transfers[instruction.index].seconds, variant);
+        now_s = peer_s = start_s + seconds_of(i + 1);
         timeline.entries.push_back({index, start_s, now_s});
         timeline.entries.push_back({index + 1, start_s, now_s});
         break;
@@ -166,6 +165,21 @@ Timeline simulate(const Plan& plan) {
   const double available_s = computing * timeline.step_seconds;
   timeline.bubble = available_s > 0 ? 1 - busy_s / available_s : 0;
   return timeline;
+}
+
+}  // namespace
+
+Timeline simulate(const Plan& plan) {
+  return play(plan, [&](size_t i) {
+    const Instruction& instruction = plan.instructions[i];
+    const int variant = plan.variant_of(instruction.microbatch);
+    if (instruction.action == Action::run) return of_variant(plan.nodes[instruction.index].seconds, variant);
+    return of_variant(plan.transfers[instruction.index].seconds, variant);
+  });
+}
+
+Timeline replay(const Plan& plan, const std::vector<double>& seconds) {
+  return play(plan, [&](size_t i) { return seconds[i]; });
 }
 
 void for_each_timed(const Plan& plan, const Timeline& timeline,

@@ -28,6 +28,10 @@ struct Timeline {
 /// @pre the plan passed check_plan.
 Timeline simulate(const Plan& plan);
 
+/// The same with durations that were measured in one step: `seconds[instruction]` of run and recv instructions.
+/// @pre the plan passed check_plan; seconds.size() == plan.instructions.size()
+Timeline replay(const Plan& plan, const std::vector<double>& seconds);
+
 /// The plan's step as a Chrome/Perfetto trace (JSON): a track per device and per link, entries with name, phase,
 /// micro-batch and bytes, and a counter of live bytes per device. `title` names the process, so that predicted and
 /// measured timelines can stand side by side. @pre the plan passed check_plan; entries in the plan's total order.

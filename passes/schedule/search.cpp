@@ -5,6 +5,7 @@
 #include <map>
 
 #include "compiler/base/random.h"
+#include "passes/schedule/move_timer.h"
 #include "passes/schedule/shop.h"
 
 // Tabu search over the orders of the devices: a job shop, where devices are machines and micro-batches are jobs.
@@ -80,13 +81,6 @@ class Keeper {
   std::vector<int> left_;  // [kept][micro-batch] readers that have not run
 };
 
-/// The task at `from` in the order of a device goes to `to`, and those between move by one.
-struct Move {
-  size_t device = 0;
-  size_t from = 0;
-  size_t to = 0;
-};
-
 void carry_out(const Move& move, Orders& orders) {
   auto& order = orders[move.device];
   const auto at = [&](size_t i) { return order.begin() + static_cast<std::ptrdiff_t>(i); };
@@ -103,6 +97,7 @@ class TabuSearch {
              const std::vector<int64_t>& most_kept_bytes)
       : shop_(segments, microbatches, has_tail),
         timer_(shop_),
+        move_timer_(shop_),
         keeper_(segments, microbatches, has_tail),
         orders_(std::move(start)),
         most_kept_(most_kept_bytes) {
@@ -142,14 +137,14 @@ class TabuSearch {
   bool step(int iteration, double best_s) {
     double chosen_s = std::numeric_limits<double>::infinity();
     Move chosen;
+    move_timer_.start_from(orders_, timing_);
     for (const Move& move : moves()) {
-      const bool is_tabu = is_forbidden(move, iteration);
-      carry_out(move, orders_);
-      const bool is_possible = fits(move.device) && count_work() && timer_.time(orders_, trial_);
-      carry_out({move.device, move.to, move.from}, orders_);
-      if (!is_possible || trial_.step_s >= chosen_s) continue;
-      if (is_tabu && trial_.step_s >= best_s * (1 - kNoise)) continue;
-      chosen_s = trial_.step_s;
+      if (!fits_after(move)) continue;
+      work_ += static_cast<int64_t>(shop_.seconds.size());
+      const double limit_s = is_forbidden(move, iteration) ? std::min(chosen_s, best_s * (1 - kNoise)) : chosen_s;
+      const std::optional<double> step_s = move_timer_.time(move, limit_s);
+      if (!step_s) continue;
+      chosen_s = *step_s;
       chosen = move;
     }
     if (chosen_s == std::numeric_limits<double>::infinity()) return false;
@@ -173,9 +168,12 @@ class TabuSearch {
   }
 
   bool fits(size_t device) { return most_kept_.empty() || keeper_.peak_bytes(orders_[device]) <= most_kept_[device]; }
-  bool count_work() {
-    work_ += static_cast<int64_t>(shop_.seconds.size());
-    return true;
+  bool fits_after(const Move& move) {
+    if (most_kept_.empty()) return true;
+    carry_out(move, orders_);
+    const bool result = fits(move.device);
+    carry_out({move.device, move.to, move.from}, orders_);
+    return result;
   }
 
   // What a move passes must not be passed back for a while.
@@ -261,11 +259,11 @@ class TabuSearch {
 
   Shop shop_;
   Timer timer_;
+  MoveTimer move_timer_;
   Keeper keeper_;
   Orders orders_;
   std::vector<int64_t> most_kept_;
   Timing timing_;
-  Timing trial_;
   std::map<std::pair<TaskId, TaskId>, int> tabu_until_;
   int64_t work_ = 0;
   uint64_t dice_ = 0;

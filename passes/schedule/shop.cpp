@@ -56,6 +56,17 @@ Shop::Shop(const Segments& segments, int microbatches, bool has_tail) : device_c
     before_counts[t] = static_cast<int>(before(static_cast<TaskId>(t)).size());
     if (device[t] >= 0 && before_counts[t] == 0) roots.push_back(static_cast<TaskId>(t));
   }
+  tail_s.assign(count, 0);
+  Timing free;  // as if every task had a device of its own
+  Timer(*this).time({}, free);
+  for (size_t i = free.topological.size(); i-- > 0;) {
+    const auto t = static_cast<size_t>(free.topological[i]);
+    for (const Arc& arc : after(free.topological[i])) {
+      const auto to = static_cast<size_t>(arc.to);
+      tail_s[t] = std::max(tail_s[t], arc.lag_s + seconds[to] + tail_s[to]);
+    }
+  }
+  head_s = std::move(free.start_s);
 }
 
 Timer::Timer(const Shop& shop) : shop_(shop), missing_(shop.count()), next_(shop.count()) {}
@@ -95,29 +106,19 @@ bool Timer::time(const Orders& orders, Timing& timing) {
 }
 
 double least_step_seconds(const Shop& shop) {
-  Timing free;  // as if every task had a device of its own
-  Timer(shop).time({}, free);
-  std::vector<double> tail_s(shop.count(), 0);  // from the task's end to that of the step, at least
-  for (size_t i = free.topological.size(); i-- > 0;) {
-    const auto t = static_cast<size_t>(free.topological[i]);
-    for (const Arc& arc : shop.after(free.topological[i])) {
-      const auto to = static_cast<size_t>(arc.to);
-      tail_s[t] = std::max(tail_s[t], arc.lag_s + shop.seconds[to] + tail_s[to]);
-    }
-  }
   constexpr double kNever = std::numeric_limits<double>::infinity();
   struct OfDevice {
     double head_s = kNever, work_s = 0, tail_s = kNever;
   };
   std::vector<OfDevice> devices(static_cast<size_t>(shop.device_count));
   double bound = 0;
-  for (const TaskId task : free.topological) {
-    const auto t = static_cast<size_t>(task);
+  for (size_t t = 0; t < shop.count(); ++t) {
+    if (shop.device[t] < 0) continue;
     OfDevice& device = devices[static_cast<size_t>(shop.device[t])];
-    device.head_s = std::min(device.head_s, free.start_s[t]);
-    device.tail_s = std::min(device.tail_s, tail_s[t]);
+    device.head_s = std::min(device.head_s, shop.head_s[t]);
+    device.tail_s = std::min(device.tail_s, shop.tail_s[t]);
     device.work_s += shop.seconds[t];
-    bound = std::max(bound, free.start_s[t] + shop.seconds[t] + tail_s[t]);
+    bound = std::max(bound, shop.head_s[t] + shop.seconds[t] + shop.tail_s[t]);
   }
   for (const OfDevice& device : devices) {
     if (device.work_s > 0) bound = std::max(bound, device.head_s + device.work_s + device.tail_s);

@@ -26,6 +26,8 @@ class Shop {
   std::span<const Arc> before(TaskId task) const { return row(before_, before_begin_, task); }
 
   std::vector<double> seconds;     // [task]
+  std::vector<double> head_s;      // [task]: no order begins it earlier
+  std::vector<double> tail_s;      // [task]: no order ends the step sooner after it
   std::vector<int> device;         // [task]; -1: there is no such task
   std::vector<int> before_counts;  // [task]: arcs that end there
   std::vector<TaskId> roots;       // tasks that wait for none, ascending
