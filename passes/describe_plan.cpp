@@ -55,7 +55,6 @@ void add_predictions(Plan& plan, const Attempt& attempt, const PlanOptions& opti
   plan.objective = std::string(objective_name(options.objective));
   plan.objective_value = placement.objective_value;
   plan.objective_lower_bound = placement.lower_bound;
-  plan.one_device_seconds = placement.one_device_s * plan.microbatches;
   plan.notes = attempt.placement.notes;
   plan.notes.insert(plan.notes.end(), attempt.notes.begin(), attempt.notes.end());
   const Timeline timeline = simulate(plan);

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "compiler/cost/estimate.h"
 #include "compiler/ir/rewriter.h"
 #include "compiler/plan/host_memory.h"
 #include "passes/batch_casts.h"
@@ -68,6 +69,22 @@ Plan with_memory(Plan lowered) {
   return planned;
 }
 
+/// The step if one device did it all, after the same passes: no transfers, nothing computed again.
+double one_device_seconds(const LocalStep& step, DeviceId device, int microbatches) {
+  const std::vector<const Graph*> variants = step.variants();
+  double sum = 0;
+  for (int n = 0; n < step.main.node_count(); ++n) {
+    const Node& node = step.main.node(NodeId(n));
+    if (node.op == OpKind::Transfer || is_recomputed(node)) continue;
+    const bool per_step = node.rate == Rate::per_step;
+    const auto tails = static_cast<int>(variants.size()) - 1;
+    const int times = per_step ? 1 : microbatches - tails;
+    sum += times * node_seconds(step.main, NodeId(n), step.cluster.device(device));
+    if (tails > 0 && !per_step) sum += node_seconds(*step.tail, NodeId(n), step.cluster.device(device));
+  }
+  return sum;
+}
+
 }  // namespace
 
 bool may_win(bool is_of_parts, double least_s, const Attempt* rival) {
@@ -121,6 +138,7 @@ bool AttemptLowering::lower(const LocalStep& step, Attempt& attempt, const Attem
     }
     if (attempt.excess_bytes == 0 || options_.schedule != ScheduleKind::automatic) break;
   }
+  attempt.plan.one_device_seconds = one_device_seconds(step, attempt.placement.fastest_device, graphs_.microbatches);
   return true;
 }
 

@@ -322,9 +322,11 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
     placement.notes.push_back(std::move(note));
   for (std::string& note : notes_on_cheap_blocks(problem, best.device_of_block, graph))
     placement.notes.push_back(std::move(note));
-  placement.one_device_s = total_seconds(problem, 0);
-  for (int d = 1; d < problem.device_count; ++d)
-    placement.one_device_s = std::min(placement.one_device_s, total_seconds(problem, d));
+  int fastest = 0;
+  for (int d = 1; d < problem.device_count; ++d) {
+    if (total_seconds(problem, d) < total_seconds(problem, fastest)) fastest = d;
+  }
+  placement.fastest_device = DeviceId(fastest);
   return placement;
 }
 

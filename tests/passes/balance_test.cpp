@@ -150,6 +150,21 @@ Cluster unequal_cluster(int count) {
   return cluster;
 }
 
+TEST_CASE("balance: the step on one device, beside which a speed-up is said, is that of a plan for one device") {
+  const Sample sample{"ResNet-18", "resnet18", {}};
+  for (const bool training : {false, true}) {
+    const FrontGraphs graphs = graphs_of(sample, training);
+    const auto plan_on = [&](int devices) {
+      const Cluster gpus = uniform_cluster(*find_device_kind(kAssumedGpuKind), devices);
+      return std::get<Plan>(make_plan(graphs, gpus, plan_options(training)));
+    };
+    const Plan alone = plan_on(1);
+    CHECK(alone.one_device_seconds == doctest::Approx(alone.step_seconds).epsilon(1e-9));
+    // Beside rounding: the updates of two devices are two nodes.
+    CHECK(plan_on(2).one_device_seconds == doctest::Approx(alone.step_seconds).epsilon(0.01));
+  }
+}
+
 }  // namespace
 
 TEST_CASE(
