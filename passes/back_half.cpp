@@ -254,7 +254,7 @@ class BackHalf {
     const bool is_first = std::ranges::all_of(place.extra_bytes, [](int64_t bytes) { return bytes == 0; });
     const auto is_alike = [&](const Device& device) {
       const Device& first = cluster_.devices.front();
-      return device.kind == first.kind && device.memory_bytes == first.memory_bytes && device.threads == first.threads;
+      return are_alike(device, first) && device.memory_bytes == first.memory_bytes;
     };
     if (!is_first || parts.cluster.count() == cluster_.count() || !std::ranges::all_of(cluster_.devices, is_alike))
       return place_nodes(graphs_.main, parts.cluster, place);

@@ -1,6 +1,7 @@
 #include "passes/lower_attempt.h"
 
 #include <algorithm>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -69,20 +70,28 @@ Plan with_memory(Plan lowered) {
   return planned;
 }
 
-/// The step if one device did it all, after the same passes: no transfers, nothing computed again.
-double one_device_seconds(const LocalStep& step, DeviceId device, int microbatches) {
-  const std::vector<const Graph*> variants = step.variants();
+/// The step if that device did it all, after the same passes: no transfers, nothing computed again.
+double seconds_alone(const LocalStep& step, const Device& device, int microbatches) {
   double sum = 0;
   for (int n = 0; n < step.main.node_count(); ++n) {
     const Node& node = step.main.node(NodeId(n));
     if (node.op == OpKind::Transfer || is_recomputed(node)) continue;
-    const bool per_step = node.rate == Rate::per_step;
-    const auto tails = static_cast<int>(variants.size()) - 1;
-    const int times = per_step ? 1 : microbatches - tails;
-    sum += times * node_seconds(step.main, NodeId(n), step.cluster.device(device));
-    if (tails > 0 && !per_step) sum += node_seconds(*step.tail, NodeId(n), step.cluster.device(device));
+    const int tails = step.tail && node.rate != Rate::per_step ? 1 : 0;
+    const int times = node.rate == Rate::per_step ? 1 : microbatches - tails;
+    sum += times * node_seconds(step.main, NodeId(n), device);
+    if (tails > 0) sum += node_seconds(*step.tail, NodeId(n), device);
   }
   return sum;
+}
+
+double one_device_seconds(const LocalStep& step, const Cluster& cluster, int microbatches) {
+  double least = std::numeric_limits<double>::infinity();
+  for (auto device = cluster.devices.begin(); device != cluster.devices.end(); ++device) {
+    const bool is_known =
+        std::any_of(cluster.devices.begin(), device, [&](const Device& before) { return are_alike(before, *device); });
+    if (!is_known) least = std::min(least, seconds_alone(step, *device, microbatches));
+  }
+  return least;
 }
 
 }  // namespace
@@ -138,7 +147,7 @@ bool AttemptLowering::lower(const LocalStep& step, Attempt& attempt, const Attem
     }
     if (attempt.excess_bytes == 0 || options_.schedule != ScheduleKind::automatic) break;
   }
-  attempt.plan.one_device_seconds = one_device_seconds(step, attempt.placement.fastest_device, graphs_.microbatches);
+  attempt.plan.one_device_seconds = one_device_seconds(step, cluster_, graphs_.microbatches);
   return true;
 }
 

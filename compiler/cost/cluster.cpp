@@ -76,6 +76,11 @@ double DeviceRates::flops(Arithmetic arithmetic) const {
   return flops_f32;
 }
 
+bool are_alike(const Device& a, const Device& b) {
+  return a.backend == b.backend && a.rates == b.rates && a.threads == b.threads &&
+         a.rounds_to_tf32 == b.rounds_to_tf32 && a.measured == b.measured;
+}
+
 Cluster uniform_cluster(const DeviceKind& kind, int count) {
   Cluster cluster;
   for (int i = 0; i < count; ++i) cluster.devices.push_back(make_device(kind, fmt::format("{}:{}", kind.backend, i)));

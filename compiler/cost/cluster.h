@@ -25,6 +25,7 @@ struct DeviceRates {
   double host_bytes_per_second = 0;  // copies from and to the host
   double flops_tf32 = 0;             // of products of f32 whose operands are rounded; 0: like flops_f32
   double flops(Arithmetic arithmetic) const;
+  bool operator==(const DeviceRates&) const = default;
 };
 
 /// A row of the table of known hardware.
@@ -59,6 +60,9 @@ struct Device {
   /// read only and clusters are copied often.
   std::shared_ptr<const DeviceProfile> measured = nullptr;
 };
+
+/// Does every operator take the same time on both?
+bool are_alike(const Device& a, const Device& b);
 
 struct Link {
   DeviceId from;

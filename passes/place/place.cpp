@@ -322,11 +322,6 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
     placement.notes.push_back(std::move(note));
   for (std::string& note : notes_on_cheap_blocks(problem, best.device_of_block, graph))
     placement.notes.push_back(std::move(note));
-  int fastest = 0;
-  for (int d = 1; d < problem.device_count; ++d) {
-    if (total_seconds(problem, d) < total_seconds(problem, fastest)) fastest = d;
-  }
-  placement.fastest_device = DeviceId(fastest);
   return placement;
 }
 

@@ -47,7 +47,6 @@ struct Placement {
   double objective_value = 0;  // see value_of (passes/place/refine.h): seconds, or a share of capacity
   double lower_bound = 0;
   double largest_work_s = 0;             // of a device per micro-batch, without transfers
-  DeviceId fastest_device;               // which alone would take the least time
   std::vector<int64_t> estimated_bytes;  // [device]
   int64_t overflow_bytes = 0;            // by which the estimate exceeds the capacities: nothing that fits was found
   std::vector<std::string> notes;

@@ -162,6 +162,14 @@ TEST_CASE("balance: the step on one device, beside which a speed-up is said, is 
     CHECK(alone.one_device_seconds == doctest::Approx(alone.step_seconds).epsilon(1e-9));
     // Beside rounding: the updates of two devices are two nodes.
     CHECK(plan_on(2).one_device_seconds == doctest::Approx(alone.step_seconds).epsilon(0.01));
+    // Of devices that differ the fastest, also where nobody but the caller chose devices.
+    Cluster mixed = uniform_cluster(*find_device_kind("a100-40g"), 1);
+    mixed.devices.push_back(uniform_cluster(*find_device_kind(kAssumedGpuKind), 1).devices.front());
+    link_all(mixed);
+    PlanOptions assigned = plan_options(training);
+    for (int i = 0; i < graphs.main.node_count(); ++i) assigned.assignment[graphs.main.node(NodeId(i)).name] = 0;
+    CHECK(std::get<Plan>(make_plan(graphs, mixed, assigned)).one_device_seconds ==
+          doctest::Approx(alone.step_seconds).epsilon(1e-9));
   }
 }
 
