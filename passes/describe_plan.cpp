@@ -94,29 +94,62 @@ void add_bottleneck(Plan& plan) {
                                    seconds_text(device.seconds), seconds_text(seconds * plan.microbatches), node));
 }
 
-void add_warnings(Plan& plan) {
+/// "a, b and 3 others are".
+std::string names_of(const std::vector<std::string>& names) {
+  constexpr size_t kMost = 4;
+  const size_t listed = names.size() > kMost + 1 ? kMost : names.size();
+  std::string text = names.front();
+  for (size_t i = 1; i < listed; ++i) {
+    const bool is_last = i + 1 == names.size();
+    text += (is_last ? " and " : ", ") + names[i];
+  }
+  if (listed < names.size()) text += fmt::format(" and {} others", names.size() - listed);
+  return text + (names.size() > 1 ? " are" : " is");
+}
+
+/// Idle devices are what was asked for where fewer are better, otherwise nobody expects them.
+void add_idle(Plan& plan, const std::vector<std::string>& idle, Objective objective) {
+  if (idle.empty()) return;
+  const std::string are_idle = names_of(idle) + " idle: ";
+  switch (objective) {
+    case Objective::devices:
+      plan.notes.push_back(are_idle + "the others hold the model");
+      return;
+    case Objective::latency:
+      plan.notes.push_back(are_idle + "no way was found to shorten a micro-batch with more devices");
+      return;
+    case Objective::throughput:
+    case Objective::memory:
+      plan.warnings.push_back(are_idle + "the plan uses fewer devices than it was given");
+      return;
+  }
+}
+
+void add_warnings(Plan& plan, Objective objective) {
+  std::vector<char> has_work(plan.devices.size(), 0);
+  for (const PlanNode& node : plan.nodes) has_work[node.device.index()] = 1;
   double largest = 0;
   double total = 0;
-  for (const PlanDevice& device : plan.devices) {
-    largest = std::max(largest, device.flops);
-    total += device.flops;
-  }
-  for (const PlanDevice& device : plan.devices) {
+  size_t busy = 0;
+  std::string shares;
+  std::vector<std::string> idle;
+  for (size_t d = 0; d < plan.devices.size(); ++d) total += plan.devices[d].flops;
+  for (size_t d = 0; d < plan.devices.size(); ++d) {
+    const PlanDevice& device = plan.devices[d];
     if (is_host_memory(device)) continue;
-    const bool has_work = std::ranges::any_of(
-        plan.nodes, [&](const PlanNode& node) { return plan.devices[node.device.index()].name == device.name; });
-    if (!has_work)
-      plan.warnings.push_back(fmt::format("{} is idle: the plan uses fewer devices than it was given", device.name));
+    if (has_work[d] == 0) {
+      idle.push_back(device.name);
+      continue;
+    }
+    ++busy;
+    largest = std::max(largest, device.flops);
+    shares += fmt::format("{}{:.1f} %", shares.empty() ? "" : " / ", 100 * device.flops / total);
   }
+  add_idle(plan, idle, objective);
   constexpr double kUnbalanced = 1.5;
-  const size_t count = computing_device_count(plan);
-  if (total > 0 && count > 1 && largest * static_cast<double>(count) > kUnbalanced * total) {
-    std::string shares;
-    for (const PlanDevice& device : std::span(plan.devices).first(count))
-      shares += fmt::format("{}{:.1f} %", shares.empty() ? "" : " / ", 100 * device.flops / total);
+  if (total > 0 && busy > 1 && largest * static_cast<double>(busy) > kUnbalanced * total)
     plan.warnings.push_back("the devices have unequal shares of the FLOPs: " + shares);
-  }
-  if (count > 1 && plan.one_device_seconds > 0 && plan.step_seconds > plan.one_device_seconds) {
+  if (busy > 1 && plan.one_device_seconds > 0 && plan.step_seconds > plan.one_device_seconds) {
     plan.warnings.push_back(
         fmt::format("one device alone would be faster ({} instead of {} predicted), if the model fits it",
                     seconds_text(plan.one_device_seconds), seconds_text(plan.step_seconds)));
@@ -131,7 +164,7 @@ void describe_plan(Plan& plan, const Attempt& attempt, const FrontGraphs& graphs
   add_predictions(plan, attempt, options);
   add_repetition(plan, graphs.main);
   add_bottleneck(plan);
-  add_warnings(plan);
+  add_warnings(plan, options.objective);
 }
 
 }  // namespace mpc
