@@ -7,8 +7,9 @@
 
 namespace mpc {
 
-Graph write_batches(const Graph& graph, const std::vector<Batch>& batches,
+Graph write_batches(Graph graph, const std::vector<Batch>& batches,
                     const std::function<void(Rewriter&, const Batch&)>& write) {
+  if (batches.empty()) return graph;
   std::map<NodeId, const Batch*> batch_at;  // by its place
   std::vector<bool> is_member(static_cast<size_t>(graph.node_count()), false);
   for (const Batch& batch : batches) {

@@ -13,9 +13,9 @@ struct Batch {
   NodeId place;                 // the member where the joint node stands
 };
 
-/// The graph with one node for each batch, which `write` appends (by append_joint); every other node is copied. O(N +
-/// E).
-Graph write_batches(const Graph& graph, const std::vector<Batch>& batches,
+/// The graph with one node for each batch, which `write` appends (by append_joint); every other node is copied, or
+/// where there is no batch the graph itself. O(N + E).
+Graph write_batches(Graph graph, const std::vector<Batch>& batches,
                     const std::function<void(Rewriter&, const Batch&)>& write);
 
 /// Appends the joint node of a batch: with operator, name, origin, phase, anchor, device and rate of `like`, a member.

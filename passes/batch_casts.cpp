@@ -98,8 +98,9 @@ void write_batch(Rewriter& rewriter, const Batch& batch) {
 
 }  // namespace
 
-Graph batch_casts(const Graph& graph) {
-  return write_batches(graph, Finder(graph).run(), write_batch);
+Graph batch_casts(Graph graph) {
+  const std::vector<Batch> batches = Finder(graph).run();
+  return write_batches(std::move(graph), batches, write_batch);
 }
 
 }  // namespace mpc

@@ -10,6 +10,6 @@ namespace mpc {
 /// or when it is small, as that of a bias is. A Concat of parameters whose result is only rounded (packed weights) is
 /// taken in: each part is rounded to its place. The bits are the same.
 /// @pre stage local. Graphs of the same structure stay so. O(N + E).
-Graph batch_casts(const Graph& graph);
+Graph batch_casts(Graph graph);
 
 }  // namespace mpc

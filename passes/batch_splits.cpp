@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "passes/batch.h"
@@ -62,8 +63,9 @@ void write_batch(Rewriter& rewriter, const Batch& batch) {
 
 }  // namespace
 
-Graph batch_splits(const Graph& graph) {
-  return write_batches(graph, find_batches(graph), write_batch);
+Graph batch_splits(Graph graph) {
+  const std::vector<Batch> batches = find_batches(graph);
+  return write_batches(std::move(graph), batches, write_batch);
 }
 
 }  // namespace mpc

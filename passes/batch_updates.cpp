@@ -1,6 +1,7 @@
 #include "passes/batch_updates.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "passes/batch.h"
@@ -74,8 +75,9 @@ bool is_batched(OpKind op) {
   return tensor_inputs(op) > 0;
 }
 
-Graph batch_updates(const Graph& graph) {
-  return write_batches(graph, find_batches(graph), write_batch);
+Graph batch_updates(Graph graph) {
+  const std::vector<Batch> batches = find_batches(graph);
+  return write_batches(std::move(graph), batches, write_batch);
 }
 
 }  // namespace mpc

@@ -8,7 +8,7 @@ namespace mpc {
 /// their tensors: one launch per step where there was one per parameter. The joint node stands where the last of them
 /// did; nodes whose results somebody reads stay alone. The bits are the same, since tensors do not touch each other.
 /// @pre stage local. Graphs of the same structure stay so. O(N + E).
-Graph batch_updates(const Graph& graph);
+Graph batch_updates(Graph graph);
 
 /// Is it an operator that batch_updates joins?
 bool is_batched(OpKind op);

@@ -157,7 +157,9 @@ class Folder {
 
 }  // namespace
 
-Graph fold_casts(const Graph& graph) {
+Graph fold_casts(Graph graph) {
+  const bool has_casts = std::ranges::any_of(graph.nodes(), [](const Node& node) { return node.op == OpKind::Cast; });
+  if (!has_casts) return graph;
   return Folder(graph).run();
 }
 

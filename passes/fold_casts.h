@@ -9,6 +9,6 @@ namespace mpc {
 /// gradients of normalizations read, as dy, is left out: they widen what they read. The bits are the same.
 /// @pre stage local: before, a Cast may run beside its readers, so that a cut sends f32 only. Graphs of the same
 /// structure stay so. O(N + E).
-Graph fold_casts(const Graph& graph);
+Graph fold_casts(Graph graph);
 
 }  // namespace mpc

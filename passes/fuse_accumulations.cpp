@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "compiler/ir/rewriter.h"
 #include "compiler/ops/builder.h"
@@ -82,8 +83,9 @@ void write_sum(Rewriter& rewriter, NodeId product_id, NodeId sum_id) {
 
 }  // namespace
 
-Graph fuse_accumulations(const Graph& graph, const Cluster& cluster) {
+Graph fuse_accumulations(Graph graph, const Cluster& cluster) {
   const std::map<NodeId, NodeId> sums = Finder(graph, cluster).run();
+  if (sums.empty()) return graph;
   std::set<NodeId> fused;
   for (const auto& [product, sum] : sums) fused.insert(sum);
   Rewriter rewriter(graph);

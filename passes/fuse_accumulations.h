@@ -11,6 +11,6 @@ namespace mpc {
 /// f32, before it is added. CPU devices, whose products do not add, keep two nodes. @pre stage local, and several
 /// micro-batches: the only one of a step makes its gradient where the sum is to be. Graphs of the same structure stay
 /// so. O(N + E).
-Graph fuse_accumulations(const Graph& graph, const Cluster& cluster);
+Graph fuse_accumulations(Graph graph, const Cluster& cluster);
 
 }  // namespace mpc

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -183,11 +184,12 @@ Graph AttemptLowering::insert_transfers_of(const Graph& graph, const Attempt& at
       "insert_transfers", is_main ? insert_transfers(placed) : insert_transfers(placed, place_and_drop(graphs_.main)));
   if (!options_.may_fuse) return local;
   // Last: until here an update goes where its parameter is, and a cast where its reader is.
-  local = observed_.after("fold_casts", fold_casts(local));
-  if (graphs_.microbatches > 1) local = observed_.after("fuse_accumulations", fuse_accumulations(local, cluster_));
-  local = observed_.after("batch_updates", batch_updates(local));
-  local = observed_.after("batch_splits", batch_splits(local));
-  return observed_.after("batch_casts", batch_casts(local));
+  local = observed_.after("fold_casts", fold_casts(std::move(local)));
+  if (graphs_.microbatches > 1)
+    local = observed_.after("fuse_accumulations", fuse_accumulations(std::move(local), cluster_));
+  local = observed_.after("batch_updates", batch_updates(std::move(local)));
+  local = observed_.after("batch_splits", batch_splits(std::move(local)));
+  return observed_.after("batch_casts", batch_casts(std::move(local)));
 }
 
 }  // namespace mpc

@@ -15,7 +15,7 @@ namespace {
 struct Range {
   int64_t end = 0;
   int64_t writer = -1;           // last instruction that wrote it
-  std::vector<int64_t> readers;  // since then
+  std::vector<int64_t> readers;  // since then; of one queue in a row the last
 };
 
 /// Bytes of one arena as disjoint ranges with their last accesses.
@@ -86,15 +86,17 @@ class Ordering {
   void order_after_dependencies(size_t i, size_t before) {
     const Instruction& instruction = plan_.instructions[i];
     const PlanIndex queue = instruction.queue;
-    std::vector<int64_t> latest(plan_.queues.size(), -1);  // per queue, the last instruction to wait for
+    latest_.assign(plan_.queues.size(), -1);
     const auto depend_on = [&](int64_t earlier) {
       if (earlier < 0 || static_cast<size_t>(earlier) == i) return;
-      const PlanIndex other = plan_.instructions[static_cast<size_t>(earlier)].queue;
+      const PlanIndex other = queue_of(earlier);
       if (other == queue || clock_[queue][other] >= tick_[static_cast<size_t>(earlier)]) return;
-      latest[other] = std::max(latest[other], earlier);
+      latest_[other] = std::max(latest_[other], earlier);
     };
     for_each_range(instruction.reads, [&](Range& range) {
       depend_on(range.writer);
+      const bool is_next = !range.readers.empty() && queue_of(range.readers.back()) == queue;
+      if (is_next) range.readers.pop_back();
       range.readers.push_back(static_cast<int64_t>(i));
     });
     const auto write = [&](Range& range) {
@@ -106,13 +108,10 @@ class Ordering {
     if (!is_view(plan_, origins_, instruction)) for_each_range(instruction.writes, write);
     if (instruction.workspace != kNone) for_each_range({instruction.workspace}, write);
     // Later queues first bring what earlier ones may already imply: wait for the latest instruction first.
-    std::vector<int64_t> wanted;
-    for (const int64_t earlier : latest) {
-      if (earlier >= 0) wanted.push_back(earlier);
-    }
-    std::ranges::sort(wanted, std::greater<>());
-    for (const int64_t earlier : wanted) {
-      const PlanIndex other = plan_.instructions[static_cast<size_t>(earlier)].queue;
+    std::erase(latest_, -1);
+    std::ranges::sort(latest_, std::greater<>());
+    for (const int64_t earlier : latest_) {
+      const PlanIndex other = queue_of(earlier);
       if (clock_[queue][other] >= tick_[static_cast<size_t>(earlier)]) continue;
       join(queue, order_.known[static_cast<size_t>(earlier)]);
       if (order_.event[static_cast<size_t>(earlier)] == kNone)
@@ -120,6 +119,8 @@ class Ordering {
       order_.waits[before].push_back({queue, order_.event[static_cast<size_t>(earlier)]});
     }
   }
+
+  PlanIndex queue_of(int64_t instruction) const { return plan_.instructions[static_cast<size_t>(instruction)].queue; }
 
   template <class F>
   void for_each_range(const std::vector<PlanIndex>& slices, F&& f) {
@@ -157,6 +158,7 @@ class Ordering {
   std::vector<ArenaHistory> arenas_;
   std::vector<std::vector<int64_t>> clock_;  // [queue][queue]: instructions known to be done
   std::vector<int64_t> tick_;                // [instruction]: its place in its queue, from 1
+  std::vector<int64_t> latest_;              // of one instruction, per queue, the last one to wait for
   QueueOrder order_;
 };
 
