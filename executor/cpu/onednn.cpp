@@ -82,4 +82,22 @@ void Operand::reorder(dnnl::stream& stream) {
   if (is_reordered_) reorder_.execute(stream, arguments_);
 }
 
+KeptOperand::KeptOperand(const dnnl::memory::desc& wanted, const dnnl::memory::desc& plain, bool is_constant)
+    : operand_(wanted, plain, Operand::Direction::in), is_kept_(is_constant && operand_.is_reordered()) {
+  if (is_kept_) kept_.resize(static_cast<size_t>(operand_.scratch_bytes() + kCacheLine));
+}
+
+void KeptOperand::bind(std::byte* data, std::byte* scratch) {
+  if (is_kept_) {
+    const auto address = reinterpret_cast<uintptr_t>(kept_.data());
+    scratch = kept_.data() + (kCacheLine - address % kCacheLine) % kCacheLine;
+  }
+  operand_.bind(data, scratch);
+}
+
+void KeptOperand::reorder(dnnl::stream& stream) {
+  if (!is_kept_ || !is_ready_) operand_.reorder(stream);
+  is_ready_ = true;
+}
+
 }  // namespace mpc::cpu

@@ -77,4 +77,22 @@ class Operand {
   std::unordered_map<int, dnnl::memory> arguments_;
 };
 
+/// An operand that may be constant: its reordered data is then kept from the first run on, beside the caller's.
+class KeptOperand {
+ public:
+  KeptOperand(const dnnl::memory::desc& wanted, const dnnl::memory::desc& plain, bool is_constant);
+  /// Of the thread's scratch memory.
+  int64_t scratch_bytes() const { return is_kept_ ? 0 : operand_.scratch_bytes(); }
+  void bind(std::byte* data, std::byte* scratch);
+  void reorder(dnnl::stream& stream);
+  void forget() { is_ready_ = false; }
+  const dnnl::memory& memory() const { return operand_.memory(); }
+
+ private:
+  Operand operand_;
+  bool is_kept_;
+  bool is_ready_ = false;
+  std::vector<std::byte> kept_;
+};
+
 }  // namespace mpc::cpu

@@ -87,10 +87,8 @@ class Convolution final : public Kernel {
         name_(name),
         stream_(cpu_engine()),
         first_(first.wanted, first.plain, Operand::Direction::in),
-        second_(second.wanted, second.plain, Operand::Direction::in),
+        second_(second.wanted, second.plain, is_second_constant),
         result_(result.wanted, result.plain, Operand::Direction::out) {
-    keeps_second_ = is_second_constant && second_.is_reordered();
-    if (keeps_second_) kept_.resize(static_cast<size_t>(second_.scratch_bytes()) + kAlignment);
     arguments_ = {{first.id, first_.memory()}, {second.id, second_.memory()}, {result.id, result_.memory()}};
     scratch_.add_to(arguments_);
     if (bias) {
@@ -100,40 +98,32 @@ class Convolution final : public Kernel {
   }
 
   void run(const KernelCall& call) override {
-    const int64_t second_scratch = keeps_second_ ? 0 : second_.scratch_bytes();
-    const int64_t operands = first_.scratch_bytes() + second_scratch + result_.scratch_bytes();
+    const int64_t inputs = first_.scratch_bytes() + second_.scratch_bytes();
+    const int64_t operands = inputs + result_.scratch_bytes();
     std::byte* scratch = thread_scratch(operands + scratch_.bytes()).data();
     first_.bind(call.inputs[0].data, scratch);
-    second_.bind(call.inputs[1].data, keeps_second_ ? kept() : scratch + first_.scratch_bytes());
-    result_.bind(call.outputs[0].data, scratch + first_.scratch_bytes() + second_scratch);
+    second_.bind(call.inputs[1].data, scratch + first_.scratch_bytes());
+    result_.bind(call.outputs[0].data, scratch + inputs);
     scratch_.bind(scratch + operands);
     if (bias_) bias_.set_data_handle(call.inputs[2].data);
     first_.reorder(stream_);
-    if (!keeps_second_ || !is_second_ready_) second_.reorder(stream_);
-    is_second_ready_ = true;
+    second_.reorder(stream_);
     primitive_.execute(stream_, arguments_);
     result_.reorder(stream_);
     stream_.wait();
   }
-  void forget_constants() override { is_second_ready_ = false; }
+  void forget_constants() override { second_.forget(); }
   std::string_view name() const override { return name_; }
 
  private:
-  static constexpr size_t kAlignment = 64;
-  std::byte* kept() {
-    const auto address = reinterpret_cast<uintptr_t>(kept_.data());
-    return kept_.data() + (kAlignment - address % kAlignment) % kAlignment;
-  }
-
   dnnl::primitive primitive_;
   ScratchMemory scratch_;
   std::string_view name_;
   dnnl::stream stream_;
-  Operand first_, second_, result_;
+  Operand first_;
+  KeptOperand second_;
+  Operand result_;
   memory bias_;
-  bool keeps_second_ = false;
-  bool is_second_ready_ = false;
-  std::vector<std::byte> kept_;
   std::unordered_map<int, memory> arguments_;
 };
 
