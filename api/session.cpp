@@ -269,7 +269,8 @@ std::vector<OpTime> Session::op_times() const {
 
 std::vector<ArenaInfo> Session::memory() const {
   std::vector<ArenaInfo> result;
-  for (const auto& use : impl_->session.arena_use()) result.push_back({use.used_bytes, use.arena_bytes});
+  for (const auto& use : impl_->session.arena_use())
+    result.push_back({use.used_bytes, use.arena_bytes, use.kept_bytes});
   return result;
 }
 

@@ -42,6 +42,8 @@ class Kernel {
   virtual void run(const KernelCall& call) = 0;
   /// The content of constant operands was changed between two runs: what was derived from it is to be derived again.
   virtual void forget_constants() {}
+  /// What it keeps beside the arena from its first run on: constant operands in a layout of its own.
+  virtual int64_t kept_bytes() const { return 0; }
   /// For reports: "cpu:onednn matmul".
   virtual std::string_view name() const = 0;
 };

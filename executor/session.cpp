@@ -231,7 +231,8 @@ void Session::Impl::load(const WeightSource& weights) {
 }
 
 void Session::Impl::note_arena_use() {
-  for (const PlanDevice& device : plan.devices) loaded_use.push_back({0, device.arena_bytes});
+  for (size_t d = 0; d < plan.devices.size(); ++d)
+    loaded_use.push_back({0, plan.devices[d].arena_bytes, program.kept_bytes(DeviceId(static_cast<int>(d)))});
   stepped_use = loaded_use;
   const auto touch = [&](std::vector<ArenaUse>& use, PlanIndex index) {
     const PlanSlice& slice = plan.slices[index];

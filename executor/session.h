@@ -104,10 +104,12 @@ class Session {
   void set_steps_done(int64_t steps);
 
   const std::vector<MeasuredEntry>& measured() const;  // record_timeline
-  /// End of the highest slice of each device's arena that was written or read so far, and the arena's size.
+  /// End of the highest slice of each device's arena that was written or read so far, the arena's size, and what
+  /// kernels keep beside it.
   struct ArenaUse {
     int64_t used_bytes = 0;
     int64_t arena_bytes = 0;
+    int64_t kept_bytes = 0;
   };
   std::vector<ArenaUse> arena_use() const;
   /// Which kernel carries out each plan node: "reference", "cpu:onednn", "cpu:functor"..., and why faster ones

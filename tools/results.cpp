@@ -69,9 +69,11 @@ Json execution_json(const Plan& plan, const Session& session, const Measured& me
   }
   Json used = Json::array();
   Json peak_errors = Json::array();
+  Json kept = Json::array();
   for (const ArenaInfo& arena : session.memory()) {
     used.push_back(arena.used_bytes);
     peak_errors.push_back(arena.arena_bytes - arena.used_bytes);
+    kept.push_back(arena.kept_bytes);
   }
   Json ops = Json::array();
   for (const OpTime& time : measured.ops) {
@@ -92,7 +94,7 @@ Json execution_json(const Plan& plan, const Session& session, const Measured& me
   return {{"devices", devices},
           {"transfers", transfers},
           {"predicted", {{"step_seconds", plan.step_seconds()}, {"peak_bytes", predicted_peaks}}},
-          {"measured", {{"step_seconds", measured.step_seconds}, {"peak_bytes", used}}},
+          {"measured", {{"step_seconds", measured.step_seconds}, {"peak_bytes", used}, {"kept_bytes", kept}}},
           {"error",
            {{"step_seconds", relative_error(plan.step_seconds(), measured.step_seconds)}, {"peak_bytes", peak_errors}}},
           {"ops", ops},
@@ -115,10 +117,16 @@ std::string execution_text(const Plan& plan, const Session& session, const Measu
     table.add({device.name, count_text(device.nodes), bytes_text(device.peak_bytes),
                bytes_text(arenas[static_cast<size_t>(device.id)].used_bytes), names});
   }
+  std::string kept;
+  for (const DevicePlan& device : plan.devices()) {
+    const int64_t beside = arenas[static_cast<size_t>(device.id)].kept_bytes;
+    if (beside > 0) kept += fmt::format("{}{} on {}", kept.empty() ? "" : ", ", bytes_text(beside), device.name);
+  }
+  if (!kept.empty()) kept = "beside the arenas, weights in the layouts of kernels: " + kept + "\n";
   int64_t bytes = 0;
   const std::vector<TransferPlan> transfers = plan.transfers();
   for (const TransferPlan& transfer : transfers) bytes += transfer.bytes;
-  return table.text() +
+  return table.text() + kept +
          fmt::format("transfers {} ({} per step); step predicted {}, measured {} ({})\n", transfers.size(),
                      bytes_text(bytes), seconds_text(plan.step_seconds()), seconds_text(measured.step_seconds),
                      error_text(plan.step_seconds(), measured.step_seconds)) +

@@ -31,6 +31,7 @@ class FusedProduct final : public Kernel {
     rest_->run({call.attributes, operands, call.outputs, call.step, {}});
   }
   void forget_constants() override { product_->forget_constants(); }
+  int64_t kept_bytes() const override { return product_->kept_bytes(); }
   std::string_view name() const override { return name_; }
 
  private:
@@ -52,6 +53,7 @@ class ProductAndSums final : public Kernel {
     sums_->run({call.attributes, call.inputs.subspan(1, 1), call.outputs.subspan(1, 1), call.step, {}});
   }
   void forget_constants() override { product_->forget_constants(); }
+  int64_t kept_bytes() const override { return product_->kept_bytes(); }
   std::string_view name() const override { return name_; }
 
  private:

@@ -86,6 +86,7 @@ class KeptOperand {
   void bind(std::byte* data, std::byte* scratch);
   void reorder(dnnl::stream& stream);
   void forget() { is_ready_ = false; }
+  int64_t kept_bytes() const { return static_cast<int64_t>(kept_.size()); }
   const dnnl::memory& memory() const { return operand_.memory(); }
 
  private:

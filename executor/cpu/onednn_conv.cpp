@@ -113,6 +113,7 @@ class Convolution final : public Kernel {
     stream_.wait();
   }
   void forget_constants() override { second_.forget(); }
+  int64_t kept_bytes() const override { return second_.kept_bytes(); }
   std::string_view name() const override { return name_; }
 
  private:

@@ -55,6 +55,7 @@ class Product final : public Kernel {
     stream_.wait();
   }
   void forget_constants() override { b_.forget(); }
+  int64_t kept_bytes() const override { return b_.kept_bytes(); }
   std::string_view name() const override { return "cpu:onednn matmul"; }
 
  private:

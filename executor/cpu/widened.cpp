@@ -99,6 +99,7 @@ class Widened final : public Kernel {
     }
   }
   void forget_constants() override { kernel_->forget_constants(); }
+  int64_t kept_bytes() const override { return kernel_->kept_bytes(); }
   std::string_view name() const override { return name_; }
 
  private:

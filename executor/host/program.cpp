@@ -26,7 +26,8 @@ Program::Program(const Plan& plan, std::span<const Arena> arenas, const KernelSo
       arenas_(arenas),
       bound_(plan.instructions.size()),
       is_updated_(plan.values.size()),
-      is_next_(plan.values.size()) {
+      is_next_(plan.values.size()),
+      kept_bytes_(plan.devices.size()) {
   for (const PlanUpdate& update : plan.updates) {
     is_updated_[update.persistent] = true;
     is_next_[update.next] = true;
@@ -119,6 +120,13 @@ Kernel* Program::kernel_of(const Instruction& instruction, const Bound& bound, c
   const OpenMpThreads threads(spec.threads);
   KernelOrReason found = kernels(spec);
   MPC_CHECK(found.kernel != nullptr, "a kernel source found no kernel");
+  const PlanDevice& device = plan_.devices[node.device.index()];
+  int64_t& kept = kept_bytes_[node.device.index()];
+  if (device.arena_bytes + kept + found.kernel->kept_bytes() > device.capacity_bytes) {
+    for (NodeSpec::Operand& input : spec.inputs) input.is_constant = false;
+    found = kernels(spec);
+  }
+  kept += found.kernel->kept_bytes();
   kernel = std::move(found.kernel);
   choices_.push_back({instruction.index, std::string(kernel->name()), std::move(found.reason)});
   return kernel.get();

@@ -53,6 +53,8 @@ class Program {
   const Plan& plan() const { return plan_; }
   const Bound& bound(PlanIndex instruction) const { return bound_[instruction]; }
   const std::vector<Choice>& choices() const { return choices_; }
+  /// Beside the device's arena: constants in the layouts of kernels, as far as its capacity leaves room.
+  int64_t kept_bytes(DeviceId device) const { return kept_bytes_[device.index()]; }
   void forget_constants();
   /// All memory of a device.
   std::span<std::byte> arena(DeviceId device) const;
@@ -76,6 +78,7 @@ class Program {
   std::vector<bool> is_next_;     // per value: replaces a persistent one
   std::map<std::tuple<PlanIndex, int, PlanIndex>, std::unique_ptr<Kernel>> kernels_;  // (node, variant, queue)
   std::vector<Choice> choices_;
+  std::vector<int64_t> kept_bytes_;  // by device
 };
 
 }  // namespace mpc::executor

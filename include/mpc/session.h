@@ -53,10 +53,12 @@ struct PartGradient {
   bool is_finite = true;  // no NaN or infinity in any of them
 };
 
-/// Bytes of a device's arena that were touched so far, and its size.
+/// Bytes of a device's arena that were touched so far, and its size. Beside it, as far as the device's capacity leaves
+/// room, weights that no step changes are kept in the layouts of kernels (CPU devices).
 struct ArenaInfo {
   int64_t used_bytes = 0;
   int64_t arena_bytes = 0;
+  int64_t kept_bytes = 0;
 };
 
 /// Which kernel carries out a node, and why faster ones declined.

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <latch>
@@ -367,6 +368,33 @@ TEST_CASE("session: arenas are used up to their last slice, and hold only the pa
   // Device 1: the copy of h, B (80 B), y (128 B).
   CHECK(before[1].used_bytes == 256 + 80);
   CHECK(after[1].used_bytes == 2 * 256 + 128);
+}
+
+TEST_CASE("session: kernels keep weights in layouts of their own only where the device has room, with the same bits") {
+  const Plan tight = test::forward_plan(kOneDevice, kWhole);  // its arena is all that the device has
+  Plan roomy = tight;
+  roomy.devices[0].capacity_bytes += 1 << 20;
+  Run without(tight, SessionOptions{});
+  Run with(roomy, SessionOptions{});
+  CHECK(without.session.arena_use()[0].kept_bytes == 0);
+  const auto choices = with.session.kernel_choices();
+  const bool has_library = std::ranges::any_of(
+      choices, [](const auto& choice) { return choice.kernel.find("onednn") != std::string::npos; });
+  CHECK((with.session.arena_use()[0].kept_bytes > 0) == has_library);
+  const auto same_result = [&] {
+    without.session.step();
+    with.session.step();
+    return same_bits(without.session.output("y"), with.session.output("y"));
+  };
+  CHECK(same_result());
+  const Literal before = with.session.output("y");
+  const Literal a = with.session.read("A");
+  std::vector<std::byte> moved = a.dense();
+  for (size_t i = 0; i < moved.size(); i += 4)
+    write_number(DType::f32, moved.data() + i, 0.25 * static_cast<double>(i % 7));
+  for (Run* run : {&without, &with}) run->session.write("A", Literal(DType::f32, a.shape(), moved));
+  CHECK(same_result());
+  CHECK(!same_bits(before, with.session.output("y")));
 }
 
 TEST_CASE("session: names and types that the plan does not have are refused") {
