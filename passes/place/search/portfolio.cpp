@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "passes/place/search/coarsen.h"
 #include "passes/place/search/combine.h"
@@ -33,6 +34,8 @@ constexpr double kCycleShare = 0.08;
 // -> 17.754, gen-moe-10k 8.132 -> 8.123).
 constexpr AnnealOptions kFresh{0.05, 2e-5, 8, 32, 0, 0, Swaps::blocks};
 constexpr AnnealOptions kCycle{0.01, 1e-5, 8, 256, 0.5, 0, Swaps::blocks};
+
+constexpr double kUnit = 0x1p-36;  // of the largest load of the start
 
 enum class From : uint8_t { best, start, random };
 
@@ -191,12 +194,27 @@ Split anneal_levels(const Instance& instance, const Split& start, Random& random
   return best;
 }
 
+/// The instance in whole units of time: sums are exact, so neither the unit nor an order of adding up changes any.
+Instance in_whole_units(Instance instance, double unit) {
+  for (double& cost : instance.cost) cost = std::round(cost / unit);
+  for (DeviceKind& kind : instance.kinds) {
+    for (double& time : kind.time) time = std::round(time / unit);
+  }
+  return instance;
+}
+
 }  // namespace
 
 Split split_any(const Instance& instance, const Split& start, Random& random, Work& work) {
-  const Instance merged = with_common_tensors(instance);
-  if (merged.blocks <= kManyBlocks) return anneal_flat(merged, start, random, work);
-  return anneal_levels(merged, start, random, work);
+  const double largest = loads_of(instance, start.device_of_block).largest;
+  const Instance whole = largest > 0 ? in_whole_units(instance, largest * kUnit) : instance;
+  const Instance merged = with_common_tensors(whole);
+  Split begin = start;
+  if (start.overflow == 0) begin.value = loads_of(merged, start.device_of_block).largest;
+  Split found = merged.blocks <= kManyBlocks ? anneal_flat(merged, begin, random, work)
+                                             : anneal_levels(merged, begin, random, work);
+  if (found.overflow == 0) found.value = loads_of(instance, found.device_of_block).largest;
+  return found;
 }
 
 }  // namespace mpc::place

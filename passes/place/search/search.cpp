@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
+#include "passes/place/search/canonical.h"
 #include "passes/place/search/contiguous.h"
 #include "passes/place/search/exhaust.h"
 #include "passes/place/search/forced_cuts.h"
@@ -20,6 +22,11 @@ constexpr int64_t kMostIdealWords = 25'000'000;
 constexpr int kMostIdeals = 400'000;
 constexpr int kFewIdeals = 200'000;  // without a budget: half a second when there turn out to be more
 constexpr int kFewBlocks = 1500;
+constexpr int64_t kOrdersWork = kSecond / 5;  // without a budget, after an exact attempt
+// A free search begins with stages, for a quarter of its work or, where that is less, as long as --contiguous alone
+// would take for all measured graphs: most need a tenth of it.
+constexpr int64_t kShareForStages = 4;
+constexpr int64_t kLeastForStages = 4 * kOrdersWork;
 constexpr int kExhaustBlocks = 20;
 constexpr double kSameValue = 1e-9;
 
@@ -52,8 +59,19 @@ class Search {
         random_(kSeed) {}
 
   SearchResult run() {
-    split_in_stages();
-    if (options_.kind == SplitKind::any) split_freely();
+    if (options_.kind == SplitKind::contiguous) {
+      split_in_stages(work_);
+    } else {
+      // A free split is never worse than the contiguous one, however short its budget; most of that it keeps.
+      const int64_t most = work_.left() / kShareForStages, units = std::max(most, kLeastForStages);
+      Work share(units, options_.should_stop);
+      split_in_stages(share);
+      result_.was_stopped = share.was_stopped();
+      work_.spend(std::min(units - share.left(), most));
+      result_.is_optimal = false;  // of splits of any shape
+      result_.method = "contiguous";
+      split_freely();
+    }
     finish();
     return std::move(result_);
   }
@@ -65,27 +83,30 @@ class Search {
     return device < gpus ? device : graph_.gpus + device - gpus;
   }
 
-  ContiguousOptions stage_options(int blocks) const {
+  /// Stages with a budget get all of it; without one, and to begin a free split with, what they deserve.
+  ContiguousOptions stage_options(int blocks, const Work& work) const {
+    const bool is_free = options_.kind == SplitKind::any, has_budget = has_budget_ && !is_free;
     ContiguousOptions stages;
-    if (options_.kind == SplitKind::contiguous && (has_budget_ || blocks <= kFewBlocks)) {
-      const int64_t words = (blocks + 63) / 64;
-      stages.most_ideals =
-          static_cast<int>(std::min<int64_t>(has_budget_ ? kMostIdeals : kFewIdeals, kMostIdealWords / words));
-      stages.exact_work = has_budget_ ? work_.left() / 2 : work_.left();  // the rest for orders
-      stages.search_work = has_budget_ ? work_.left() : kSecond / 5;
-    }
+    if (!has_budget && blocks > kFewBlocks) return stages;
+    const int64_t words = (blocks + 63) / 64;
+    stages.most_ideals =
+        static_cast<int>(std::min<int64_t>(has_budget ? kMostIdeals : kFewIdeals, kMostIdealWords / words));
+    stages.search_work = has_budget ? work.left() : kOrdersWork;
+    stages.exact_work = has_budget ? work.left() / 2  // the rest for orders
+                        : is_free  ? std::max<int64_t>(0, work.left() - 2 * kOrdersWork) / 2
+                                   : work.left();
     return stages;
   }
 
   /// The best split without the bytes of blocks that take no time is the best one when they fit beside their
   /// neighbours, and hardly ever they do not. @return whether they do.
-  bool split_without_weightless(const Contraction& contraction) {
+  bool split_without_weightless(const Contraction& contraction, Work& work) {
     const Folding folding = fold_weightless(contraction.instance);
     const Instance& folded = folding.instance;
     if (folded.blocks == contraction.instance.blocks) return false;
-    ContiguousOptions stages = stage_options(folded.blocks);
+    ContiguousOptions stages = stage_options(folded.blocks, work);
     stages.search_work = 0;
-    const ContiguousSplit found = split_contiguous(folded, stages, random_, work_);
+    const ContiguousSplit found = split_contiguous(folded, stages, random_, work);
     if (!found.is_optimal) return false;
     lower_bound_ = found.split.value;
     if (!found.split.device_of_block.empty()) {
@@ -100,24 +121,21 @@ class Search {
     return true;
   }
 
-  void split_in_stages() {
+  void split_in_stages(Work& work) {
     Contraction contraction = contract(graph_, SplitKind::contiguous);
     lower_bound_ = work_bound(contraction.instance);
     result_.cyclic_blocks = contraction.cyclic_blocks;
     const int blocks = contraction.instance.blocks;
-    ContiguousOptions stages = stage_options(blocks);
+    const ContiguousOptions stages = stage_options(blocks, work);
     const bool is_limited = limit_devices(contraction.instance, true);
-    if (stages.most_ideals > 0 && !is_limited && split_without_weightless(contraction)) return;
-    ContiguousSplit found = split_contiguous(contraction.instance, stages, random_, work_);
-    if (options_.kind == SplitKind::contiguous) {
-      result_.is_optimal = found.is_optimal && !is_limited;
-      result_.method = found.method;
-    }
+    if (stages.most_ideals > 0 && !is_limited && split_without_weightless(contraction, work)) return;
+    const ContiguousSplit found = split_contiguous(contraction.instance, stages, random_, work);
+    result_.is_optimal = found.is_optimal && !is_limited;
+    result_.method = found.method;
     if (found.split.device_of_block.empty()) return;
     if (options_.kind == SplitKind::contiguous && !result_.is_optimal)
       lower_bound_ = forced_cuts_bound(contraction.instance, lower_bound_, found.split.value);
     keep(contraction, found.split.device_of_block);
-    if (options_.kind == SplitKind::any) result_.method = "contiguous";
   }
 
   void keep(const Contraction& contraction, const std::vector<int>& device_of_block) {
@@ -238,7 +256,7 @@ class Search {
   }
 
   void finish() {
-    result_.was_stopped = work_.was_stopped();
+    result_.was_stopped = result_.was_stopped || work_.was_stopped();
     if (result_.device_of_node.empty()) {
       result_.is_optimal = result_.is_optimal || lower_bound_ == kForbidden;
       return;
@@ -266,7 +284,13 @@ int64_t default_work(SplitKind kind) {
 }
 
 SearchResult search_split(const CostGraph& graph, const SearchOptions& options) {
-  return Search(graph, options).run();
+  const std::vector<int> order = structural_order(graph);
+  const CostGraph canonical = reordered(graph, order);
+  SearchResult result = Search(canonical, options).run();
+  if (result.device_of_node.empty()) return result;
+  const std::vector<int> found = std::exchange(result.device_of_node, std::vector<int>(order.size()));
+  for (size_t i = 0; i < order.size(); ++i) result.device_of_node[static_cast<size_t>(order[i])] = found[i];
+  return result;
 }
 
 }  // namespace mpc::place
