@@ -18,6 +18,7 @@
 #include "passes/place/search/ideals.h"
 #include "passes/place/search/run_load.h"
 #include "passes/place/search/search.h"
+#include "passes/place/search/spread_bound.h"
 #include "passes/place/search/weightless.h"
 
 // The planner's search against brute force and against a scorer that shares no code with it.
@@ -485,7 +486,7 @@ TEST_CASE("search: a bound counts that costly tensors keep blocks together") {
 
 TEST_CASE("search: no bound is above the best split, and memory makes some of them sharp") {
   constexpr uint64_t kSeeds = 150;
-  int sharper = 0;
+  int sharper = 0, spread_sharper = 0;
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     CAPTURE(seed);
     GraphOptions options;
@@ -505,9 +506,46 @@ TEST_CASE("search: no bound is above the best split, and memory makes some of th
       CHECK(bound >= least);
       CHECK(bound <= truth * (1 + kRounding));
       sharper += bound > least * (1 + kRounding) ? 1 : 0;
+      Random random(seed);
+      Work work(1'000'000);
+      const Instance groups = grouped(instance, forced_groups(instance, known));
+      const double spread = spread_bound(groups, random, work);
+      CHECK(std::min(spread, known) <= truth * (1 + kRounding));
+      spread_sharper += spread > least * (1 + kRounding) ? 1 : 0;
     }
   }
   CHECK(sharper > 100);
+  CHECK(spread_sharper > 50);
+}
+
+TEST_CASE("search: a bound counts what devices pay because no device can hold what is near a block") {
+  // Eight blocks of 10 seconds in a row. Two devices: one cut, 40 and its tensor of 4 seconds, and no bound can say
+  // more. Eight devices of one block's bytes each: every tensor is cut, and all devices together pay 80 seconds of work
+  // and 7 tensors at both ends.
+  CostGraph graph;
+  graph.colors = 8;
+  for (int i = 0; i < 8; ++i) {
+    CostNode node;
+    node.id = i;
+    node.gpu_time = 10;
+    node.memory_bytes = 1;
+    node.tensor_cost = 4;
+    node.color = i;
+    graph.nodes.push_back(node);
+    if (i > 0) graph.edges.push_back({i - 1, i});
+  }
+  const auto bound_of = [&](int gpus, double bytes) {
+    graph.gpus = gpus;
+    graph.gpu_memory_bytes = bytes;
+    Random random(1);
+    Work work(50'000'000);
+    return spread_bound(contract(graph, SplitKind::any).instance, random, work);
+  };
+  const double two = bound_of(2, 8), eight = bound_of(8, 1), all = (80 + 7 * 2 * 4) / 8.0;
+  CHECK(two > 41);  // work alone says 40
+  CHECK(two <= 44);
+  CHECK(eight > 0.95 * all);
+  CHECK(eight <= all);
 }
 
 TEST_CASE("search: what cannot fit is said to be impossible, with the bytes that are missing") {

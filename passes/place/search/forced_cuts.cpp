@@ -1,6 +1,7 @@
 #include "passes/place/search/forced_cuts.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <utility>
 
@@ -37,6 +38,18 @@ class Refutation {
     if (has_failed_) return true;
     force_cuts();
     return has_failed_ || too_many_parts() || too_many_seconds();
+  }
+
+  /// The number of each block's part.
+  std::vector<int> groups() {
+    std::vector<int> number(part_.size(), -1), result;
+    int parts = 0;
+    for (int block = 0; block < instance_.blocks; ++block) {
+      int& mine = number[static_cast<size_t>(root(block))];
+      if (mine < 0) mine = parts++;
+      result.push_back(mine);
+    }
+    return result;
   }
 
  private:
@@ -129,16 +142,42 @@ class Refutation {
     has_failed_ = has_failed_ || !runs_somewhere(into);
   }
 
-  /// More parts of over half of a device's bytes, or of half of the bound, than there are devices. One kind only.
+  /// Parts that one kind alone can take: of j * devices + 1 some device has j + 1, and at least the smallest ones.
   bool too_many_parts() {
-    if (instance_.kinds.size() > 1) return false;
-    int large = 0, slow = 0;
+    std::vector<std::vector<double>> seconds(time_.size()), bytes(time_.size());
     for (int block = 0; block < instance_.blocks; ++block) {
       if (root(block) != block) continue;
-      large += 2 * memory_[static_cast<size_t>(block)] > memory_limit(instance_.kinds[0].memory) * kSlack ? 1 : 0;
-      slow += 2 * time_[0][static_cast<size_t>(block)] > bound_ * kSlack ? 1 : 0;
+      int kinds = 0;
+      size_t only = 0;
+      for (size_t kind = 0; kind < time_.size(); ++kind) {
+        const size_t b = static_cast<size_t>(block);
+        if (!can_take(kind, time_[kind][b], forced(block), memory_[b])) continue;
+        ++kinds;
+        only = kind;
+      }
+      if (kinds != 1) continue;
+      seconds[only].push_back(time_[only][static_cast<size_t>(block)]);
+      bytes[only].push_back(memory_[static_cast<size_t>(block)]);
     }
-    return large > instance_.kinds[0].count || slow > instance_.kinds[0].count;
+    for (size_t kind = 0; kind < time_.size(); ++kind) {
+      const DeviceKind& device = instance_.kinds[kind];
+      if (fullest(seconds[kind], device.count) >= bound_ * kSlack ||
+          fullest(bytes[kind], device.count) > memory_limit(device.memory) * kSlack)
+        return true;
+    }
+    return false;
+  }
+
+  /// What the fullest of the devices has at least.
+  static double fullest(std::vector<double>& of_part, int devices) {
+    std::sort(of_part.begin(), of_part.end(), std::greater<>());
+    const std::ptrdiff_t count = devices, parts = static_cast<std::ptrdiff_t>(of_part.size());
+    double most = 0;
+    for (std::ptrdiff_t j = 1; count > 0 && j * count < parts; ++j) {
+      const auto last = of_part.begin() + j * count + 1;
+      most = std::max(most, std::accumulate(last - j - 1, last, 0.0));
+    }
+    return most;
   }
 
   bool too_many_seconds() const {
@@ -171,6 +210,12 @@ double forced_cuts_bound(const Instance& instance, double least, double value) {
     (Refutation(instance, middle).run() ? low : high) = middle;
   }
   return low;
+}
+
+std::vector<int> forced_groups(const Instance& instance, double value) {
+  Refutation refutation(instance, value);
+  refutation.run();
+  return refutation.groups();
 }
 
 }  // namespace mpc::place

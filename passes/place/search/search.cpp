@@ -5,10 +5,12 @@
 #include <utility>
 
 #include "passes/place/search/canonical.h"
+#include "passes/place/search/coarsen.h"
 #include "passes/place/search/contiguous.h"
 #include "passes/place/search/exhaust.h"
 #include "passes/place/search/forced_cuts.h"
 #include "passes/place/search/portfolio.h"
+#include "passes/place/search/spread_bound.h"
 #include "passes/place/search/weightless.h"
 
 namespace mpc::place {
@@ -27,6 +29,7 @@ constexpr int64_t kOrdersWork = kSecond / 5;  // without a budget, after an exac
 // would take for all measured graphs: most need a tenth of it.
 constexpr int64_t kShareForStages = 4;
 constexpr int64_t kLeastForStages = 4 * kOrdersWork;
+constexpr int64_t kShareForBound = 16;  // of the work of a free search, for spread_bound
 constexpr int kExhaustBlocks = 20;
 constexpr double kSameValue = 1e-9;
 
@@ -176,14 +179,26 @@ class Search {
     if (instance.blocks <= kExhaustBlocks && try_all(instance, best)) {
       result_.is_optimal = true;
     } else if (int64_t{instance.devices()} * instance.tensors() <= kMostCounters && instance.devices() > 1) {
+      const int64_t units = work_.left() / kShareForBound;
+      work_.spend(units);
+      spread_work_ = Work(units, options_.should_stop);
       const Split found = split_any(instance, best, random_, work_);
       if (found.overflow < best.overflow || (found.overflow == best.overflow && found.value < best.value)) {
         result_.method = "annealing";
         best = found;
       }
     }
-    if (!result_.is_optimal && best.overflow == 0) lower_bound_ = forced_cuts_bound(instance, lower_bound_, best.value);
+    if (!result_.is_optimal && best.overflow == 0) raise_bound(instance, best.value);
     keep(contraction, best.device_of_block);
+  }
+
+  /// The bound, from a split of this value.
+  void raise_bound(const Instance& instance, double value) {
+    lower_bound_ = forced_cuts_bound(instance, lower_bound_, value);
+    if (lower_bound_ >= value || spread_work_.is_over()) return;
+    // A better split keeps these together: either there is none, or the bound of the groups is one.
+    const Instance groups = with_common_tensors(grouped(instance, forced_groups(instance, value)));
+    lower_bound_ = std::max(lower_bound_, std::min(value, spread_bound(groups, random_, spread_work_)));
   }
 
   /// The contiguous split when there is one, otherwise blocks where they are fast and bytes are free.
@@ -272,6 +287,7 @@ class Search {
   const SearchOptions& options_;
   bool has_budget_;
   Work work_;
+  Work spread_work_{0};  // of work_
   Random random_;
   double lower_bound_ = 0;
   SearchResult result_;
