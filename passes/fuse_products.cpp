@@ -1,6 +1,7 @@
 #include "passes/fuse_products.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <optional>
 
@@ -22,6 +23,8 @@ struct ProductGroup {
   ValueId row;                  // these two may be invalid
   ValueId whole;
   std::optional<OpKind> activation;
+  bool stands_first = false;  // where the product stood, instead of `last`
+  NodeId place() const { return stands_first ? product : last; }
 };
 
 class Finder {
@@ -40,7 +43,7 @@ class Finder {
       const NodeId id(i);
       if (is_product(id)) {
         group_at_[id] = static_cast<int>(groups_.size());
-        groups_.push_back({id, {}, {}, id, {id}, {}, {}, {}});
+        groups_.push_back({id, {}, {}, id, {id}, {}, {}, {}, false});
       } else if (!try_to_reshape(id)) {
         try_to_take_in(id);
       }
@@ -81,16 +84,29 @@ class Finder {
     return op == OpKind::MatMul || op == OpKind::Gemm;
   }
 
-  // The group whose result `value` is, where `reader` alone reads it.
-  ProductGroup* group_read_by(NodeId reader, ValueId value) {
+  // The group whose result `value` is, where `reader` alone reads it, beside `other` (often invalid).
+  ProductGroup* group_read_by(NodeId reader, ValueId value, ValueId other = {}) {
     if (!value.is_valid() || graph_.value(value).kind != ValueKind::node) return nullptr;
     if (users_[value.index()].size() != 1 || std::ranges::binary_search(results_, value)) return nullptr;
     const auto found = group_at_.find(graph_.value(value).producer);
     if (found == group_at_.end()) return nullptr;
     ProductGroup& group = groups_[static_cast<size_t>(found->second)];
     const bool may_join = group.last == graph_.value(value).producer && is_alike(group, reader) &&
-                          !keeps_more(group, reader) && !loses_home(group, reader);
+                          (!cannot_wait(group, reader) || may_stand_first(group, other));
     return may_join ? &group : nullptr;
+  }
+
+  // Must the group, with `id` in it, stand where its product does?
+  bool cannot_wait(const ProductGroup& group, NodeId id) const {
+    return group.stands_first || keeps_more(group, id) || loses_home(group, id);
+  }
+
+  // Is all that the group is to read made before its product?
+  bool may_stand_first(const ProductGroup& group, ValueId other) const {
+    return std::ranges::all_of(std::array{group.row, group.whole, other}, [&](ValueId operand) {
+      return !operand.is_valid() || graph_.value(operand).kind != ValueKind::node ||
+             graph_.value(operand).producer < group.product;
+    });
   }
 
   bool is_alike(const ProductGroup& group, NodeId id) const {
@@ -158,7 +174,9 @@ class Finder {
     });
   }
 
+  // @pre cannot_wait implies may_stand_first.
   void join(ProductGroup& group, NodeId id) {
+    group.stands_first = cannot_wait(group, id);
     group_at_[id] = group_at_.at(group.product);
     group.members.push_back(id);
     group.last = id;
@@ -196,8 +214,8 @@ class Finder {
     }
     if (is_gelu_gradient(node)) return take_in_gelu_gradient(id);
     if (node.op != OpKind::Add) return;
-    ProductGroup* first = group_added_by(id, node.inputs[0]);
-    ProductGroup* second = group_added_by(id, node.inputs[1]);
+    ProductGroup* first = group_added_by(id, node.inputs[0], node.inputs[1]);
+    ProductGroup* second = group_added_by(id, node.inputs[1], node.inputs[0]);
     // Of two products the later one: what it computes is never stored.
     const bool is_second = first == nullptr || (second != nullptr && first->product < second->product);
     const auto try_add = [&](ProductGroup* group, size_t operand) {
@@ -217,20 +235,20 @@ class Finder {
   // Of a product that is the gradient of Gelu's result, and nothing more.
   void take_in_gelu_gradient(NodeId id) {
     const Node& node = graph_.node(id);
-    ProductGroup* group = group_read_by(id, node.inputs[0]);
+    ProductGroup* group = group_read_by(id, node.inputs[0], node.inputs[1]);
     if (group == nullptr || has_epilogue(*group) || group->cast.is_valid() || !has_rows(*group)) return;
     if (graph_.node(group->product).inputs.size() > 2) return;
-    group->whole = node.inputs[1];
     group->activation = node.op;
     join(*group, id);
+    group->whole = node.inputs[1];
   }
 
   // The group that makes an operand of the addition `id`, or what a Cast makes that of.
-  ProductGroup* group_added_by(NodeId id, ValueId operand) {
+  ProductGroup* group_added_by(NodeId id, ValueId operand, ValueId other) {
     const ValueId before = before_cast(id, operand);
-    ProductGroup* group = group_read_by(before == operand ? id : graph_.value(operand).producer, before);
+    ProductGroup* group = group_read_by(before == operand ? id : graph_.value(operand).producer, before, other);
     const bool is_kept = before != operand && group != nullptr && graph_.value(operand).producer < node_before(id);
-    return is_kept && (keeps_more(*group, id) || loses_home(*group, id)) ? nullptr : group;
+    return is_kept && cannot_wait(*group, id) && !may_stand_first(*group, other) ? nullptr : group;
   }
 
   // What `value` is in 16 bits, if it is a Cast of that to f32 that `reader` alone reads, on the same device.
@@ -267,11 +285,11 @@ class Finder {
              shape_of(*graph, other) == shape_of(*graph, result);
     });
     if (!is_whole || graph_.value(other).dtype != DType::f32) return false;
-    group->row = row;
-    group->whole = other;
     group->cast = cast;
     join(*group, cast);
     join(*group, id);
+    group->row = row;
+    group->whole = other;
     return true;
   }
 
@@ -289,15 +307,11 @@ class Finder {
     };
     const Node& product = graph_.node(group->product);
     const bool may_have_row = has_rows(*group) && !group->row.is_valid() && product.inputs.size() == 2;
-    if (may_have_row &&
-        everywhere([](const Shape& shape, const Shape& y) { return shape == Shape{y[y.rank() - 1]}; })) {
-      group->row = other;
-    } else if (everywhere([](const Shape& shape, const Shape& y) { return shape == y; })) {
-      group->whole = other;
-    } else {
-      return false;
-    }
+    const bool is_row =
+        may_have_row && everywhere([](const Shape& shape, const Shape& y) { return shape == Shape{y[y.rank() - 1]}; });
+    if (!is_row && !everywhere([](const Shape& shape, const Shape& y) { return shape == y; })) return false;
     join(*group, id);
+    (is_row ? group->row : group->whole) = other;
     return true;
   }
 
@@ -399,7 +413,7 @@ Graph write_groups(const Graph& graph, const std::vector<ProductGroup>& groups) 
     const auto found = group_at.find(id);
     if (found == group_at.end()) {
       rewriter.copy(id);
-    } else if (found->second->last == id) {
+    } else if (found->second->place() == id) {
       GroupWriter(rewriter, *found->second).write();
     }
   }

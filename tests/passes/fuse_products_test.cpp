@@ -130,10 +130,27 @@ TEST_CASE("fuse_products: operands do not wait for an addition when they are lar
 }
 
 TEST_CASE("fuse_products: the first reader of a parameter stays its first reader") {
-  // %w lives where %m runs; behind %n, the product would no longer be the first.
-  CHECK(fused("%m f32[4,16] = MatMul(%x, %w)\n%n f32[8,16] = Tanh(%w)\n%y f32[4,16] = Add(%m, %b)\noutput y = "
-              "%y\noutput n = %n\n")
-            .node_count() == 3);
+  // %w lives where %m runs; behind %n, the product would no longer be the first. So it stands where it stood, or where
+  // what is added is made too late for that, alone.
+  const std::string product = "%m f32[4,16] = MatMul(%x, %w)\n%n f32[8,16] = Tanh(%w)\n";
+  const std::string outputs = "output y = %y\noutput n = %n\n";
+  CHECK(ops_of(fused(product + "%y f32[4,16] = Add(%m, %b)\n" + outputs)) == Ops{OpKind::MatMul, OpKind::Tanh});
+  CHECK(ops_of(fused(product + "%t f32[4,16] = Tanh(%z)\n%y f32[4,16] = Add(%m, %t)\n" + outputs)) ==
+        Ops{OpKind::MatMul, OpKind::Tanh, OpKind::Tanh, OpKind::Add});
+}
+
+TEST_CASE("fuse_products: a product whose operands cannot wait adds what is there before it, also in f32") {
+  const std::string body = R"ir(input %g bf16[4,32]
+parameter %v bf16[32,16] from "v"
+%m bf16[4,16] = MatMul(%g, %v)
+%t f32[4,16] = Tanh(%z)
+%c f32[4,16] = Cast(%m) {to = "f32"}
+)ir";
+  const Graph graph = fused(body + "%y f32[4,16] = Add(%z, %c)\noutput y = %y\noutput t = %t\n");
+  REQUIRE(ops_of(graph) == Ops{OpKind::MatMul, OpKind::Tanh});
+  CHECK(operands_of(graph, graph.node(NodeId(0))) == Names{"g", "v", "", "z"});
+  CHECK(ops_of(fused(body + "%y f32[4,16] = Add(%t, %c)\noutput y = %y\n")) ==
+        Ops{OpKind::MatMul, OpKind::Tanh, OpKind::Cast, OpKind::Add});
 }
 
 TEST_CASE("fuse_products: pins that send nodes apart keep them apart") {
