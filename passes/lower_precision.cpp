@@ -32,6 +32,14 @@ constexpr OpKind kAsOperands[] = {
     OpKind::Tile,     OpKind::Transpose, OpKind::Trilu,       OpKind::Where,
 };
 
+// What reads and writes data as it comes, computes in f32, and keeps in f32 what it has one of per channel: statistics
+// that move by little would stand still.
+constexpr OpKind kPerChannel[] = {OpKind::BatchNormalization, OpKind::BatchNormalizationTraining};
+
+bool is_per_channel(OpKind op) {
+  return std::ranges::find(kPerChannel, op) != std::end(kPerChannel);
+}
+
 class PrecisionLowerer {
  public:
   PrecisionLowerer(const Graph& graph, DType low) : source_(graph), rewriter_(graph), low_(low) {}
@@ -98,7 +106,7 @@ class PrecisionLowerer {
     std::vector<ValueId> inputs;
     for (const ValueId input : old.inputs) {
       const ValueId mapped = rewriter_.at(input);
-      const bool is_cast = has_f32(input) && !is_mask(old, inputs.size());
+      const bool is_cast = has_f32(input) && !stays_in_f32(old, inputs.size());
       inputs.push_back(is_cast ? as(dtype, mapped, old.origin) : mapped);
     }
     NodeInfo info;
@@ -119,9 +127,10 @@ class PrecisionLowerer {
     rewriter_.map_node(id, made);
   }
 
-  // What is added to the scores of attention stays in f32: finite masks, which may be as low as the lowest f32, would
-  // become infinite.
-  bool is_mask(const Node& node, size_t operand) const {
+  // What is added to the scores of attention, too: finite masks, which may be as low as the lowest f32, would become
+  // infinite.
+  bool stays_in_f32(const Node& node, size_t operand) const {
+    if (is_per_channel(node.op)) return operand > 0;
     return node.op == OpKind::ScaledDotProductAttention &&
            operand >= attention_operands(source_.value(node.inputs[0]).shape);
   }
@@ -169,7 +178,8 @@ std::optional<DType> low_dtype(Precision precision) {
 
 ComputeIn compute_in(OpKind op) {
   if (std::ranges::find(kLow, op) != std::end(kLow)) return ComputeIn::low;
-  return std::ranges::find(kAsOperands, op) != std::end(kAsOperands) ? ComputeIn::operands : ComputeIn::f32;
+  const bool follows = is_per_channel(op) || std::ranges::find(kAsOperands, op) != std::end(kAsOperands);
+  return follows ? ComputeIn::operands : ComputeIn::f32;
 }
 
 Graph lower_precision(const Graph& graph, DType low) {

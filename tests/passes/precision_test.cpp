@@ -88,6 +88,35 @@ output y = %y
   CHECK(casts == 5);
 }
 
+TEST_CASE("precision: batch normalization reads and writes 16 bits, with its channels in f32") {
+  const Graph graph = lower_precision(parse_graph(R"(graph "block" canonical
+input %x f32[2,3,4,4]
+parameter %w f32[3,3,1,1] from "w"
+parameter %s f32[3] from "s"
+parameter %b f32[3] from "b"
+parameter %m f32[3] from "m" frozen
+parameter %v f32[3] from "v" frozen
+%c f32[2,3,4,4] = Conv(%x, %w) @conv
+%n f32[2,3,4,4], %m2 f32[3], %v2 f32[3], %mean f32[3], %inv f32[3] = BatchNormalizationTraining(%c, %s, %b, %m, %v) @norm
+%r f32[2,3,4,4] = Relu(%n) @relu
+%k f32[2,3,4,4], %m3 f32[3], %v3 f32[3], _, _ = BatchNormalizationTraining(%x, %s, %b, %m, %v) @alone
+output r = %r
+output k = %k
+)"),
+                                      DType::bf16);
+  const std::map<std::string, DType> types = results_of(graph);
+  CHECK(types.at("norm") == DType::bf16);
+  CHECK(types.at("relu") == DType::bf16);
+  CHECK(types.at("alone") == DType::f32);  // x is data in f32
+  for (const Node& node : graph.nodes()) {
+    if (node.name != "norm") continue;
+    for (size_t i = 1; i < 5; ++i) {
+      CHECK(graph.value(node.inputs[i]).dtype == DType::f32);
+      CHECK(graph.value(node.outputs[i]).dtype == DType::f32);
+    }
+  }
+}
+
 TEST_CASE("precision: a bf16 plan keeps parameters, sums of gradients and optimizer state in f32") {
   int products = 0;
   for (uint64_t seed = 1; seed <= 20; ++seed) {
