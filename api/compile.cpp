@@ -120,12 +120,13 @@ v1::NoPlan make_public(const Infeasible& infeasible, const Cluster& cluster) {
 /// @throws Error(M003) for a budget that no search has, or of no length.
 void set_budget(const v1::CompileOptions& from, PlanOptions& options) {
   if (!from.budget_seconds) return;
-  if (options.objective != Objective::latency) {
+  const bool is_for_latency = options.objective == Objective::latency;
+  if (!is_for_latency && options.objective != Objective::throughput) {
     throw Error(ErrorId::M003, "budget", fmt::format("does not go with objective {}", from.objective),
-                "only the search for latency goes on for as long as it may");
+                "only the searches for latency and throughput go on for as long as they may");
   }
   api::require_budget(*from.budget_seconds);
-  options.budget_s = *from.budget_seconds;
+  (is_for_latency ? options.budget_s : options.search_s) = *from.budget_seconds;
 }
 
 }  // namespace

@@ -72,6 +72,7 @@ class Explorer {
   Explorer(const FrontGraphs& graphs, const Cluster& cluster, PlanOptions options, const Plan& plan, Progress progress)
       : graphs_(graphs), cluster_(cluster), options_(std::move(options)), plan_(plan), progress_(std::move(progress)) {
     options_.budget_s = kLatencyBudget;  // there are dozens of alternatives
+    options_.search_s = 0;
   }
 
   /// About how many plans there will be.

@@ -10,6 +10,7 @@
 #include "compiler/plan/host_memory.h"
 #include "passes/back_half.h"
 #include "passes/describe_plan.h"
+#include "passes/move_cuts.h"
 #include "passes/observed.h"
 
 // The whole compiler on one page: a model becomes one graph per size of micro-batch (front_half.cpp), which is placed,
@@ -135,6 +136,7 @@ std::variant<Plan, Infeasible> make_plan(const FrontGraphs& graphs, const Cluste
   if (attempt.excess_bytes > 0) return explain(attempt, graphs, cluster, options, observed);
   Plan& plan = attempt.plan;
   describe_plan(plan, attempt, graphs, options);
+  if (options.search_s > 0) plan = move_cuts(graphs, cluster, options, std::move(plan), observed);
   observed.stage("done", 1);
   return std::move(plan);
 }

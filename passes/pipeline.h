@@ -42,6 +42,7 @@ struct PlanOptions {
   int64_t host_memory_bytes = kAssumedHostBytes;
   Objective objective = Objective::throughput;
   double budget_s = kLatencyBudget;  // objective latency: how long a placement is annealed
+  double search_s = 0;               // objective throughput: how long whole plans are made to find a shorter one
   /// Whether some plan fits is the question: the first that does is the answer, and fewer are tried.
   bool only_fits = false;
   std::vector<Pin> pins;

@@ -278,8 +278,8 @@ Body add_partition(CLI::App& app) {
   app.add_flag("--contiguous", flags->contiguous, "every device gets one stage: a run of the order of nodes")
       ->group("Cost graphs");
   app.add_option("--budget", flags->budget,
-                 "how long to search, in seconds of a current core: a cost graph (default 10s), or --objective latency "
-                 "(default 400ms)")
+                 "how long to search, in seconds of a current core: a cost graph (default 10s), --objective latency "
+                 "(default 400ms), or whole plans with other cuts for --objective throughput (default none)")
       ->type_name("TIME")
       ->group("Split");
   app.add_option("--cpus", flags->cpus, "CPU cores beside the GPUs, instead of the graph's number")

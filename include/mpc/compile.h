@@ -60,8 +60,9 @@ struct CompileOptions {
   /// The host memory they may take. Empty: 64 GiB.
   std::optional<int64_t> host_memory_bytes = {};
   std::string objective = "throughput";  // "throughput", "latency", "devices", "memory"
-  /// Objective "latency": how long a placement is searched, in seconds of a current core. Counted in steps, so that
-  /// plans are the same on every machine. Empty: some tenths of a second. The other objectives' programs run to their
+  /// How long to search, in seconds of a current core, counted in steps so that plans are the same on every machine.
+  /// Objective "latency": a placement; empty: some tenths of a second. Objective "throughput": whole plans whose cuts
+  /// lie elsewhere, for one with a shorter step; empty: not at all. The programs of the other objectives run to their
   /// end.
   std::optional<double> budget_seconds = {};
   /// "f32"; "tf32": GPUs may round the operands of products; "bf16": products and what lies between them in bf16, with

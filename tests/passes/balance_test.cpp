@@ -13,6 +13,7 @@
 #include "api/reference_evaluator.h"
 #include "compiler/onnx/model.h"
 #include "compiler/plan/simulate.h"
+#include "compiler/plan/text.h"
 #include "models/zoo.h"
 #include "passes/pipeline.h"
 #include "passes/place/evaluate.h"
@@ -148,6 +149,35 @@ Cluster unequal_cluster(int count) {
     device.memory_bytes /= 3;
   }
   return cluster;
+}
+
+TEST_CASE("balance: plans with other cuts shorten the step, the same way each time, and leave pins where they are") {
+  const Sample sample{"LSTM encoder-decoder", "encoder-decoder", {}};
+  const FrontGraphs graphs = graphs_of(sample, true);
+  const Cluster gpus = uniform_cluster(*find_device_kind(kAssumedGpuKind), 8);
+  PlanOptions options = plan_options(true);
+  const Plan start = std::get<Plan>(make_plan(graphs, gpus, options));
+  options.search_s = 10;
+  const Plan searched = std::get<Plan>(make_plan(graphs, gpus, options));
+  CHECK(searched.step_seconds < start.step_seconds);
+  CHECK(print_plan(searched) == print_plan(std::get<Plan>(make_plan(graphs, gpus, options))));
+  const auto tells = [](const Plan& plan, const char* text) {
+    return std::ranges::any_of(plan.notes, [&](const auto& note) { return note.find(text) != std::string::npos; });
+  };
+  CHECK(tells(searched, "plans with other cuts that were made"));
+  CHECK(tells(searched, "no move of nodes beside a cut is shorter still"));
+  CHECK(!tells(start, "plans with other cuts that were made"));
+
+  options.search_s = 1e-3;  // one plan uses it up
+  const Plan short_search = std::get<Plan>(make_plan(graphs, gpus, options));
+  CHECK(tells(short_search, "that were made: 1;"));
+  CHECK(short_search.step_seconds <= start.step_seconds);
+
+  options.search_s = 10;
+  options.pins = {{".", 1}};  // every node
+  const Plan pinned = std::get<Plan>(make_plan(graphs, gpus, options));
+  CHECK(tells(pinned, "that were made: 0;"));
+  for (const PlanNode& node : pinned.nodes) CHECK(node.device == DeviceId(1));
 }
 
 TEST_CASE("balance: the step on one device, beside which a speed-up is said, is that of a plan for one device") {
