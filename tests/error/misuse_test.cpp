@@ -211,11 +211,12 @@ TEST_CASE("misuse: flags of models and of cost graphs do not mix") {
   place.refuses({"partition", "--cost-graph", graph, "--train"}, 2);
   place.refuses({"partition", "--cost-graph", graph, "-o", place.folder() / "plan.json"}, 2);
   place.refuses({"partition", place.model(), "--gpus", "2", "--contiguous"}, 2);
-  place.refuses({"partition", place.model(), "--gpus", "2", "--budget", "1s"}, 2);
+  place.refuses({"partition", place.model(), "--gpus", "2", "--objective", "memory", "--budget", "1s"}, 2);
   place.refuses({"partition", place.model(), "--gpus", "2", "--cpus", "1"}, 2);
   for (const char* budget : {"", "0", "-1s", "1h", "nan", "1e999", "s", "1 s", "100000000s"}) {
     place.refuses({"partition", "--cost-graph", graph, "--budget", budget}, 2);
     place.refuses({"partition", place.model(), "--gpus", "2", "--objective", "latency", "--budget", budget}, 2);
+    place.refuses({"partition", place.model(), "--gpus", "2", "--budget", budget}, 2);
   }
   for (const char* cpus : {"-1", "4097", "x"}) place.refuses({"partition", "--cost-graph", graph, "--cpus", cpus}, 2);
   place.refuses({"partition", "--cost-graph", graph, "--json", graph}, 6);
