@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace mpc::place {
 namespace {
@@ -24,6 +25,7 @@ class Exhaust {
     std::iota(order_.begin(), order_.end(), 0);
     std::stable_sort(order_.begin(), order_.end(),
                      [&](int a, int b) { return least[static_cast<size_t>(a)] > least[static_cast<size_t>(b)]; });
+    put_neighbours_together(least);
     left_.assign(blocks + 1, 0);
     for (size_t i = blocks; i-- > 0;) left_[i] = left_[i + 1] + least[static_cast<size_t>(order_[i])];
     device_.assign(blocks, -1);
@@ -41,6 +43,27 @@ class Exhaust {
   }
 
  private:
+  /// Next is always the block with the most time and tensors to those before it: what has to be paid is known early.
+  void put_neighbours_together(const std::vector<double>& least) {
+    std::vector<double> weight = least;
+    std::vector<char> is_met(static_cast<size_t>(instance_.tensors()), 0);
+    for (size_t i = 0; i < order_.size(); ++i) {
+      const auto next = std::max_element(
+          order_.begin() + static_cast<std::ptrdiff_t>(i), order_.end(),
+          [&](int a, int b) { return weight[static_cast<size_t>(a)] < weight[static_cast<size_t>(b)]; });
+      const int block = *next;
+      std::rotate(order_.begin() + static_cast<std::ptrdiff_t>(i), next, next + 1);
+      const auto meet = [&](int t) {
+        if (std::exchange(is_met[static_cast<size_t>(t)], 1) != 0) return;
+        const double cost = instance_.cost[static_cast<size_t>(t)];
+        weight[static_cast<size_t>(instance_.producer[static_cast<size_t>(t)])] += cost;
+        for (const int reader : instance_.consumers[t]) weight[static_cast<size_t>(reader)] += cost;
+      };
+      for (const int t : instance_.produced[block]) meet(t);
+      for (const int t : instance_.consumed[block]) meet(t);
+    }
+  }
+
   const double* loads_at(size_t depth) const { return loads_.data() + depth * kind_.size(); }
   double* loads_at(size_t depth) { return loads_.data() + depth * kind_.size(); }
 

@@ -137,8 +137,11 @@ class Refutation {
     part_[static_cast<size_t>(part)] = into;
     memory_[static_cast<size_t>(into)] += memory_[static_cast<size_t>(part)];
     for (std::vector<double>& time : time_) time[static_cast<size_t>(into)] += time[static_cast<size_t>(part)];
-    // What either pays may have been for a tensor between them, or for one tensor twice.
-    sent_[static_cast<size_t>(into)] = received_[static_cast<size_t>(into)] = 0;
+    // Both pay for certain, but may receive the same. Never less than before: what was apart stays so, or join_over
+    // would count a tensor that is in these sums already a second time.
+    const size_t i = static_cast<size_t>(into), p = static_cast<size_t>(part);
+    sent_[i] += sent_[p];
+    received_[i] = std::max(received_[i], received_[p]);
     has_failed_ = has_failed_ || !runs_somewhere(into);
   }
 

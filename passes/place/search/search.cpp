@@ -29,8 +29,9 @@ constexpr int64_t kOrdersWork = kSecond / 5;  // without a budget, after an exac
 // would take for all measured graphs: most need a tenth of it.
 constexpr int64_t kShareForStages = 4;
 constexpr int64_t kLeastForStages = 4 * kOrdersWork;
-constexpr int64_t kShareForBound = 16;  // of the work of a free search, for spread_bound
-constexpr int kExhaustBlocks = 20;
+constexpr int64_t kShareForBound = 16;  // of the work of a free search
+constexpr int kExhaustBlocks = 64;      // branch and bound is tried before everything else
+constexpr int kProofBlocks = 2500;      // and afterwards, as a proof
 constexpr double kSameValue = 1e-9;
 
 /// No device of a kind stays empty in every good split but those beyond the number of blocks. For the dynamic programs
@@ -181,24 +182,28 @@ class Search {
     } else if (int64_t{instance.devices()} * instance.tensors() <= kMostCounters && instance.devices() > 1) {
       const int64_t units = work_.left() / kShareForBound;
       work_.spend(units);
-      spread_work_ = Work(units, options_.should_stop);
+      bound_work_ = Work(units, options_.should_stop);
       const Split found = split_any(instance, best, random_, work_);
       if (found.overflow < best.overflow || (found.overflow == best.overflow && found.value < best.value)) {
         result_.method = "annealing";
         best = found;
       }
     }
-    if (!result_.is_optimal && best.overflow == 0) raise_bound(instance, best.value);
+    if (!result_.is_optimal && best.overflow == 0) raise_bound(instance, best);
     keep(contraction, best.device_of_block);
   }
 
-  /// The bound, from a split of this value.
-  void raise_bound(const Instance& instance, double value) {
-    lower_bound_ = forced_cuts_bound(instance, lower_bound_, value);
-    if (lower_bound_ >= value || spread_work_.is_over()) return;
+  /// A bound for a good split, or the proof that it is the best one, or a better one.
+  void raise_bound(const Instance& instance, Split& best) {
+    lower_bound_ = forced_cuts_bound(instance, lower_bound_, best.value);
+    if (lower_bound_ >= best.value || bound_work_.is_over()) return;
+    if (instance.blocks <= kProofBlocks && branch(instance, best, bound_work_.left() / 2, bound_work_)) {
+      result_.is_optimal = true;
+      return;
+    }
     // A better split keeps these together: either there is none, or the bound of the groups is one.
-    const Instance groups = with_common_tensors(grouped(instance, forced_groups(instance, value)));
-    lower_bound_ = std::max(lower_bound_, std::min(value, spread_bound(groups, random_, spread_work_)));
+    const Instance groups = with_common_tensors(grouped(instance, forced_groups(instance, best.value)));
+    lower_bound_ = std::max(lower_bound_, std::min(best.value, spread_bound(groups, random_, bound_work_)));
   }
 
   /// The contiguous split when there is one, otherwise blocks where they are fast and bytes are free.
@@ -255,14 +260,20 @@ class Search {
   bool try_all(const Instance& instance, Split& best) {
     // A short search first: the better the bound, the fewer the branches.
     Work first(work_.left() / 50, options_.should_stop);
+    work_.spend(first.left());
     const Split found = split_any(instance, best, random_, first);
     if (found.overflow < best.overflow || found.value < best.value) {
       best = found;
       result_.method = "annealing";
     }
-    Work share(work_.left() / 10, options_.should_stop);
-    const ExhaustResult all = split_exhaustively(instance, best.value, share);
-    work_.spend(work_.left() / 50 + work_.left() / 10 - share.left());
+    return branch(instance, best, work_.left() / 10, work_);
+  }
+
+  /// Branch and bound with so many units of the work. @return whether no split is better than the best one afterwards.
+  bool branch(const Instance& instance, Split& best, int64_t units, Work& work) {
+    Work share(units, options_.should_stop);
+    const ExhaustResult all = split_exhaustively(instance, best.value * (1 - kSameValue), share);
+    work.spend(units - share.left());
     if (all.split) {
       best = *all.split;
       result_.method = "branch and bound";
@@ -287,7 +298,7 @@ class Search {
   const SearchOptions& options_;
   bool has_budget_;
   Work work_;
-  Work spread_work_{0};  // of work_
+  Work bound_work_{0};  // the part of work_ for bounds
   Random random_;
   double lower_bound_ = 0;
   SearchResult result_;
