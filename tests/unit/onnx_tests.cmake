@@ -21,3 +21,8 @@ mpc_test(onnx_backend_test
   SOURCES
     ${CMAKE_CURRENT_LIST_DIR}/onnx_backend_test.cpp
   USES onnx_test_support)
+
+mpc_test(onnx_rnn_training_test
+  SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/onnx_rnn_training_test.cpp
+  USES onnx_test_support plan_test_support)
