@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "compiler/base/text.h"
+#include "compiler/plan/host_memory.h"
 #include "compiler/plan/simulate.h"
 #include "passes/chunks.h"
 #include "passes/fit_memory.h"
@@ -22,7 +23,11 @@ namespace {
 
 // Attempts to raise the planner's memory estimate to what planning memory exactly found.
 constexpr int kMostAttempts = 8;
-constexpr int kMostAttemptsToFit = 3;  // under PlanOptions::only_fits
+constexpr int kMostHopelessAttempts = 3;  // for which nothing fitted by the estimate
+constexpr int kMostAttemptsToFit = 3;     // under PlanOptions::only_fits
+
+// Stages that fit and take this many times as long as those that do not are compared with what else can be done.
+constexpr double kMuchLonger = 1.1;
 
 // What a pipeline's stages are, and what they are balanced by.
 struct Layout {
@@ -43,6 +48,18 @@ struct Way {
   std::optional<Attempt> result;  // none where others are better
 };
 
+double step_seconds(Plan plan) {
+  synchronize(plan);
+  return simulate(plan).step_seconds;
+}
+
+bool are_devices_alike(const Cluster& cluster) {
+  return std::ranges::all_of(cluster.devices, [&](const Device& device) {
+    const Device& first = cluster.devices.front();
+    return are_alike(device, first) && device.memory_bytes == first.memory_bytes;
+  });
+}
+
 class BackHalf {
  public:
   BackHalf(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed)
@@ -50,6 +67,7 @@ class BackHalf {
         cluster_(cluster),
         options_(options),
         observed_(observed),
+        are_alike_(are_devices_alike(cluster)),
         lowering_(graphs, cluster, options, observed) {}
 
   /// The plan of the best placement found. A plan takes many times as long as the bound of its step, so what promises
@@ -194,6 +212,8 @@ class BackHalf {
     const int64_t share = way.parts.cluster.count() / cluster_.count();
     std::vector<int64_t>& extra_bytes = way.place.extra_bytes;
     std::optional<Attempt> best;
+    std::optional<Attempt> fastest;  // but too large
+    int hopeless_attempts = 0;
     const int most = options_.only_fits ? kMostAttemptsToFit : kMostAttempts;
     for (int i = 0; i < most; ++i) {
       Attempt attempt = i == 0 ? std::move(way.first) : place(way);
@@ -201,18 +221,31 @@ class BackHalf {
                    : lowering_.lower(lowering_.localize(attempt), attempt, rival)))
         return std::nullopt;
       const std::vector<int64_t> before = extra_bytes;
+      const bool fits_as_estimated = attempt.placement.overflow_bytes == 0;
       for (size_t part = 0; part < way.parts.device_of.size(); ++part) {
-        // What the estimate missed counts against the capacity in the next attempt.
+        // What the estimate missed counts against the capacity in the next attempt; what it had too much counts for it
+        // where by the estimate nothing fits.
         const size_t d = way.parts.device_of[part].index();
-        const int64_t missed = attempt.plan.devices[d].arena_bytes - attempt.placement.estimated_bytes[d];
-        extra_bytes[part] = std::max(extra_bytes[part], missed / share);
+        const int64_t missed = (attempt.plan.devices[d].arena_bytes - attempt.placement.estimated_bytes[d]) / share;
+        extra_bytes[part] = fits_as_estimated ? std::max(extra_bytes[part], missed) : missed;
       }
-      way.is_tight = way.is_tight || attempt.excess_bytes > 0 || attempt.placement.overflow_bytes > 0;
-      const bool is_done = attempt.excess_bytes == 0 || extra_bytes == before || !options_.assignment.empty();
+      if (are_alike_) way.place.device_order = attempt.placement.device_order;
+      way.is_tight = way.is_tight || attempt.excess_bytes > 0 || !fits_as_estimated;
+      // Where what was learned makes nothing fit again and again, no other stages are found.
+      hopeless_attempts += fits_as_estimated ? 0 : 1;
+      const bool is_done = attempt.excess_bytes == 0 || extra_bytes == before ||
+                           hopeless_attempts == kMostHopelessAttempts || !options_.assignment.empty();
+      if (i == 0 && attempt.excess_bytes > 0 && has_means()) fastest = attempt;
       if (!best || attempt.excess_bytes < best->excess_bytes) best = std::move(attempt);
       if (is_done) break;
     }
-    if (best->excess_bytes > 0 && options_.train) fit_to_memory(*best);
+    if (best->excess_bytes > 0 && options_.train) {
+      fit_to_memory(*best);
+    } else if (fastest && best->schedule.step_seconds > kMuchLonger * fastest->schedule.step_seconds) {
+      fit_to_memory(*fastest);
+      if (fastest->excess_bytes == 0 && step_seconds(fastest->plan) < step_seconds(best->plan))
+        best = std::move(fastest);
+    }
     best->is_of_parts = way.place.is_of_parts;
     if (way.place.overlaps_transfers)
       best->notes.push_back("stages are balanced by their work alone: transfers are made beside it");
@@ -220,6 +253,12 @@ class BackHalf {
     synchronize(best->plan);
     best->step_seconds = simulate(best->plan).step_seconds;
     return best;
+  }
+
+  // Stages that fit may be so much slower than the best ones that doing work twice, or waiting for host memory, is
+  // less.
+  bool has_means() const {
+    return options_.train && !options_.only_fits && (options_.may_recompute || options_.may_offload);
   }
 
   void fit_to_memory(Attempt& best) const {
@@ -252,11 +291,7 @@ class BackHalf {
   // The layouts of as many parts of equal devices are one question: only what the parts are called differs.
   Placement split(const ChunkedCluster& parts, const PlaceOptions& place) const {
     const bool is_first = std::ranges::all_of(place.extra_bytes, [](int64_t bytes) { return bytes == 0; });
-    const auto is_alike = [&](const Device& device) {
-      const Device& first = cluster_.devices.front();
-      return are_alike(device, first) && device.memory_bytes == first.memory_bytes;
-    };
-    if (!is_first || parts.cluster.count() == cluster_.count() || !std::ranges::all_of(cluster_.devices, is_alike))
+    if (!is_first || parts.cluster.count() == cluster_.count() || !are_alike_)
       return place_nodes(graphs_.main, parts.cluster, place);
     const std::pair key(parts.cluster.count(), place.held);
     if (!split_of_parts_ || split_of_parts_->first != key)
@@ -307,15 +342,63 @@ class BackHalf {
   const Cluster& cluster_;
   const PlanOptions& options_;
   const Observed& observed_;
+  bool are_alike_;
   AttemptLowering lowering_;
   mutable std::optional<std::pair<std::pair<int, HeldMicrobatches>, Placement>> split_of_parts_;  // by parts
 };
+
+// What a search aims at is an estimate. Where the plan itself says what the objective is, the plans of these objectives
+// are looked at, too, and another one's is taken where it is better.
+std::vector<Objective> rivals_of(const PlanOptions& options, int microbatches) {
+  if (!options.assignment.empty()) return {};
+  if (options.objective == Objective::memory) return {Objective::throughput, Objective::latency, Objective::devices};
+  if (options.objective == Objective::latency && microbatches == 1) return {Objective::throughput};
+  return {};
+}
+
+double largest_share(const Plan& plan) {
+  double largest = 0;
+  for (const PlanDevice& device : plan.devices) {
+    if (is_host_memory(device)) continue;
+    largest = std::max(largest, static_cast<double>(device.arena_bytes) / static_cast<double>(device.capacity_bytes));
+  }
+  return largest;
+}
+
+// What the objective makes small, as far as the plan says it.
+std::pair<int64_t, double> value_of(const Attempt& attempt, Objective objective) {
+  return {attempt.excess_bytes, objective == Objective::memory ? largest_share(attempt.plan) : attempt.step_seconds};
+}
+
+void take_over(Attempt& best, Attempt rival, const FrontGraphs& graphs, const Cluster& cluster,
+               const PlanOptions& options, Objective of) {
+  best = std::move(rival);
+  PlaceOptions place;
+  place.objective = options.objective;
+  place.pins = options.pins;
+  place.microbatches = graphs.microbatches;
+  place.held =
+      held_microbatches(options.schedule == ScheduleKind::automatic ? ScheduleKind::sequential : options.schedule, 1);
+  judge_placement(graphs.main, cluster, place, best.placement);
+  if (options.objective == Objective::latency) best.placement.objective_value = best.step_seconds;
+  best.notes.push_back(fmt::format("objective {}: the plan of objective {} is the better one, and is taken",
+                                   objective_name(options.objective), objective_name(of)));
+}
 
 }  // namespace
 
 Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
                      const Observed& observed) {
-  return BackHalf(graphs, cluster, options, observed).run();
+  Attempt best = BackHalf(graphs, cluster, options, observed).run();
+  if (options.only_fits && best.excess_bytes == 0) return best;
+  PlanOptions other = options;
+  for (const Objective objective : rivals_of(options, graphs.microbatches)) {
+    other.objective = objective;
+    Attempt rival = BackHalf(graphs, cluster, other, observed).run();
+    if (value_of(rival, options.objective) < value_of(best, options.objective))
+      take_over(best, std::move(rival), graphs, cluster, options, objective);
+  }
+  return best;
 }
 
 }  // namespace mpc

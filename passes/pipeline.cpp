@@ -12,6 +12,7 @@
 #include "passes/describe_plan.h"
 #include "passes/move_cuts.h"
 #include "passes/observed.h"
+#include "passes/place/problem.h"
 
 // The whole compiler on one page: a model becomes one graph per size of micro-batch (front_half.cpp), which is placed,
 // scheduled and lowered to a plan (back_half.cpp); where none fits, the answer says what would.
@@ -34,10 +35,38 @@ std::vector<std::string> largest_tensors(const Plan& plan, DeviceId device) {
   return texts;
 }
 
+/// What no schedule, no clone and no host memory takes off a device: weights, and their gradients and optimizer state.
+struct LastingBytes {
+  int64_t largest_block = 0;  // on one device
+  int64_t together = 0;       // on all
+  int64_t kept = 0;           // beside that, for the backward pass of a micro-batch
+};
+
+LastingBytes lasting_bytes(const FrontGraphs& graphs, const Cluster& cluster) {
+  const place::Problem problem = place::make_problem(graphs.main, cluster, {}, graphs.microbatches);
+  LastingBytes lasting;
+  for (size_t b = 0; b < problem.persistent_bytes.size(); ++b) {
+    lasting.largest_block = std::max(lasting.largest_block, problem.persistent_bytes[b]);
+    lasting.together += problem.persistent_bytes[b];
+    lasting.kept += problem.kept_bytes[b];
+  }
+  return lasting;
+}
+
+bool may_hold(const Cluster& cluster, const LastingBytes& lasting) {
+  int64_t most = 0;
+  int64_t together = 0;
+  for (const Device& device : cluster.devices) {
+    most = std::max(most, device.memory_bytes);
+    together += device.memory_bytes;
+  }
+  return lasting.largest_block <= most && lasting.together <= together;
+}
+
 /// What the request forbids and would make it fit, each alone: tried.
 void suggest_means(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
-                   const Observed& observed, Infeasible& result) {
-  if (!options.train) return;
+                   const LastingBytes& lasting, const Observed& observed, Infeasible& result) {
+  if (!options.train || !may_hold(cluster, lasting)) return;
   const auto fitting = [&](PlanOptions other) -> std::optional<PlanDevice> {
     other.only_fits = true;
     const Attempt attempt = best_attempt(graphs, cluster, other, observed);
@@ -47,6 +76,9 @@ void suggest_means(const FrontGraphs& graphs, const Cluster& cluster, const Plan
   PlanOptions other = options;
   other.may_recompute = true;
   if (!options.may_recompute && fitting(other)) result.suggestions.push_back("--recompute auto");
+  // All that every device could send there has had room.
+  const int64_t most_offloaded = lasting.kept * cluster.count() * graphs.microbatches;
+  if (options.may_offload && most_offloaded <= options.host_memory_bytes) return;
   other = options;
   other.may_offload = true;
   constexpr int64_t kAmple = int64_t{1} << 50;  // more than activations fill
@@ -77,11 +109,12 @@ Cluster with_more_devices(const Cluster& cluster, int count) {
 
 /// How many devices like the last one were found to be enough: by halving, up to twice as many as there are.
 std::optional<int> enough_devices(const FrontGraphs& graphs, const Cluster& cluster, PlanOptions options,
-                                  const Observed& observed) {
+                                  const LastingBytes& lasting, const Observed& observed) {
   if (!options.assignment.empty()) return std::nullopt;
   options.only_fits = true;
   const auto fit = [&](int count) {
-    return best_attempt(graphs, with_more_devices(cluster, count), options, observed).excess_bytes == 0;
+    const Cluster larger = with_more_devices(cluster, count);
+    return may_hold(larger, lasting) && best_attempt(graphs, larger, options, observed).excess_bytes == 0;
   };
   int too_few = cluster.count();
   int enough = 2 * too_few;
@@ -106,8 +139,9 @@ Infeasible explain(const Attempt& attempt, const FrontGraphs& graphs, const Clus
         {static_cast<int>(d), device.arena_bytes, device.capacity_bytes, largest_tensors(attempt.plan, DeviceId(d))});
   }
   result.suggestions.push_back("--memory " + memory);
-  suggest_means(graphs, cluster, options, observed, result);
-  if (const auto more = enough_devices(graphs, cluster, options, observed)) {
+  const LastingBytes lasting = lasting_bytes(graphs, cluster);
+  suggest_means(graphs, cluster, options, lasting, observed, result);
+  if (const auto more = enough_devices(graphs, cluster, options, lasting, observed)) {
     result.suggestions.push_back(
         fmt::format("{} devices of {}", *more, bytes_text(cluster.devices.back().memory_bytes)));
   }

@@ -7,9 +7,8 @@
 namespace mpc::place {
 namespace {
 
-// [device]: its stage, -1 without blocks: behind every device that sends it tensors of the forward pass. Devices on a
-// cycle, which no order of stages puts right, come last, by their first block. O(T log T + N).
-std::vector<int> stages_of(const Problem& problem, const std::vector<int>& device_of_block) {
+// The devices that have blocks, in the order of their stages.
+std::vector<int> used_devices_in_order(const Problem& problem, const std::vector<int>& device_of_block) {
   const auto k = static_cast<size_t>(problem.device_count);
   std::vector<std::pair<int, int>> sends;
   for (const Tensor& tensor : problem.tensors) {
@@ -40,13 +39,11 @@ std::vector<int> stages_of(const Problem& problem, const std::vector<int>& devic
       if (--senders[static_cast<size_t>(it->second)] == 0) order.push_back(it->second);
     }
   }
-  std::vector<int> stage(k, -1);
-  for (size_t i = 0; i < order.size(); ++i) stage[static_cast<size_t>(order[i])] = static_cast<int>(i);
-  int next = static_cast<int>(order.size());
+  for (const int device : order) is_used[static_cast<size_t>(device)] = 0;
   for (const int device : by_first_block) {
-    if (stage[static_cast<size_t>(device)] < 0) stage[static_cast<size_t>(device)] = next++;
+    if (is_used[static_cast<size_t>(device)] != 0) order.push_back(device);
   }
-  return stage;
+  return order;
 }
 
 // Seconds of tensors that pass through a device, and the bytes that it holds of them.
@@ -100,8 +97,10 @@ Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_bl
     kept_for_weights[d] += problem.kept_for_weights_bytes[b];
     working[d] = std::max(working[d], problem.working_bytes[b]);
   }
-  const std::vector<int> stage = stages_of(problem, device_of_block);
-  result.devices_used = static_cast<int>(k - static_cast<size_t>(std::ranges::count(stage, -1)));
+  const std::vector<int> order = used_devices_in_order(problem, device_of_block);
+  result.devices_used = static_cast<int>(order.size());
+  std::vector<int> stage(k, 0);
+  for (size_t i = 0; i < order.size(); ++i) stage[static_cast<size_t>(order[i])] = static_cast<int>(i);
   const std::vector<Traffic> traffic = traffic_of(problem, device_of_block, &result.sent_bytes);
   for (size_t d = 0; d < k; ++d) {
     const Traffic& moved = traffic[d];
@@ -111,7 +110,7 @@ Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_bl
     result.load_s.push_back(load);
     result.transfer_s += moved.sent_s + moved.received_s;
     result.largest_load_s = std::max(result.largest_load_s, load);
-    const Held held = problem.held.of(std::max(0, stage[d]), result.devices_used, problem.microbatches);
+    const Held held = problem.held.of(stage[d], result.devices_used, problem.microbatches);
     const double kept_bytes =
         held.bytes(static_cast<double>(kept[d] + moved.kept_bytes), static_cast<double>(kept_for_weights[d]));
     const int64_t activations = problem.is_training ? std::llround(kept_bytes) : working[d];
@@ -119,6 +118,14 @@ Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_bl
     result.overflow_bytes += std::max<int64_t>(0, result.memory_bytes[d] - problem.capacity_bytes[d]);
   }
   return result;
+}
+
+std::vector<int> order_of_devices(const Problem& problem, const std::vector<int>& device_of_block) {
+  std::vector<int> order = used_devices_in_order(problem, device_of_block);
+  for (int device = 0; device < problem.device_count; ++device) {
+    if (std::ranges::find(device_of_block, device) == device_of_block.end()) order.push_back(device);
+  }
+  return order;
 }
 
 double largest_share(const Problem& problem, const std::vector<int>& device_of_block) {

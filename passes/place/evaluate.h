@@ -20,6 +20,11 @@ struct Evaluation {
 };
 Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_block);
 
+/// The devices in the order of their stages: behind every device that sends them tensors of the forward pass. Devices
+/// on a cycle, which no order puts right, come behind the others, by their first block; those without blocks come last.
+/// O(T log T + N).
+std::vector<int> order_of_devices(const Problem& problem, const std::vector<int>& device_of_block);
+
 /// The largest share of its capacity that a device holds. O(blocks + tensors).
 double largest_share(const Problem& problem, const std::vector<int>& device_of_block);
 

@@ -117,6 +117,11 @@ class LinkedSearch {
   void add_grounds() {
     const Cluster& cluster = *problem_.cluster;
     const Instance& instance = linked_.instance;
+    if (!problem_.device_order.empty()) {
+      add_ground(problem_.device_order);
+      set_microbatches();
+      return;
+    }
     if (alike(problem_) == Alike::in_cost_and_links) {
       DeviceSets sets(instance);
       Routes routes = routes_in_any_order(cluster, instance, sets, stages_.devices(), kMostSteps);
@@ -128,11 +133,16 @@ class LinkedSearch {
     }
     std::vector<int> order = order_of_least_seconds(cluster, usual_bytes(linked_));
     for (int direction = 0; direction < 2; ++direction) {
-      grounds_.push_back({DeviceSets(instance, stages_.numbers_of(order)),
-                          routes_in_order(cluster, instance, stages_.devices(), order)});
+      add_ground(order);
       std::ranges::reverse(order);
     }
     set_microbatches();
+  }
+
+  void add_ground(const std::vector<int>& order) {
+    const Instance& instance = linked_.instance;
+    grounds_.push_back({DeviceSets(instance, stages_.numbers_of(order)),
+                        routes_in_order(*problem_.cluster, instance, stages_.devices(), order)});
   }
 
   void set_microbatches() {
@@ -147,6 +157,7 @@ class LinkedSearch {
     search.microbatches = problem_.microbatches;
     search.held = problem_.held;
     search.least_devices = least_devices_;
+    if (!problem_.device_order.empty()) search.device_order = relaxed.numbers_of(problem_.device_order);
     if (!options_.is_quick) {
       search.most_ideals = kMostIdeals;
       search.exact_work = kExactWork;

@@ -294,6 +294,7 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
   place::attach_followers(graph, problem);
   problem.is_of_parts = options.is_of_parts;
   problem.held = options.held;
+  problem.device_order = options.device_order;
   for (size_t d = 0; d < options.extra_bytes.size(); ++d) problem.capacity_bytes[d] -= options.extra_bytes[d];
   Placement placement;
   placement.device_of_node.assign(static_cast<size_t>(graph.node_count()), DeviceId(0));
@@ -313,6 +314,7 @@ Placement place_nodes(const Graph& graph, const Cluster& cluster, const PlaceOpt
   }
   const Evaluation value = place::evaluate(problem, best.device_of_block);
   placement.estimated_bytes = value.memory_bytes;
+  placement.device_order = place::order_of_devices(problem, best.device_of_block);
   placement.largest_work_s = value.compute_s.empty() ? 0 : std::ranges::max(value.compute_s);
   placement.objective_value = place::value_of(problem, best.device_of_block, options.objective);
   placement.lower_bound =

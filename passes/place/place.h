@@ -29,6 +29,9 @@ struct PlaceOptions {
   /// What the planner's memory estimate must be raised by on each device (found by planning memory exactly); empty:
   /// zero.
   std::vector<int64_t> extra_bytes;
+  /// The devices in the order in which stages take them; empty: whichever is best. What the estimate missed belongs to
+  /// a stage: devices that are alike keep their order, or the next attempt would be the same stages on others.
+  std::vector<int> device_order;
   /// What backends cannot run; blocks with such nodes go where they can (see pin_kernel_gaps).
   KernelRefusal refusal;
   /// A first good placement only.
@@ -48,6 +51,7 @@ struct Placement {
   double lower_bound = 0;
   double largest_work_s = 0;             // of a device per micro-batch, without transfers
   std::vector<int64_t> estimated_bytes;  // [device]
+  std::vector<int> device_order;         // of the stages; devices that have none come last
   int64_t overflow_bytes = 0;            // by which the estimate exceeds the capacities: nothing that fits was found
   std::vector<std::string> notes;
 };

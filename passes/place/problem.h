@@ -47,6 +47,7 @@ struct Problem {
   /// weights that no step changes follows its first reader: any device can hold the weights.
   std::vector<int> follows;
   std::vector<int64_t> capacity_bytes;  // [device]
+  std::vector<int> device_order;        // in which stages take the devices; empty: whichever is best
   int microbatches = 1;                 // of a step; 1 without training, where nothing waits for a backward pass
   HeldMicrobatches held;
   /// Copy engines move tensors while the device computes. True for streams of inference between GPUs. In training under

@@ -5,6 +5,26 @@
 namespace mpc::place {
 namespace {
 
+Score score_without_value(const Problem& problem, const std::vector<int>& device_of_block, Objective objective) {
+  const Evaluation value = evaluate(problem, device_of_block);
+  Score result;
+  result.overflow_bytes = value.overflow_bytes;
+  result.sent_bytes = value.sent_bytes;
+  if (objective == Objective::throughput)
+    result.unused_devices =
+        std::max(0, std::min(problem.device_count, static_cast<int>(std::ranges::count(problem.follows, -1))) -
+                        value.devices_used);
+  return result;
+}
+
+// A stream of micro-batches takes the largest load for each, after one has passed through all devices: a placement that
+// goes to and fro between devices pays for it there.
+double comparable_value(const Problem& problem, const std::vector<int>& device_of_block, Objective objective) {
+  if (objective != Objective::throughput) return value_of(problem, device_of_block, objective);
+  constexpr double kStream = 8;
+  return critical_path_s(problem, device_of_block) + (kStream - 1) * evaluate(problem, device_of_block).largest_load_s;
+}
+
 class Refiner {
  public:
   Refiner(const Problem& problem, std::vector<int> start, Objective objective, int most_evaluations)
@@ -12,7 +32,7 @@ class Refiner {
         device_(with_followers(problem, std::move(start))),
         objective_(objective),
         left_(most_evaluations),
-        best_(score(problem, device_, objective)) {}
+        best_(score_without_value(problem, device_, objective)) {}
 
   std::vector<int> run() {
     bool improved = true;
@@ -45,8 +65,16 @@ class Refiner {
   bool try_assignment(std::vector<int> candidate) {
     if (left_-- <= 0) return false;
     candidate = with_followers(problem_, std::move(candidate));
-    const Score value = score(problem_, candidate, objective_);
-    if (!is_worth_it(value)) return false;
+    // The value takes the longest, and counts only between equals.
+    Score value = score_without_value(problem_, candidate, objective_);
+    const bool is_equal = value.overflow_bytes == best_.overflow_bytes && value.unused_devices == best_.unused_devices;
+    if (!is_equal && !is_worth_it(value)) return false;
+    if (is_equal && !has_value_) best_.value = comparable_value(problem_, device_, objective_);
+    has_value_ = is_equal;
+    if (is_equal) {
+      value.value = comparable_value(problem_, candidate, objective_);
+      if (!is_worth_it(value)) return false;
+    }
     best_ = value;
     device_ = std::move(candidate);
     return true;
@@ -102,7 +130,8 @@ class Refiner {
   std::vector<int> device_;
   Objective objective_;
   int left_;
-  Score best_;
+  Score best_;              // of device_
+  bool has_value_ = false;  // in best_
 };
 
 }  // namespace
@@ -114,22 +143,8 @@ double value_of(const Problem& problem, const std::vector<int>& device_of_block,
 }
 
 Score score(const Problem& problem, const std::vector<int>& device_of_block, Objective objective) {
-  const Evaluation value = evaluate(problem, device_of_block);
-  Score result;
-  result.overflow_bytes = value.overflow_bytes;
-  result.sent_bytes = value.sent_bytes;
-  if (objective == Objective::throughput)
-    result.unused_devices =
-        std::max(0, std::min(problem.device_count, static_cast<int>(std::ranges::count(problem.follows, -1))) -
-                        value.devices_used);
-  // A stream of micro-batches takes the largest load for each, after one has passed through all devices: a placement
-  // that goes to and fro between devices pays for it there.
-  constexpr double kStream = 8;
-  if (objective == Objective::throughput) {
-    result.value = critical_path_s(problem, device_of_block) + (kStream - 1) * value.largest_load_s;
-  } else {
-    result.value = value_of(problem, device_of_block, objective);
-  }
+  Score result = score_without_value(problem, device_of_block, objective);
+  result.value = comparable_value(problem, device_of_block, objective);
   return result;
 }
 

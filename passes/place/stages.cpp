@@ -27,6 +27,14 @@ int64_t states_of(const Instance& instance) {
   return states;
 }
 
+/// The order that is asked for, or the cluster's.
+std::vector<int> order_of_stages(const Problem& problem) {
+  if (!problem.device_order.empty()) return problem.device_order;
+  std::vector<int> order(static_cast<size_t>(problem.device_count));
+  std::iota(order.begin(), order.end(), 0);
+  return order;
+}
+
 }  // namespace
 
 std::optional<Stages> split_in_stages(const Problem& problem, const StageOptions& options) {
@@ -40,11 +48,8 @@ std::optional<Stages> split_in_stages(const Problem& problem, const StageOptions
   search.microbatches = problem.microbatches;
   search.held = problem.held;
   search.transfer_slack = options.transfer_slack;
-  if (states_of(instance) > kMostStates) {
-    std::vector<int> order(stages.devices().size());
-    std::iota(order.begin(), order.end(), 0);
-    search.device_order = stages.numbers_of(order);
-  }
+  if (!problem.device_order.empty() || states_of(instance) > kMostStates)
+    search.device_order = stages.numbers_of(order_of_stages(problem));
   Random random(kSeed);
   Work work(kWork);
   if (!options.uses_all_devices) {

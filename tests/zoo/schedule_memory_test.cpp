@@ -4,11 +4,13 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <variant>
 
 #include "api/reference_evaluator.h"
 #include "compiler/onnx/model.h"
 #include "models/zoo.h"
 #include "passes/back_half.h"
+#include "passes/place/problem.h"
 #include "tests/unit/helpers.h"
 
 namespace {
@@ -105,4 +107,69 @@ TEST_CASE("schedule memory: the objective memory takes least, by the stages and 
     MESSAGE(fast << " bytes, " << least << " where they count");
     CHECK(least < fast);
   }
+}
+
+TEST_CASE("schedule memory: what a stage takes beyond its estimate moves work to other stages") {
+  // On stages as they are estimated neither share fits; attempts that only put the same stages on other devices found
+  // nothing for it.
+  const PlanOptions options = options_for(ScheduleKind::gpipe);
+  const FrontGraphs graphs = unet_graphs(options);
+  const int64_t cap = ample_peak_bytes(graphs, options) * 85 / 100;
+  const Attempt attempt = attempt_in(graphs, options, cap);
+  CHECK(attempt.excess_bytes == 0);
+  CHECK(peak_bytes(attempt.plan) <= cap);
+}
+
+TEST_CASE("schedule memory: the objective memory takes no more than any other objective") {
+  for (const ScheduleKind schedule : {ScheduleKind::gpipe, ScheduleKind::zb_h2}) {
+    CAPTURE(schedule_name(schedule));
+    PlanOptions options = options_for(schedule);
+    options.loss = LossKind::mse;  // estimates are far off for its stages
+    const FrontGraphs graphs = unet_graphs(options);
+    options.objective = Objective::memory;
+    const int64_t least = ample_peak_bytes(graphs, options);
+    for (const Objective other : {Objective::throughput, Objective::latency, Objective::devices}) {
+      CAPTURE(objective_name(other));
+      options.objective = other;
+      CHECK(least <= ample_peak_bytes(graphs, options));
+    }
+  }
+}
+
+TEST_CASE("schedule memory: with one micro-batch no step is shorter than under the objective latency") {
+  PlanOptions options = options_for(ScheduleKind::automatic);
+  options.microbatches = 1;
+  const FrontGraphs graphs = unet_graphs(options);
+  const Attempt fast = attempt_in(graphs, options, kAmple);
+  options.objective = Objective::latency;
+  const Attempt latency = attempt_in(graphs, options, kAmple);
+  CHECK(latency.step_seconds <= fast.step_seconds);
+  CHECK(latency.placement.objective_value == latency.step_seconds);
+  CHECK(latency.placement.lower_bound <= latency.placement.objective_value);
+}
+
+TEST_CASE("schedule memory: where weights alone do not fit, nothing is suggested that leaves them where they are") {
+  PlanOptions options = options_for(ScheduleKind::gpipe);
+  const FrontGraphs graphs = unet_graphs(options);
+  const place::Problem problem = place::make_problem(graphs.main, cluster_of(kAmple), {}, graphs.microbatches);
+  const int64_t largest = std::ranges::max(problem.persistent_bytes);
+  const auto result = make_plan(graphs, cluster_of(largest - 1), options);
+  const Infeasible& infeasible = std::get<Infeasible>(result);
+  CHECK(!infeasible.needs.empty());
+  REQUIRE(infeasible.suggestions.size() == 1);
+  CHECK(infeasible.suggestions.front().starts_with("--memory "));
+  // The bound holds: plans keep at least so much.
+  const Plan plan = attempt_in(graphs, options, kAmple).plan;
+  int64_t lasting = 0;
+  int64_t most = 0;
+  for (const PlanDevice& device : plan.devices) {
+    const MemoryUse& memory = device.memory;
+    const int64_t bytes = memory.parameter_bytes + memory.gradient_bytes + memory.optimizer_bytes;
+    lasting += bytes;
+    most = std::max(most, bytes);
+  }
+  int64_t together = 0;
+  for (const int64_t bytes : problem.persistent_bytes) together += bytes;
+  CHECK(largest <= most);
+  CHECK(together <= lasting);
 }

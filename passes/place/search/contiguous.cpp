@@ -73,7 +73,11 @@ class ContiguousSearch {
     const double best = result_.split.value;
     // Just above the best, so that another split of the same value is found too.
     if (best < kForbidden) return split_linear(instance_, sets_, order, cuts, best * (1 + 1e-9), work_);
-    return split_linear_any(instance_, sets_, order, cuts, least_, work_);
+    // Where no split of an order fits, whatever its value, another order hardly has one either: that is asked first.
+    std::optional<Split> found = nothing_fits_ ? split_linear(instance_, sets_, order, cuts, most_load(), work_)
+                                               : split_linear_any(instance_, sets_, order, cuts, least_, work_);
+    nothing_fits_ = !found;
+    return found;
   }
 
   void take(std::optional<Split> split, const char* method) {
@@ -230,6 +234,7 @@ class ContiguousSearch {
   double least_;
   ContiguousSplit result_;
   int improvements_ = 0;
+  bool nothing_fits_ = false;  // of the last order
   std::vector<int> best_order_;
 };
 

@@ -9,6 +9,8 @@
 namespace mpc::place {
 namespace {
 
+constexpr size_t kSomeKinds = 16;  // sums of as many are copied with every block
+
 constexpr int64_t kStepUnits = 14;   // a stage begins one cut earlier
 constexpr int64_t kStateUnits = 4;   // and one set of devices is tried there
 constexpr double kRounding = 1e-12;  // of sums of differences, relative to the sum of all
@@ -207,6 +209,8 @@ std::optional<Split> split_linear(const Instance& instance, DeviceSets& sets, co
   sets.set_bound(bound);
   if (instance.kinds.size() <= kFewKinds)
     return LinearSplit<kFewKinds>(instance, sets, order, is_cut, bound, least, work).run();
+  if (instance.kinds.size() <= kSomeKinds)
+    return LinearSplit<kSomeKinds>(instance, sets, order, is_cut, bound, least, work).run();
   return LinearSplit<kMostKinds>(instance, sets, order, is_cut, bound, least, work).run();
 }
 
