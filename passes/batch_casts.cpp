@@ -52,9 +52,13 @@ class Finder {
   }
 
  private:
+  // By itself, or in another order (passes/channels_last.h).
   bool is_read_backward(ValueId value) const {
-    return std::ranges::any_of(users_[value.index()],
-                               [&](NodeId user) { return graph_.node(user).phase != Phase::forward; });
+    return std::ranges::any_of(users_[value.index()], [&](NodeId id) {
+      const Node& user = graph_.node(id);
+      const bool is_moved = user.rate == Rate::per_step && (user.op == OpKind::Transpose || user.op == OpKind::Reshape);
+      return user.phase != Phase::forward || (is_moved && is_read_backward(user.outputs[0]));
+    });
   }
 
   // The node that puts parameters side by side for the Cast alone.

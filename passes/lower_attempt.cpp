@@ -13,6 +13,7 @@
 #include "passes/batch_splits.h"
 #include "passes/batch_updates.h"
 #include "passes/canonicalize.h"
+#include "passes/channels_last.h"
 #include "passes/fold_casts.h"
 #include "passes/fuse_accumulations.h"
 #include "passes/insert_transfers.h"
@@ -179,10 +180,14 @@ Graph AttemptLowering::insert_transfers_of(const Graph& graph, const Attempt& at
   };
   const Graph placed = place_and_drop(graph);
   // The main graph says what is small, so that both sizes of micro-batch group their transfers alike.
-  const bool is_main = &graph == &graphs_.main;
-  Graph local = observed_.after(
-      "insert_transfers", is_main ? insert_transfers(placed) : insert_transfers(placed, place_and_drop(graphs_.main)));
+  const std::optional<Graph> placed_main =
+      &graph == &graphs_.main ? std::nullopt : std::optional(place_and_drop(graphs_.main));
+  Graph local = observed_.after("insert_transfers",
+                                placed_main ? insert_transfers(placed, *placed_main) : insert_transfers(placed));
   if (!options_.may_fuse) return local;
+  local = placed_main ? channels_last(std::move(local), insert_transfers(*placed_main), cluster_)
+                      : channels_last(std::move(local), cluster_);
+  local = observed_.after("channels_last", std::move(local));
   // Last: until here an update goes where its parameter is, and a cast where its reader is.
   local = observed_.after("fold_casts", fold_casts(std::move(local)));
   if (graphs_.microbatches > 1)

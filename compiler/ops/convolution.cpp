@@ -1,11 +1,13 @@
 #include <fmt/format.h>
 
+#include "compiler/base/channels_last.h"
 #include "compiler/ops/gradient.h"
 #include "compiler/ops/op_def.h"
 #include "compiler/ops/window.h"
 
 // Convolution (ONNX 22) and its two gradients, over one to three spatial dimensions.
 //   x (N, C, d1...)   w (M, C / group, k1...)   bias (M)   y (N, M, o1...)
+// With channels_last (compiler/base/channels_last.h) all but the bias have their second dimension last.
 
 namespace mpc::ops {
 namespace {
@@ -13,7 +15,7 @@ namespace {
 constexpr int kMaxSpatialDims = 3;
 
 std::vector<AttributeSpec> conv_attributes() {
-  return join({{"group", AttributeType::integer, int64_t{1}}}, window_attributes());
+  return join({{"group", AttributeType::integer, int64_t{1}}, channels_last_attribute()}, window_attributes());
 }
 
 std::vector<AttributeSpec> conv_grad_attributes() {
@@ -24,8 +26,11 @@ std::vector<int64_t> spatial_dims(const Shape& shape) {
   return {shape.begin() + 2, shape.end()};
 }
 
-/// Checks x and w against each other, makes the attributes canonical, and gives the dimensions of y.
-std::vector<int64_t> conv_result(InferContext& context, const Shape& x, const Shape& w) {
+/// Checks x and w against each other, makes the attributes canonical, and gives the dimensions of y. All as they are
+/// stored.
+std::vector<int64_t> conv_result(InferContext& context, const Shape& stored_x, const Shape& stored_w) {
+  const Shape x = channels_first_shape(context.attributes(), stored_x);
+  const Shape w = channels_first_shape(context.attributes(), stored_w);
   if (x.rank() < 3) context.fail(ErrorId::M032, fmt::format("x has shape {}, (N, C, d1, ...) is needed", to_string(x)));
   if (x.rank() - 2 > kMaxSpatialDims) {
     context.fail(ErrorId::M046,
@@ -53,7 +58,7 @@ std::vector<int64_t> conv_result(InferContext& context, const Shape& x, const Sh
   }
   std::vector<int64_t> dims = {x[0], w[0]};
   for (const int64_t dim : resolve_window(context, x, kernel, WindowRounding::floor)) dims.push_back(dim);
-  return dims;
+  return stored_dims(context, std::move(dims));
 }
 
 void infer_conv(InferContext& context) {
@@ -108,8 +113,11 @@ void conv_gradient(GradientContext& context) {
     context.set_input_grad(1, context.emit(OpKind::ConvWeightGrad, {dy, x}, attributes, "w"));
   }
   if (context.needs(2)) {
-    std::vector<int64_t> axes = {0};
-    for (int axis = 2; axis < context.shape(dy).rank(); ++axis) axes.push_back(axis);
+    std::vector<int64_t> axes;
+    const int channel_axis = is_channels_last(attributes) ? context.shape(dy).rank() - 1 : 1;
+    for (int axis = 0; axis < context.shape(dy).rank(); ++axis) {
+      if (axis != channel_axis) axes.push_back(axis);
+    }
     context.set_input_grad(2,
                            context.emit(OpKind::ReduceSum, {dy}, {{"axes", axes}, {"keepdims", int64_t{0}}}, "bias"));
   }

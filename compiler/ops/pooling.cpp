@@ -4,27 +4,29 @@
 
 #include <fmt/format.h>
 
+#include "compiler/base/channels_last.h"
 #include "compiler/base/checked.h"
 #include "compiler/ops/gradient.h"
 #include "compiler/ops/op_def.h"
 #include "compiler/ops/window.h"
 
 // Pools (ONNX 22) over any number of spatial dimensions, and Resize (ONNX 19).
-//   x (N, C, d1...)   y (N, C, o1...)
+//   x (N, C, d1...)   y (N, C, o1...); of the pools with channels_last x (N, d1..., C)   y (N, o1..., C)
 
 namespace mpc::ops {
 namespace {
 
 std::vector<AttributeSpec> pool_attributes() {
-  return join({{"ceil_mode", AttributeType::integer, int64_t{0}}}, window_attributes());
+  return join({{"ceil_mode", AttributeType::integer, int64_t{0}}, channels_last_attribute()}, window_attributes());
 }
 
 std::vector<AttributeSpec> average_pool_attributes() {
   return join(pool_attributes(), {{"count_include_pad", AttributeType::integer, int64_t{0}}});
 }
 
-/// The dimensions of the result of a pool over `x`; attributes become canonical.
-std::vector<int64_t> pool_result(InferContext& context, const Shape& x) {
+/// The dimensions of the result of a pool over x, both as they are stored; attributes become canonical.
+std::vector<int64_t> pool_result(InferContext& context, const Shape& stored_x) {
+  const Shape x = channels_first_shape(context.attributes(), stored_x);
   if (x.rank() < 3) context.fail(ErrorId::M032, fmt::format("x has shape {}, (N, C, d1, ...) is needed", to_string(x)));
   if (!context.attributes().has("kernel_shape")) context.fail(ErrorId::M031, "attribute 'kernel_shape' is required");
   const bool is_ceil = context.attributes().flag("ceil_mode");
@@ -38,7 +40,7 @@ std::vector<int64_t> pool_result(InferContext& context, const Shape& x) {
   context.set_attribute("ceil_mode", int64_t{is_ceil && !has_auto_pad});
   std::vector<int64_t> dims = {x[0], x[1]};
   dims.insert(dims.end(), spatial.begin(), spatial.end());
-  return dims;
+  return stored_dims(context, std::move(dims));
 }
 
 void infer_max_pool(InferContext& context) {
@@ -51,6 +53,8 @@ void infer_max_pool(InferContext& context) {
     context.fail(ErrorId::M031, fmt::format("storage_order is {}, must be 0 or 1", storage_order));
   }
   const auto dims = pool_result(context, x.shape);
+  if (is_channels_last(context.attributes()) && context.output_count() > 1)
+    context.fail(ErrorId::M046, "indices are of tensors with channels first");
   context.set_output(0, x.dtype, dims);
   context.set_output(1, DType::i64, dims);
 }

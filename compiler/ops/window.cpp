@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "compiler/base/channels_last.h"
 #include "compiler/base/checked.h"
 
 namespace mpc::ops {
@@ -69,6 +70,15 @@ std::vector<AttributeSpec> window_attributes() {
 std::vector<AttributeSpec> join(std::vector<AttributeSpec> first, const std::vector<AttributeSpec>& more) {
   first.insert(first.end(), more.begin(), more.end());
   return first;
+}
+
+AttributeSpec channels_last_attribute() {
+  return {.name = kChannelsLast, .type = AttributeType::integer, .is_optional = true};
+}
+
+std::vector<int64_t> stored_dims(const InferContext& context, std::vector<int64_t> dims) {
+  if (is_channels_last(context.attributes())) std::rotate(dims.begin() + 1, dims.begin() + 2, dims.end());
+  return dims;
 }
 
 std::vector<int64_t> resolve_window(InferContext& context, const Shape& x, const std::vector<int64_t>& kernel,

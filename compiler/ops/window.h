@@ -18,6 +18,11 @@ std::vector<AttributeSpec> window_attributes();
 /// `first` followed by `more`.
 std::vector<AttributeSpec> join(std::vector<AttributeSpec> first, const std::vector<AttributeSpec>& more);
 
+/// The schema of `channels_last`.
+AttributeSpec channels_last_attribute();
+/// (N, C, d1...) as the node stores it (compiler/base/channels_last.h).
+std::vector<int64_t> stored_dims(const InferContext& context, std::vector<int64_t> dims);
+
 /// Checks the window attributes against a tensor of shape `x` and makes them canonical: auto_pad becomes pads and is
 /// erased, and absent lists get their defaults. `kernel` is the kernel's shape. @return the spatial dimensions of the
 /// result.

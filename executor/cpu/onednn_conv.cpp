@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "compiler/base/channels_last.h"
 #include "compiler/base/checked.h"
 #include "executor/cpu/factories.h"
 #include "executor/cpu/onednn.h"
@@ -62,6 +63,7 @@ dnnl::convolution_forward::primitive_desc forward_desc(const Geometry& g, bool h
 }
 
 std::string refusal(const NodeSpec& node) {
+  if (is_channels_last(*node.attributes)) return "oneDNN convolution: only channels first";
   if (!all_of_type(node, DType::f32)) return "oneDNN convolution: only f32";
   if (has_empty_operand(node)) return "oneDNN convolution: an operand is empty";
   const size_t spatial = node.attributes->integers("strides").size();

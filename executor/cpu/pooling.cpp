@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "compiler/base/channels_last.h"
 #include "executor/cpu/factories.h"
 #include "executor/cpu/support.h"
 
@@ -239,6 +240,7 @@ KernelOrReason pool_planes(const NodeSpec& node) {
   // A window may be far larger than the tensor (its extent is not bounded by any operand): the reference walks only
   // what is inside.
   constexpr int64_t kLargestWindow = 1 << 16;
+  if (is_channels_last(*node.attributes)) return declined("pools by planes: only channels first");
   if (has_output(node, 1)) return declined("pools by planes: no indices");
   if (!all_of_type(node, DType::f32)) return declined("pools by planes: only f32");
   if (has_empty_operand(node)) return declined("pools by planes: an operand is empty");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "compiler/base/channels_last.h"
 #include "executor/cuda/cudnn_graph.h"
 #include "executor/cuda/data.h"
 
@@ -84,21 +85,19 @@ class ConvolutionKernel final : public CudnnKernel {
     const float alpha = 1;
     const float beta = 0;
     CudnnDescriptor operation(names.operation);
-    for (size_t i = 0; i < 2; ++i) operation.set_one(names.inputs[i], graph_.at(add(node.inputs[i])));
-    operation.set_one(names.result, graph_.at(add(node.outputs[0])));
+    for (size_t i = 0; i < 2; ++i) operation.set_one(names.inputs[i], graph_.at(add(*node.attributes, node.inputs[i])));
+    operation.set_one(names.result, graph_.at(add(*node.attributes, node.outputs[0])));
     operation.set_one(names.convolution, graph_.keep(convolution_of(*node.attributes)));
     operation.set(names.alpha, CUDNN_TYPE_FLOAT, 1, &alpha);
     operation.set(names.beta, CUDNN_TYPE_FLOAT, 1, &beta);
     graph_.add(std::move(operation));
     graph_.finish(target);
     plan_ = make_cudnn_plan(graph_, target, exactness);
-    const Shape& y = node.outputs[0].shape;
     has_bias_ = node.op == OpKind::Conv && has_input(node, 2);
     y_type_ = node.outputs[0].dtype;
     bias_type_ = input_dtype(node, 2);
-    batch_ = y[0];
-    channels_ = y[1];
-    positions_ = y.elements(2, y.rank());
+    y_ = PlaneOrder(*node.attributes, channels_first_shape(*node.attributes, node.outputs[0].shape));
+    y_elements_ = node.outputs[0].shape.elements();
   }
   const std::string& reason() const override { return plan_.reason; }
 
@@ -106,16 +105,16 @@ class ConvolutionKernel final : public CudnnKernel {
     MPC_DNN(cudnnSetStream(handle_, static_cast<cudaStream_t>(launch.stream.handle)));
     plan_.run(handle_, ids_, {launch.inputs[0], launch.inputs[1], launch.outputs[0]}, launch.workspace);
     if (!has_bias_) return;
-    add_channel_bias(launch.stream, launch.outputs[0], y_type_, launch.inputs[2], bias_type_, batch_, channels_,
-                     positions_);
+    add_channel_bias(launch.stream, launch.outputs[0], y_type_, launch.inputs[2], bias_type_, y_elements_, y_);
   }
   int64_t workspace_bytes() const override { return plan_.workspace_bytes; }
   std::string_view name() const override { return "cuda:cudnn convolution"; }
 
  private:
-  CudnnGraph::Id add(const executor::NodeSpec::Operand& operand) {
-    const std::vector<int64_t> dims = padded_dims(operand.shape);
-    ids_.push_back(graph_.tensor(dims, dense_steps(dims), cudnn_type(operand.dtype)));
+  CudnnGraph::Id add(const Attributes& attributes, const executor::NodeSpec::Operand& operand) {
+    const std::vector<int64_t> dims = padded_dims(channels_first_shape(attributes, operand.shape));
+    const auto steps = is_channels_last(attributes) ? channels_last_steps(dims) : dense_steps(dims);
+    ids_.push_back(graph_.tensor(dims, steps, cudnn_type(operand.dtype)));
     return ids_.back();
   }
 
@@ -126,9 +125,8 @@ class ConvolutionKernel final : public CudnnKernel {
   bool has_bias_ = false;
   DType y_type_ = DType::f32;
   DType bias_type_ = DType::f32;
-  int64_t batch_ = 0;
-  int64_t channels_ = 0;
-  int64_t positions_ = 0;
+  PlaneOrder y_;
+  int64_t y_elements_ = 0;
 };
 
 }  // namespace

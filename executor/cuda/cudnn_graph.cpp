@@ -84,6 +84,13 @@ std::vector<int64_t> dense_steps(const std::vector<int64_t>& dims) {
   return steps;
 }
 
+std::vector<int64_t> channels_last_steps(const std::vector<int64_t>& dims) {
+  std::vector<int64_t> steps = dense_steps(dims);
+  for (size_t i = 2; i < dims.size(); ++i) steps[i] *= dims[1];
+  steps[1] = 1;
+  return steps;
+}
+
 CudnnGraph::Id CudnnGraph::add_tensor(std::vector<int64_t> dims, std::vector<int64_t> steps, cudnnDataType_t type,
                                       Place place, int64_t alignment) {
   const int64_t id = static_cast<int64_t>(tensors_.size()) + 1;

@@ -78,6 +78,8 @@ cudnnDataType_t cudnn_type(DType dtype);
 
 /// Row-major steps of these dimensions.
 std::vector<int64_t> dense_steps(const std::vector<int64_t>& dims);
+/// The steps of (N, C, d1...) with C stored last.
+std::vector<int64_t> channels_last_steps(const std::vector<int64_t>& dims);
 
 /// The operations of one kernel. Tensors are known by their ids, which are also those of the pointers when it runs.
 class CudnnGraph {

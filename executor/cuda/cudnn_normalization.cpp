@@ -11,8 +11,10 @@
 namespace mpc::cuda {
 namespace {
 
-/// x (N, C, d1...) is (N, C, d1 d2..., 1) to cuDNN: the engines know four dimensions, and it is the same.
+/// x (N, C, d1...) is (N, C, d1 d2..., 1) to cuDNN: the engines know four dimensions, and it is the same. Rows (N, C)
+/// are the positions of one image with its channels last.
 std::vector<int64_t> planes_of(const Shape& x) {
+  if (x.rank() == 2) return {1, x[1], x[0], 1};
   return {x[0], x[1], x.elements(2, x.rank()), 1};
 }
 
@@ -26,7 +28,11 @@ class NormalizationKernel : public CudnnKernel {
  protected:
   NormalizationKernel(cudnnBackendDescriptorType_t operation, cudnnBackendAttributeName_t mode, const Shape& x,
                       const CudnnTarget& target)
-      : handle_(target.handle), operation_(operation), planes_(planes_of(x)), channels_({1, x[1], 1, 1}) {
+      : handle_(target.handle),
+        operation_(operation),
+        planes_(planes_of(x)),
+        planes_steps_(x.rank() == 2 ? channels_last_steps(planes_) : dense_steps(planes_)),
+        channels_({1, x[1], 1, 1}) {
     constexpr cudnnBackendNormMode_t kMode = CUDNN_BATCH_NORM;
     operation_.set(mode, CUDNN_TYPE_NORM_MODE, 1, &kMode);
   }
@@ -34,8 +40,9 @@ class NormalizationKernel : public CudnnKernel {
   CudnnDescriptor& operation() { return operation_; }
   /// A tensor as large as x, or with one number per channel.
   void add(cudnnBackendAttributeName_t name, const executor::NodeSpec::Operand& operand) {
-    const std::vector<int64_t>& dims = operand.shape.rank() == 1 ? channels_ : planes_;
-    ids_.push_back(graph_.tensor(dims, dense_steps(dims), cudnn_type(operand.dtype)));
+    const bool is_per_channel = operand.shape.rank() == 1;
+    ids_.push_back(graph_.tensor(is_per_channel ? channels_ : planes_,
+                                 is_per_channel ? dense_steps(channels_) : planes_steps_, cudnn_type(operand.dtype)));
     operation_.set_one(name, graph_.at(ids_.back()));
   }
   void add_number(cudnnBackendAttributeName_t name) {
@@ -57,6 +64,7 @@ class NormalizationKernel : public CudnnKernel {
   CudnnGraph graph_;
   CudnnDescriptor operation_;  // until it is finished
   std::vector<int64_t> planes_;
+  std::vector<int64_t> planes_steps_;
   std::vector<int64_t> channels_;
   std::vector<CudnnGraph::Id> ids_;
   CudnnPlan plan_;

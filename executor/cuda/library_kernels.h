@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "compiler/base/channels_last.h"
 #include "executor/cuda/kernel.h"
 
 // Kernels that NVIDIA's libraries carry out. A factory declines with a reason where the library is not there, or has
@@ -57,9 +58,9 @@ class BroadcastCopy {
   std::shared_ptr<Kernel> kernel_;
 };
 
-/// y[n, channel, i] += bias[channel].
-void add_channel_bias(Stream stream, void* y, DType y_type, const void* bias, DType bias_type, int64_t batch,
-                      int64_t channels, int64_t positions);
+/// y[n, channel, i] += bias[channel], wherever y has its channels. @param order of y's planes.
+void add_channel_bias(Stream stream, void* y, DType y_type, const void* bias, DType bias_type, int64_t elements,
+                      const PlaneOrder& order);
 
 /// The moving mean and variance of a BatchNormalizationTraining node, from the batch's mean and inverse deviation
 /// (outputs 3 and 4), which are there: outputs 1 and 2, as far as they are asked for. Statistics in f32.

@@ -1,5 +1,7 @@
+#include <array>
 #include <vector>
 
+#include "compiler/base/channels_last.h"
 #include "executor/reference/support.h"
 #include "executor/reference/window.h"
 
@@ -8,16 +10,10 @@ namespace {
 
 /// The sizes of a convolution: x (N, C, inputs), w (M, C / group, kernel), y (N, M, outputs).
 struct Convolution {
-  Convolution(const Attributes& attributes, const Shape& x, const Shape& w, const Shape& y)
-      : window(attributes, x, y),
-        batch(x[0]),
-        channels(x[1]),
-        group_channels(w[1]),
-        maps(w[0]),
-        group_maps(w[0] / attributes.integer("group")),
-        inputs(window.inputs().elements()),
-        outputs(window.outputs().elements()),
-        kernel(window.kernel().elements()) {}
+  /// Shapes as they are stored.
+  Convolution(const Attributes& attributes, const Shape& stored_x, const Shape& stored_w, const Shape& stored_y)
+      : Convolution(attributes, {channels_first_shape(attributes, stored_x), channels_first_shape(attributes, stored_w),
+                                 channels_first_shape(attributes, stored_y)}) {}
 
   /// Calls f(y position, x position, w position) for every product that makes y, channel by channel, window by window.
   template <class F>
@@ -29,11 +25,11 @@ struct Convolution {
       for (int64_t n = 0; n < batch; ++n) {
         for (int64_t m = 0; m < maps; ++m) {
           const int64_t first_channel = m / group_maps * group_channels;
-          const int64_t y_at = (n * maps + m) * outputs + position;
+          const int64_t y_at = y.at(n * maps + m, position);
           for (int64_t c = 0; c < group_channels; ++c) {
-            const int64_t x_plane = (n * channels + first_channel + c) * inputs;
-            const int64_t w_plane = (m * group_channels + c) * kernel;
-            for (const auto& tap : taps) f(y_at, x_plane + tap.input_at, w_plane + tap.kernel_at);
+            const int64_t x_plane = n * x.channels + first_channel + c;
+            const int64_t w_plane = m * group_channels + c;
+            for (const auto& tap : taps) f(y_at, x.at(x_plane, tap.input_at), w.at(w_plane, tap.kernel_at));
           }
         }
       }
@@ -42,7 +38,19 @@ struct Convolution {
   }
 
   Window window;
-  int64_t batch, channels, group_channels, maps, group_maps, inputs, outputs, kernel;
+  PlaneOrder x, w, y;
+  int64_t batch, group_channels, maps, group_maps;
+
+ private:
+  Convolution(const Attributes& attributes, const std::array<Shape, 3>& shapes)  // x, w, y with channels first
+      : window(attributes, shapes[0], shapes[2]),
+        x(attributes, shapes[0]),
+        w(attributes, shapes[1]),
+        y(attributes, shapes[2]),
+        batch(shapes[0][0]),
+        group_channels(shapes[1][1]),
+        maps(shapes[1][0]),
+        group_maps(shapes[1][0] / attributes.integer("group")) {}
 };
 
 size_t at(int64_t position) {
@@ -60,7 +68,7 @@ void Conv(const KernelCall& call) {
   conv.for_each_product([&](int64_t y_at, int64_t x_at, int64_t w_at) { y[at(y_at)] += w[at(w_at)] * x[at(x_at)]; });
   if (call.has_input(2)) {
     const std::vector<double> bias = load_numbers(call.inputs[2]);
-    for (size_t i = 0; i < y.size(); ++i) y[i] += bias[i / at(conv.outputs) % bias.size()];
+    for (size_t i = 0; i < y.size(); ++i) y[i] += bias[at(conv.y.plane_of(static_cast<int64_t>(i))) % bias.size()];
   }
   store_all(call.outputs[0], y);
 }

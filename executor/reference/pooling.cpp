@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "compiler/base/channels_last.h"
 #include "executor/reference/support.h"
 #include "executor/reference/window.h"
 
@@ -28,11 +30,12 @@ void for_each_window(const Window& window, int64_t planes, F&& f) {
 constexpr int64_t kNoTap = -1;
 
 /// Position in the plane of the first largest element, of the first NaN if there is one, or kNoTap.
-int64_t first_largest(const std::vector<double>& x, int64_t plane_begin, const std::vector<Window::Tap>& taps) {
+int64_t first_largest(const std::vector<double>& x, const PlaneOrder& order, int64_t plane,
+                      const std::vector<Window::Tap>& taps) {
   int64_t best = kNoTap;
   for (const auto& tap : taps) {
-    const double value = x[at(plane_begin + tap.input_at)];
-    if (best == kNoTap || value > x[at(plane_begin + best)]) best = tap.input_at;
+    const double value = x[at(order.at(plane, tap.input_at))];
+    if (best == kNoTap || value > x[at(order.at(plane, best))]) best = tap.input_at;
     if (std::isnan(value)) return tap.input_at;
   }
   return best;
@@ -51,9 +54,22 @@ int64_t column_major(int64_t position, const Shape& plane) {
   return result;
 }
 
-int64_t plane_count(const Shape& shape) {
-  return shape.elements(0, 2);
-}
+/// The window of a pool and the planes that it reads and writes. Shapes as they are stored.
+struct Pool {
+  Pool(const Attributes& attributes, const Shape& stored_x, const Shape& stored_y)
+      : Pool(attributes, {channels_first_shape(attributes, stored_x), channels_first_shape(attributes, stored_y)}) {}
+
+  Window window;
+  PlaneOrder x, y;
+  int64_t planes;
+
+ private:
+  Pool(const Attributes& attributes, const std::array<Shape, 2>& shapes)  // x, y with channels first
+      : window(attributes, shapes[0], shapes[1]),
+        x(attributes, shapes[0]),
+        y(attributes, shapes[1]),
+        planes(shapes[0].elements(0, 2)) {}
+};
 
 /// What the sum of a window is divided by.
 double divisor(const Window& window, const Index& index, size_t inside, bool count_include_pad) {
@@ -67,75 +83,59 @@ double divisor(const Window& window, const Index& index, size_t inside, bool cou
 void MaxPool(const KernelCall& call) {
   const TensorView& input = call.inputs[0];
   const TensorView& y = call.outputs[0];
-  const Shape& y_shape = y.data != nullptr ? y.shape : call.outputs[1].shape;
-  const Window window(call.attributes, input.shape, y_shape);
-  const int64_t plane_elements = window.inputs().elements();
-  const int64_t outputs = window.outputs().elements();
+  const Pool pool(call.attributes, input.shape, y.data != nullptr ? y.shape : call.outputs[1].shape);
   const bool is_column_major = call.attributes.integer("storage_order") == 1;
   const std::vector<double> x = load_numbers(input);
-  for_each_window(
-      window, plane_count(input.shape), [&](int64_t plane, int64_t position, const Index&, const auto& taps) {
-        const int64_t begin = plane * plane_elements;
-        const int64_t best = first_largest(x, begin, taps);
-        const int64_t i = plane * outputs + position;
-        if (call.has_output(0)) {
-          if (best == kNoTap) {
-            write_lowest(y, i);
-          } else {
-            copy_element(y, i, input, begin + best);
-          }
-        }
-        if (!call.has_output(1)) return;
-        const int64_t in_plane = is_column_major && best != kNoTap ? column_major(best, window.inputs()) : best;
-        set_integer(call.outputs[1], i, best == kNoTap ? kNoTap : begin + in_plane);
-      });
+  for_each_window(pool.window, pool.planes, [&](int64_t plane, int64_t position, const Index&, const auto& taps) {
+    const int64_t best = first_largest(x, pool.x, plane, taps);
+    const int64_t i = pool.y.at(plane, position);
+    if (call.has_output(0)) {
+      if (best == kNoTap) {
+        write_lowest(y, i);
+      } else {
+        copy_element(y, i, input, pool.x.at(plane, best));
+      }
+    }
+    if (!call.has_output(1)) return;
+    const int64_t in_plane = is_column_major && best != kNoTap ? column_major(best, pool.window.inputs()) : best;
+    set_integer(call.outputs[1], i, best == kNoTap ? kNoTap : plane * pool.x.positions + in_plane);
+  });
 }
 
 void MaxPoolGrad(const KernelCall& call) {
-  const Shape& x_shape = call.inputs[1].shape;
-  const Window window(call.attributes, x_shape, call.inputs[0].shape);
-  const int64_t plane_elements = window.inputs().elements();
-  const int64_t outputs = window.outputs().elements();
+  const Pool pool(call.attributes, call.inputs[1].shape, call.inputs[0].shape);
   const std::vector<double> dy = load_numbers(call.inputs[0]);
   const std::vector<double> x = load_numbers(call.inputs[1]);
   std::vector<double> dx(x.size(), 0.0);
-  for_each_window(window, plane_count(x_shape), [&](int64_t plane, int64_t position, const Index&, const auto& taps) {
-    const int64_t begin = plane * plane_elements;
-    const int64_t best = first_largest(x, begin, taps);
-    if (best != kNoTap) dx[at(begin + best)] += dy[at(plane * outputs + position)];
+  for_each_window(pool.window, pool.planes, [&](int64_t plane, int64_t position, const Index&, const auto& taps) {
+    const int64_t best = first_largest(x, pool.x, plane, taps);
+    if (best != kNoTap) dx[at(pool.x.at(plane, best))] += dy[at(pool.y.at(plane, position))];
   });
   store_all(call.outputs[0], dx);
 }
 
 void AveragePool(const KernelCall& call) {
   const TensorView& y = call.outputs[0];
-  const Window window(call.attributes, call.inputs[0].shape, y.shape);
+  const Pool pool(call.attributes, call.inputs[0].shape, y.shape);
   const bool count_include_pad = call.attributes.flag("count_include_pad");
-  const int64_t plane_elements = window.inputs().elements();
-  const int64_t outputs = window.outputs().elements();
   const std::vector<double> x = load_numbers(call.inputs[0]);
-  for_each_window(
-      window, plane_count(y.shape), [&](int64_t plane, int64_t position, const Index& index, const auto& taps) {
-        double sum = 0;
-        for (const auto& tap : taps) sum += x[at(plane * plane_elements + tap.input_at)];
-        set_number(y, plane * outputs + position, sum / divisor(window, index, taps.size(), count_include_pad));
-      });
+  for_each_window(pool.window, pool.planes, [&](int64_t plane, int64_t position, const Index& index, const auto& taps) {
+    double sum = 0;
+    for (const auto& tap : taps) sum += x[at(pool.x.at(plane, tap.input_at))];
+    set_number(y, pool.y.at(plane, position), sum / divisor(pool.window, index, taps.size(), count_include_pad));
+  });
 }
 
 void AveragePoolGrad(const KernelCall& call) {
-  const Shape& x_shape = call.outputs[0].shape;
-  const Window window(call.attributes, x_shape, call.inputs[0].shape);
+  const Pool pool(call.attributes, call.outputs[0].shape, call.inputs[0].shape);
   const bool count_include_pad = call.attributes.flag("count_include_pad");
-  const int64_t plane_elements = window.inputs().elements();
-  const int64_t outputs = window.outputs().elements();
   const std::vector<double> dy = load_numbers(call.inputs[0]);
-  std::vector<double> dx(at(x_shape.elements()), 0.0);
-  for_each_window(window, plane_count(x_shape),
-                  [&](int64_t plane, int64_t position, const Index& index, const auto& taps) {
-                    const double share =
-                        dy[at(plane * outputs + position)] / divisor(window, index, taps.size(), count_include_pad);
-                    for (const auto& tap : taps) dx[at(plane * plane_elements + tap.input_at)] += share;
-                  });
+  std::vector<double> dx(at(call.outputs[0].shape.elements()), 0.0);
+  for_each_window(pool.window, pool.planes, [&](int64_t plane, int64_t position, const Index& index, const auto& taps) {
+    const double share =
+        dy[at(pool.y.at(plane, position))] / divisor(pool.window, index, taps.size(), count_include_pad);
+    for (const auto& tap : taps) dx[at(pool.x.at(plane, tap.input_at))] += share;
+  });
   store_all(call.outputs[0], dx);
 }
 

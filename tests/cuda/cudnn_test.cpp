@@ -104,8 +104,9 @@ void for_each_zoo_node(Precision precision, const std::function<void(const execu
 TEST_CASE("cudnn: every graph that the zoo's plans ask for has an engine, in f32, tf32, bf16 and f16") {
   const std::string device = device_json();
   REQUIRE(!device.empty());
-  for_each_zoo_node(Precision::f32, [&](const executor::NodeSpec& node) {
-    CHECK(cuda::cudnn_refusal(node, {}, device) == "");
+  for_each_zoo_node(Precision::f32,
+                    [&](const executor::NodeSpec& node) { CHECK(cuda::cudnn_refusal(node, {}, device) == ""); });
+  for_each_zoo_node(Precision::tf32, [&](const executor::NodeSpec& node) {
     CHECK(cuda::cudnn_refusal(node, {.allows_tf32 = true, .product = {}}, device) == "");
   });
   for (const Precision precision : {Precision::bf16, Precision::f16}) {

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <map>
+#include <variant>
 
 #include <doctest/doctest.h>
 
 #include "api/reference_evaluator.h"
 #include "compiler/base/text.h"
+#include "compiler/cost/cluster.h"
 #include "compiler/plan/plan.h"
 #include "tests/cuda/model_file.h"
 #include "tests/support/run_plan.h"
@@ -56,7 +58,9 @@ int for_each_zoo_node(const std::vector<ZooCase>& cases, Precision precision,
       options.train = is_training;
       options.loss = LossKind::mse;
       options.precision = precision;
-      const Plan plan = plan_on_cpus(model, 1, options, evaluator);
+      const auto made = make_plan(model, uniform_cluster(*find_device_kind("h200"), 1), options, evaluator);
+      REQUIRE(std::holds_alternative<Plan>(made));
+      const Plan& plan = std::get<Plan>(made);
       for (const PlanNode& node : plan.nodes) {
         if (!is_wanted(node.op)) continue;
         const executor::NodeSpec spec = spec_of(plan, node);

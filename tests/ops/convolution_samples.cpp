@@ -42,6 +42,12 @@ void add_conv(SampleList& list) {
   for (const DType dtype : {DType::f64, DType::f16, DType::bf16}) {
     add(std::string(dtype_name(dtype)), {of({1, 2, 5, 5}, dtype), of({3, 2, 3, 3}, dtype), of({3}, dtype)});
   }
+  add("channels last", {of({2, 6, 5, 3}), of({4, 3, 2, 3}), of({4})},
+      {{"pads", Dims{1, 0, 1, 1}}, {"strides", Dims{2, 1}}, {"channels_last", int64_t{1}}});
+  add("channels last, in groups", {of({1, 5, 6, 4}), of({6, 2, 3, 2})},
+      {{"group", int64_t{2}}, {"dilations", Dims{2, 1}}, {"channels_last", int64_t{1}}});
+  add("channels last, in bf16", {of({1, 5, 5, 2}, DType::bf16), of({3, 3, 3, 2}, DType::bf16)},
+      {{"channels_last", int64_t{1}}});
 }
 
 void add_conv_gradients(SampleList& list) {
@@ -71,6 +77,10 @@ void add_conv_gradients(SampleList& list) {
   add("an empty batch", {0, 2, 4, 4}, {3, 2, 3, 3}, {0, 3, 2, 2}, {});
   add("f64", {1, 2, 4, 4}, {3, 2, 3, 3}, {1, 3, 2, 2}, {}, DType::f64);
   add("f16", {1, 2, 4, 4}, {3, 2, 3, 3}, {1, 3, 2, 2}, {}, DType::f16);
+  add("channels last", {2, 5, 6, 3}, {4, 3, 2, 3}, {2, 3, 5, 4},
+      {{"pads", Dims{1, 0, 1, 0}}, {"strides", Dims{2, 1}}, {"channels_last", int64_t{1}}});
+  add("channels last, in groups", {1, 7, 7, 4}, {4, 2, 3, 2}, {1, 5, 3, 4},
+      {{"dilations", Dims{2, 2}}, {"group", int64_t{2}}, {"channels_last", int64_t{1}}});
 }
 
 }  // namespace

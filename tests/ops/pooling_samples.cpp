@@ -46,6 +46,11 @@ void add_pools(SampleList& list) {
   add("one dimension", of({2, 3, 9}), {{"kernel_shape", Dims{4}}, {"strides", Dims{3}}});
   add("three dimensions", of({1, 2, 4, 4, 5}), {{"kernel_shape", Dims{2, 2, 3}}, {"strides", Dims{2, 1, 2}}});
   add("an empty batch", of({0, 2, 4, 4}), {{"kernel_shape", Dims{2, 2}}});
+  add("channels last", of({2, 6, 5, 3}),
+      {{"kernel_shape", Dims{3, 2}},
+       {"strides", Dims{2, 1}},
+       {"pads", Dims{1, 0, 1, 1}},
+       {"channels_last", int64_t{1}}});
   for (const DType dtype : {DType::f64, DType::f16, DType::bf16}) {
     add(std::string(dtype_name(dtype)), of({1, 2, 5, 5}, dtype),
         {{"kernel_shape", Dims{3, 3}}, {"strides", Dims{2, 2}}});
@@ -109,6 +114,12 @@ void add_pool_gradients(SampleList& list) {
   add_max("f64", of({1, 1, 3}, DType::f64), of_numbers({1, 1, 4}, {4, 3, 2, 5}, DType::f64),
           of_numbers({1, 1, 3}, {4, 3, 5}, DType::f64), overlapping);
   add_max("an empty batch", of({0, 1, 3}), of({0, 1, 4}), of({0, 1, 3}), overlapping);
+  Attributes last = halves;
+  last.set("channels_last", int64_t{1});
+  add_max("channels last", of({1, 2, 2, 2}),
+          of_numbers({1, 4, 4, 2}, {16, 38, 35, 9,  24, 39, 31, 41, 58, 5,  54, 1,  53, 17, 36, 15,
+                                    13, 47, 57, 45, 42, 26, 10, 44, 37, 34, 25, 48, 22, 33, 3,  6}),
+          of_numbers({1, 2, 2, 2}, {58, 38, 53, 41, 57, 48, 42, 44}), last);
 
   const auto add_average = [&](std::string name, Operand dy, Shape x, Attributes attributes) {
     attributes.set("shape", x.to_vector());
@@ -128,6 +139,11 @@ void add_pool_gradients(SampleList& list) {
                {"count_include_pad", int64_t{1}}});
   add_average("f64", of({1, 2, 5}, DType::f64), {1, 2, 6}, overlapping);
   add_average("an empty batch", of({0, 2, 5}), {0, 2, 6}, overlapping);
+  add_average("channels last", of({2, 3, 2, 3}), {2, 5, 4, 3},
+              {{"kernel_shape", Dims{3, 2}},
+               {"pads", Dims{1, 0, 1, 0}},
+               {"strides", Dims{2, 2}},
+               {"channels_last", int64_t{1}}});
 }
 
 void add_resize(SampleList& list) {

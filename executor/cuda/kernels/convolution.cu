@@ -1,6 +1,7 @@
 // Convolution and its gradients without a library: one thread or block per result, f64 sums. Slow; what is taken when
 // cuDNN is not there or declines.
 
+#include "compiler/base/channels_last.h"
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
 #include "executor/cuda/kernels/window.h"
@@ -12,14 +13,11 @@ namespace {
 /// The sizes of a convolution: x (N, C, in), w (M, C / group, kernel), y (N, M, out).
 struct Sizes {
   Window window;
+  PlaneOrder x, w, y;
   int64_t batch = 0;
-  int64_t channels = 0;
   int64_t group_channels = 0;
   int64_t maps = 0;
   int64_t group_maps = 0;
-  int64_t in = 0;
-  int64_t out = 0;
-  int64_t kernel = 0;
 };
 
 template <class T>
@@ -28,15 +26,15 @@ struct Forward {
   Out<T> y;
   Sizes s;
   MPC_DEVICE void operator()(int64_t i) const {
-    const int64_t m = i / s.out % s.maps;
-    const int64_t n = i / s.out / s.maps;
-    const Window::Index o = Window::unravel(i % s.out, s.window.out);
+    const int64_t m = s.y.plane_of(i) % s.maps;
+    const int64_t n = s.y.plane_of(i) / s.maps;
+    const Window::Index o = Window::unravel(s.y.position_of(i), s.window.out);
     double sum = 0;
     for (int64_t c = 0; c < s.group_channels; ++c) {
-      const int64_t plane = (n * s.channels + m / s.group_maps * s.group_channels + c) * s.in;
-      const int64_t filter = (m * s.group_channels + c) * s.kernel;
+      const int64_t plane = n * s.x.channels + m / s.group_maps * s.group_channels + c;
+      const int64_t filter = m * s.group_channels + c;
       s.window.for_each_tap(o, [&](int64_t k, int64_t at) {
-        sum += static_cast<double>(w[filter + k]) * static_cast<double>(x[plane + at]);
+        sum += static_cast<double>(w[s.w.at(filter, k)]) * static_cast<double>(x[s.x.at(plane, at)]);
       });
     }
     if (bias.data != nullptr) sum += static_cast<double>(bias[m]);
@@ -50,16 +48,16 @@ struct InputGrad {
   Out<T> dx;
   Sizes s;
   MPC_DEVICE void operator()(int64_t i) const {
-    const int64_t channel = i / s.in % s.channels;
-    const int64_t n = i / s.in / s.channels;
+    const int64_t channel = s.x.plane_of(i) % s.x.channels;
+    const int64_t n = s.x.plane_of(i) / s.x.channels;
     const int64_t group = channel / s.group_channels;
     const int64_t c = channel % s.group_channels;
-    const Window::Index at = Window::unravel(i % s.in, s.window.in);
+    const Window::Index at = Window::unravel(s.x.position_of(i), s.window.in);
     double sum = 0;
     for (int64_t m = group * s.group_maps; m < (group + 1) * s.group_maps; ++m) {
-      const int64_t filter = (m * s.group_channels + c) * s.kernel;
+      const int64_t filter = m * s.group_channels + c;
       s.window.for_each_window(at, [&](int64_t k, int64_t o) {
-        sum += static_cast<double>(w[filter + k]) * static_cast<double>(dy[(n * s.maps + m) * s.out + o]);
+        sum += static_cast<double>(w[s.w.at(filter, k)]) * static_cast<double>(dy[s.y.at(n * s.maps + m, o)]);
       });
     }
     dx.set(i, static_cast<T>(sum));
@@ -73,20 +71,21 @@ struct WeightGrad {
   Sizes s;
   MPC_DEVICE void operator()(Block& block, int64_t i) const {
     const Window& window = s.window;
-    const Window::Index k = Window::unravel(i % s.kernel, window.kernel);
-    const int64_t c = i / s.kernel % s.group_channels;
-    const int64_t m = i / s.kernel / s.group_channels;
+    const Window::Index k = Window::unravel(s.w.position_of(i), window.kernel);
+    const int64_t c = s.w.plane_of(i) % s.group_channels;
+    const int64_t m = s.w.plane_of(i) / s.group_channels;
     const int64_t channel = m / s.group_maps * s.group_channels + c;
-    const double sum = block.sum(s.batch * s.out, [&](int64_t j) {
-      const int64_t n = j / s.out;
-      const Window::Index o = Window::unravel(j % s.out, window.out);
+    const int64_t outputs = s.y.positions;
+    const double sum = block.sum(s.batch * outputs, [&](int64_t j) {
+      const int64_t n = j / outputs;
+      const Window::Index o = Window::unravel(j % outputs, window.out);
       Window::Index at;
       for (int axis = 0; axis < Window::kAxes; ++axis) {
         at.at[axis] = o.at[axis] * window.stride[axis] - window.begin_pad[axis] + k.at[axis] * window.dilation[axis];
         if (at.at[axis] < 0 || at.at[axis] >= window.in[axis]) return 0.0;
       }
-      return static_cast<double>(dy[(n * s.maps + m) * s.out + j % s.out]) *
-             static_cast<double>(x[(n * s.channels + channel) * s.in + Window::ravel(at, window.in)]);
+      return static_cast<double>(dy[s.y.at(n * s.maps + m, j % outputs)]) *
+             static_cast<double>(x[s.x.at(n * s.x.channels + channel, Window::ravel(at, window.in))]);
     });
     block.for_each(1, [&](int64_t) { dw.set(i, static_cast<T>(sum)); });
   }
@@ -97,31 +96,32 @@ struct AddChannelBias {
   FloatIn y;
   FloatIn bias;
   FloatOut result;
-  int64_t channels;
-  int64_t positions;
-  MPC_DEVICE void operator()(int64_t i) const { result.set(i, y[i] + bias[i / positions % channels]); }
+  PlaneOrder order;
+  MPC_DEVICE void operator()(int64_t i) const { result.set(i, y[i] + bias[order.plane_of(i) % order.channels]); }
 };
 
-Sizes sizes_of(const Attributes& attributes, const Shape& x, const Shape& w, const Shape& y) {
+/// Shapes as they are stored.
+Sizes sizes_of(const Attributes& attributes, const Shape& stored_x, const Shape& stored_w, const Shape& stored_y) {
+  const Shape x = channels_first_shape(attributes, stored_x);
+  const Shape w = channels_first_shape(attributes, stored_w);
+  const Shape y = channels_first_shape(attributes, stored_y);
   Sizes s;
   s.window = Window(attributes, x, y);
+  s.x = PlaneOrder(attributes, x);
+  s.w = PlaneOrder(attributes, w);
+  s.y = PlaneOrder(attributes, y);
   s.batch = x[0];
-  s.channels = x[1];
   s.group_channels = w[1];
   s.maps = w[0];
   s.group_maps = w[0] / attributes.integer("group");
-  s.in = s.window.in_elements();
-  s.out = s.window.out_elements();
-  s.kernel = s.window.kernel_elements();
   return s;
 }
 
 }  // namespace
 
-void add_channel_bias(Stream stream, void* y, DType y_type, const void* bias, DType bias_type, int64_t batch,
-                      int64_t channels, int64_t positions) {
-  for_each(stream, batch * channels * positions,
-           AddChannelBias{{y, y_type}, {bias, bias_type}, {y, y_type}, channels, positions}, "bias");
+void add_channel_bias(Stream stream, void* y, DType y_type, const void* bias, DType bias_type, int64_t elements,
+                      const PlaneOrder& order) {
+  for_each(stream, elements, AddChannelBias{{y, y_type}, {bias, bias_type}, {y, y_type}, order}, "bias");
 }
 
 KernelOrReason convolution(const executor::NodeSpec& node, const MakeOptions&) {

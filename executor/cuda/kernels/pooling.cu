@@ -5,6 +5,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "compiler/base/channels_last.h"
 #include "executor/cuda/data.h"
 #include "executor/cuda/kernels/factories.h"
 #include "executor/cuda/kernels/window.h"
@@ -14,14 +15,26 @@ namespace {
 
 constexpr int64_t kNoTap = -1;
 
+/// A window over x, and the planes of x and of y.
+struct Pool {
+  Window window;
+  PlaneOrder x, y;
+};
+
+/// Shapes as they are stored.
+Pool pool_of(const Attributes& attributes, const Shape& stored_x, const Shape& stored_y) {
+  const Shape x = channels_first_shape(attributes, stored_x);
+  const Shape y = channels_first_shape(attributes, stored_y);
+  return {Window(attributes, x, y), PlaneOrder(attributes, x), PlaneOrder(attributes, y)};
+}
+
 /// Position in the plane of the first largest tap, of the first NaN if there is one, or kNoTap.
 template <class T>
-MPC_DEVICE inline int64_t first_largest(const In<T>& x, int64_t plane_begin, const Window& window,
-                                        const Window::Index& o) {
+MPC_DEVICE inline int64_t first_largest(const In<T>& x, const Pool& pool, int64_t plane, const Window::Index& o) {
   int64_t best = kNoTap;
   T largest = 0;
-  window.for_each_tap(o, [&](int64_t, int64_t at) {
-    const T value = x[plane_begin + at];
+  pool.window.for_each_tap(o, [&](int64_t, int64_t at) {
+    const T value = x[pool.x.at(plane, at)];
     const bool is_better = best == kNoTap || value > largest || (value != value && largest == largest);
     if (!is_better) return;
     best = at;
@@ -35,22 +48,21 @@ struct MaxPoolValue {
   In<T> x;
   Out<T> y;          // may have no data
   int64_t* indices;  // may be null
-  Window window;
-  int64_t in_elements;
-  int64_t out_elements;
+  Pool pool;
   bool is_column_major;
   T lowest;  // of a window without taps
   MPC_DEVICE void operator()(int64_t i) const {
-    const int64_t begin = i / out_elements * in_elements;
-    const int64_t best = first_largest<T>(x, begin, window, Window::unravel(i % out_elements, window.out));
-    if (y.data != nullptr) y.set(i, best == kNoTap ? lowest : x[begin + best]);
+    const Window& window = pool.window;
+    const int64_t plane = pool.y.plane_of(i);
+    const int64_t best = first_largest<T>(x, pool, plane, Window::unravel(pool.y.position_of(i), window.out));
+    if (y.data != nullptr) y.set(i, best == kNoTap ? lowest : x[pool.x.at(plane, best)]);
     if (indices == nullptr) return;
     int64_t in_plane = best;
     if (is_column_major && best != kNoTap) {
       const Window::Index at = Window::unravel(best, window.in);
       in_plane = (at.at[2] * window.in[1] + at.at[1]) * window.in[0] + at.at[0];
     }
-    indices[i] = best == kNoTap ? kNoTap : begin + in_plane;
+    indices[i] = best == kNoTap ? kNoTap : plane * pool.x.positions + in_plane;
   }
 };
 
@@ -59,16 +71,15 @@ struct MaxPoolGradValue {
   In<T> dy;
   In<T> x;
   Out<T> dx;
-  Window window;
-  int64_t in_elements;
-  int64_t out_elements;
+  Pool pool;
   MPC_DEVICE void operator()(int64_t i) const {
-    const int64_t plane = i / in_elements;
-    const int64_t mine = i % in_elements;
+    const Window& window = pool.window;
+    const int64_t plane = pool.x.plane_of(i);
+    const int64_t mine = pool.x.position_of(i);
     double sum = 0;
     window.for_each_window(Window::unravel(mine, window.in), [&](int64_t, int64_t o) {
-      const int64_t best = first_largest<T>(x, plane * in_elements, window, Window::unravel(o, window.out));
-      if (best == mine) sum += static_cast<double>(dy[plane * out_elements + o]);
+      const int64_t best = first_largest<T>(x, pool, plane, Window::unravel(o, window.out));
+      if (best == mine) sum += static_cast<double>(dy[pool.y.at(plane, o)]);
     });
     dx.set(i, static_cast<T>(sum));
   }
@@ -83,17 +94,16 @@ template <class T>
 struct AveragePoolValue {
   In<T> x;
   Out<T> y;
-  Window window;
-  int64_t in_elements;
-  int64_t out_elements;
+  Pool pool;
   bool counts_pads;
   MPC_DEVICE void operator()(int64_t i) const {
-    const int64_t begin = i / out_elements * in_elements;
-    const Window::Index o = Window::unravel(i % out_elements, window.out);
+    const Window& window = pool.window;
+    const int64_t plane = pool.y.plane_of(i);
+    const Window::Index o = Window::unravel(pool.y.position_of(i), window.out);
     double sum = 0;
     int64_t inside = 0;
     window.for_each_tap(o, [&](int64_t, int64_t at) {
-      sum += static_cast<double>(x[begin + at]);
+      sum += static_cast<double>(x[pool.x.at(plane, at)]);
       ++inside;
     });
     y.set(i, static_cast<T>(sum / divisor(window, o, inside, counts_pads)));
@@ -104,18 +114,17 @@ template <class T>
 struct AveragePoolGradValue {
   In<T> dy;
   Out<T> dx;
-  Window window;
-  int64_t in_elements;
-  int64_t out_elements;
+  Pool pool;
   bool counts_pads;
   MPC_DEVICE void operator()(int64_t i) const {
-    const int64_t plane = i / in_elements;
+    const Window& window = pool.window;
+    const int64_t plane = pool.x.plane_of(i);
     double sum = 0;
-    window.for_each_window(Window::unravel(i % in_elements, window.in), [&](int64_t, int64_t o) {
+    window.for_each_window(Window::unravel(pool.x.position_of(i), window.in), [&](int64_t, int64_t o) {
       const Window::Index at = Window::unravel(o, window.out);
       int64_t inside = 0;
       if (!counts_pads) window.for_each_tap(at, [&](int64_t, int64_t) { ++inside; });
-      sum += static_cast<double>(dy[plane * out_elements + o]) / divisor(window, at, inside, counts_pads);
+      sum += static_cast<double>(dy[pool.y.at(plane, o)]) / divisor(window, at, inside, counts_pads);
     });
     dx.set(i, static_cast<T>(sum));
   }
@@ -132,7 +141,7 @@ T lowest_of(DType dtype) {
 KernelOrReason max_pool(const executor::NodeSpec& node, const MakeOptions&) {
   const Shape& x = node.inputs[0].shape;
   const Shape& y = has_output(node, 0) ? node.outputs[0].shape : node.outputs[1].shape;
-  const Window window(*node.attributes, x, y);
+  const Pool pool = pool_of(*node.attributes, x, y);
   const bool is_column_major = node.attributes->integer("storage_order") == 1;
   const int64_t count = y.elements();
   const DType in = input_dtype(node, 0);
@@ -145,9 +154,7 @@ KernelOrReason max_pool(const executor::NodeSpec& node, const MakeOptions&) {
                MaxPoolValue<T>{{launch.inputs[0], in},
                                {launch.out<void>(0), out},
                                launch.out<int64_t>(1),
-                               window,
-                               window.in_elements(),
-                               window.out_elements(),
+                               pool,
                                is_column_major,
                                lowest},
                "MaxPool");
@@ -157,7 +164,7 @@ KernelOrReason max_pool(const executor::NodeSpec& node, const MakeOptions&) {
 
 KernelOrReason max_pool_grad(const executor::NodeSpec& node, const MakeOptions&) {
   const Shape& x = node.inputs[1].shape;
-  const Window window(*node.attributes, x, node.inputs[0].shape);
+  const Pool pool = pool_of(*node.attributes, x, node.inputs[0].shape);
   const int64_t count = x.elements();
   const DType dy = input_dtype(node, 0);
   const DType in = input_dtype(node, 1);
@@ -166,12 +173,7 @@ KernelOrReason max_pool_grad(const executor::NodeSpec& node, const MakeOptions&)
     using T = decltype(tag);
     return function_kernel("cuda:window", [=](const Launch& launch) {
       for_each(launch.stream, count,
-               MaxPoolGradValue<T>{{launch.inputs[0], dy},
-                                   {launch.inputs[1], in},
-                                   {launch.outputs[0], out},
-                                   window,
-                                   window.in_elements(),
-                                   window.out_elements()},
+               MaxPoolGradValue<T>{{launch.inputs[0], dy}, {launch.inputs[1], in}, {launch.outputs[0], out}, pool},
                "MaxPoolGrad");
     });
   });
@@ -179,7 +181,7 @@ KernelOrReason max_pool_grad(const executor::NodeSpec& node, const MakeOptions&)
 
 KernelOrReason average_pool(const executor::NodeSpec& node, const MakeOptions&) {
   const Shape& x = node.inputs[0].shape;
-  const Window window(*node.attributes, x, node.outputs[0].shape);
+  const Pool pool = pool_of(*node.attributes, x, node.outputs[0].shape);
   const bool counts_pads = node.attributes->flag("count_include_pad");
   const int64_t count = node.outputs[0].shape.elements();
   const DType in = input_dtype(node, 0);
@@ -188,20 +190,14 @@ KernelOrReason average_pool(const executor::NodeSpec& node, const MakeOptions&) 
     using T = decltype(tag);
     return function_kernel("cuda:window", [=](const Launch& launch) {
       for_each(launch.stream, count,
-               AveragePoolValue<T>{{launch.inputs[0], in},
-                                   {launch.outputs[0], out},
-                                   window,
-                                   window.in_elements(),
-                                   window.out_elements(),
-                                   counts_pads},
-               "AveragePool");
+               AveragePoolValue<T>{{launch.inputs[0], in}, {launch.outputs[0], out}, pool, counts_pads}, "AveragePool");
     });
   });
 }
 
 KernelOrReason average_pool_grad(const executor::NodeSpec& node, const MakeOptions&) {
   const Shape& x = node.outputs[0].shape;
-  const Window window(*node.attributes, x, node.inputs[0].shape);
+  const Pool pool = pool_of(*node.attributes, x, node.inputs[0].shape);
   const bool counts_pads = node.attributes->flag("count_include_pad");
   const int64_t count = x.elements();
   const DType in = input_dtype(node, 0);
@@ -210,12 +206,7 @@ KernelOrReason average_pool_grad(const executor::NodeSpec& node, const MakeOptio
     using T = decltype(tag);
     return function_kernel("cuda:window", [=](const Launch& launch) {
       for_each(launch.stream, count,
-               AveragePoolGradValue<T>{{launch.inputs[0], in},
-                                       {launch.outputs[0], out},
-                                       window,
-                                       window.in_elements(),
-                                       window.out_elements(),
-                                       counts_pads},
+               AveragePoolGradValue<T>{{launch.inputs[0], in}, {launch.outputs[0], out}, pool, counts_pads},
                "AveragePoolGrad");
     });
   });
