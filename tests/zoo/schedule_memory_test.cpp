@@ -171,5 +171,6 @@ TEST_CASE("schedule memory: where weights alone do not fit, nothing is suggested
   int64_t together = 0;
   for (const int64_t bytes : problem.persistent_bytes) together += bytes;
   CHECK(largest <= most);
-  CHECK(together <= lasting);
+  constexpr int64_t kLossBytes = 4;  // summed over the micro-batches: no weight, but as lasting
+  CHECK(together <= lasting + kLossBytes);
 }
