@@ -26,6 +26,16 @@ std::string host_name(const Cluster& cluster) {
   return name;
 }
 
+/// What the value is another shape of, on its device and in the forward pass: one copy of the bytes serves both.
+ValueId viewed(const Graph& graph, ValueId id) {
+  const Value& value = graph.value(id);
+  if (value.kind != ValueKind::node) return {};
+  const Node& node = graph.node(value.producer);
+  const bool is_view = node.op == OpKind::Reshape && node.phase == Phase::forward && node.rate != Rate::per_step;
+  if (!is_view || graph.value(node.inputs[0]).kind != ValueKind::node) return {};
+  return graph.node(graph.value(node.inputs[0]).producer).device == node.device ? node.inputs[0] : ValueId();
+}
+
 class Offloader {
  public:
   Offloader(const Graph& graph, const std::vector<ValueId>& values, DeviceId host)
@@ -40,10 +50,13 @@ class Offloader {
   Graph run() {
     for (int i = 0; i < graph_.node_count(); ++i) {
       const Node& old = graph_.node(NodeId(i));
-      const NodeId copied = rewriter_.copy(NodeId(i));
+      std::vector<ValueId> fetched(old.inputs.size());
       for (size_t k = 0; k < old.inputs.size() && is_gradient(old); ++k) {
-        if (old.inputs[k].is_valid() && is_offloaded_[old.inputs[k].index()])
-          rewriter_.graph().node(copied).inputs[k] = fetched_[old.inputs[k].index()];
+        if (old.inputs[k].is_valid()) fetched[k] = fetched_for(old.inputs[k]);
+      }
+      const NodeId copied = rewriter_.copy(NodeId(i));
+      for (size_t k = 0; k < fetched.size(); ++k) {
+        if (fetched[k].is_valid()) rewriter_.graph().node(copied).inputs[k] = fetched[k];
       }
       for (const ValueId output : old.outputs) {
         if (output.is_valid() && is_offloaded_[output.index()]) add_transfers(output, NodeId(i));
@@ -53,6 +66,27 @@ class Offloader {
   }
 
  private:
+  /// What comes back of a value, or of what it is a view of; nothing where neither waits in host memory.
+  ValueId fetched_for(ValueId id) {
+    ValueId& known = fetched_[id.index()];
+    if (known.is_valid() || is_offloaded_[id.index()]) return known;
+    const ValueId whole = viewed(graph_, id);
+    if (!whole.is_valid()) return {};
+    const ValueId source = fetched_for(whole);
+    if (!source.is_valid()) return {};
+    const NodeId maker = graph_.value(id).producer;
+    Node view = graph_.node(maker);
+    view.name = "fetch/" + view.name;
+    view.phase = Phase::input_grad;  // which both kinds of gradients may read
+    view.anchor = rewriter_.node_at(view.anchor.is_valid() ? view.anchor : maker);
+    view.inputs = {source};
+    view.outputs.clear();
+    const Value& value = graph_.value(id);
+    const NodeId added =
+        rewriter_.graph().add_node(std::move(view), {{value.name + "@fetched", value.dtype, value.shape, value.rate}});
+    return fetched_[id.index()] = rewriter_.graph().node(added).outputs.front();
+  }
+
   void add_transfers(ValueId id, NodeId maker) {
     const DeviceId device = graph_.node(maker).device;
     const ValueId there = add_transfer("offload/", "@host", id, rewriter_.at(id), maker, host_);
@@ -114,15 +148,22 @@ std::vector<Offloadable> offloadable_values(const Graph& graph, const Cluster& c
   MPC_CHECK(cluster.device(host).backend == kHostMemoryBackend, "the cluster has no host memory");
   std::vector<Offloadable> large;
   std::vector<Offloadable> small;
+  const auto is_kept = [&](ValueId id) {
+    return std::ranges::any_of(users[id.index()], [&](NodeId user) { return is_gradient(graph.node(user)); });
+  };
+  const auto follows = [&](ValueId id) {  // a view of what is kept, too
+    for (ValueId whole = viewed(graph, id); whole.is_valid(); whole = viewed(graph, whole)) {
+      if (is_kept(whole)) return true;
+    }
+    return false;
+  };
   for (int i = 0; i < graph.node_count(); ++i) {
     const Node& node = graph.node(NodeId(i));
     if (node.phase != Phase::forward || node.rate == Rate::per_step || node.device == host) continue;
     for (const ValueId id : node.outputs) {
-      if (!id.is_valid()) continue;
-      const auto& readers = users[id.index()];
-      const bool is_kept = std::ranges::any_of(readers, [&](NodeId user) { return is_gradient(graph.node(user)); });
+      if (!id.is_valid() || !is_kept(id) || follows(id)) continue;
       const int64_t bytes = graph.value(id).bytes();
-      if (!is_kept || bytes == 0) continue;
+      if (bytes == 0) continue;
       const Link& out = cluster.link(node.device, host);
       const double seconds = transfer_seconds(bytes, out) + transfer_seconds(bytes, cluster.link(host, node.device));
       const bool is_large = static_cast<double>(bytes) / out.bytes_per_second >= out.latency_s;
