@@ -29,7 +29,7 @@ constexpr int64_t kOrdersWork = kSecond / 5;  // without a budget, after an exac
 // would take for all measured graphs: most need a tenth of it.
 constexpr int64_t kShareForStages = 4;
 constexpr int64_t kLeastForStages = 4 * kOrdersWork;
-constexpr int64_t kShareForBound = 16;  // of the work of a free search
+constexpr int64_t kShareForBound = 64;  // of the work of a free search
 constexpr int kExhaustBlocks = 64;      // branch and bound is tried before everything else
 constexpr int kProofBlocks = 2500;      // and afterwards, as a proof
 constexpr double kSameValue = 1e-9;
