@@ -327,7 +327,7 @@ class Pipeline {
   bool has_one_size_ = true;        // choices of a node reduce the same bytes: the fastest one is so for any replicas
   std::vector<double> least_work_;  // [set]
   std::vector<std::vector<Label>> labels_;  // [set]
-  double reached_ = kNever;  // what reach() was last asked for
+  double reached_ = kNever;                 // what reach() was last asked for
   std::unordered_map<Key, Known, HashOfKey> known_;
   std::vector<char> is_inside_;
 };
