@@ -85,7 +85,9 @@ class BackHalf {
       if (ways.size() > 1)
         way.least_s = least_step_seconds(Shop(way.step.cuts.split, graphs_.microbatches, graphs_.tail.has_value()));
     }
-    while (Way* next = most_promising(ways, best_of(ways))) {
+    // Chunks need more memory: where it is short, what the plain pipeline takes says which of them are worth a plan.
+    Way* next = is_short_of_memory(ways.front().first) ? &ways.front() : most_promising(ways, nullptr);
+    for (; next != nullptr; next = most_promising(ways, best_of(ways))) {
       next->result = finish(*next, best_of(ways));
       next->is_judged = true;
       if (is_answer(next->result)) return std::move(*next->result);
@@ -127,6 +129,17 @@ class BackHalf {
     return a.placement.largest_work_s < kClearly * b.placement.largest_work_s;
   }
 
+  // By the estimate; what plans take is a little more or less.
+  bool is_short_of_memory(const Attempt& attempt) const {
+    constexpr double kAlmostAll = 0.9;
+    const std::vector<int64_t>& bytes = attempt.placement.estimated_bytes;
+    for (size_t d = 0; d < bytes.size(); ++d) {
+      const auto capacity = static_cast<double>(cluster_.devices[d].memory_bytes);
+      if (static_cast<double>(bytes[d]) > kAlmostAll * capacity) return true;
+    }
+    return false;
+  }
+
   static Way* most_promising(std::vector<Way>& ways, const Attempt* rival) {
     Way* best = nullptr;
     for (Way& way : ways) {
@@ -144,7 +157,7 @@ class BackHalf {
     if (options_.schedule == ScheduleKind::interleaved) return {{ChunkLayout::looped}};
     if (options_.schedule == ScheduleKind::zb_v) return {{ChunkLayout::vee}};
     const bool may_choose = options_.schedule == ScheduleKind::automatic && options_.train && graphs_.microbatches > 1;
-    if (!may_choose) return {{}};
+    if (!may_choose || options_.only_fits) return {{}};  // chunks make steps shorter, and need more memory
     std::vector<Layout> all = {{}, {ChunkLayout::looped}, {ChunkLayout::vee}};
     // With fewer micro-batches no more of them can be in flight than under 1F1B.
     if (place::has_copy_engines(cluster_) && graphs_.microbatches >= cluster_.count())

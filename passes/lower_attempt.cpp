@@ -96,6 +96,14 @@ double one_device_seconds(const LocalStep& step, const Cluster& cluster, int mic
   return least;
 }
 
+/// Do the devices carry out the same tasks in the same order?
+bool are_same(const CutSchedule& a, const CutSchedule& b) {
+  const auto is_same_task = [](const Task& x, const Task& y) {
+    return x.segment == y.segment && x.microbatch == y.microbatch;
+  };
+  return a.cut == b.cut && std::ranges::equal(a.schedule.order, b.schedule.order, is_same_task);
+}
+
 }  // namespace
 
 bool may_win(bool is_of_parts, double least_s, const Attempt* rival) {
@@ -128,11 +136,13 @@ bool AttemptLowering::lower(const LocalStep& step, Attempt& attempt, const Attem
   constexpr int kMostSchedules = 4;
   std::vector<int64_t> most_kept = most_to_keep(step.cuts);
   add_chunk_note(step.cuts.whole, attempt);
+  CutSchedule last;
   for (int i = 0; i < kMostSchedules; ++i) {
     CutSchedule chosen =
         make_schedule(step.cuts, graphs_.microbatches, variants.size() > 1, options_.schedule, most_kept);
     // A plan takes at least what its schedule expects.
     if (!may_win(attempt.is_of_parts, chosen.schedule.step_seconds, rival)) return false;
+    if (i > 0 && are_same(chosen, last)) break;  // no order keeps less
     observed_.stage("lower", 0.7);
     Plan plan = mpc::lower(variants, step.cuts.of(chosen.cut), chosen.schedule, step.cluster, graphs_.microbatches);
     observed_.stage("plan memory", 0.8);
@@ -144,9 +154,10 @@ bool AttemptLowering::lower(const LocalStep& step, Attempt& attempt, const Attem
     }
     if (i == 0 || excess < attempt.excess_bytes) {
       attempt.plan = std::move(plan);
-      attempt.schedule = std::move(chosen.schedule);
+      attempt.schedule = chosen.schedule;
       attempt.excess_bytes = excess;
     }
+    last = std::move(chosen);
     if (attempt.excess_bytes == 0 || options_.schedule != ScheduleKind::automatic) break;
   }
   attempt.plan.one_device_seconds = one_device_seconds(step, cluster_, graphs_.microbatches);

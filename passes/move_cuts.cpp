@@ -8,13 +8,14 @@
 #include <set>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include <fmt/format.h>
 
 #include "compiler/base/text.h"
 #include "compiler/plan/host_memory.h"
+#include "passes/back_half.h"
+#include "passes/describe_plan.h"
 #include "passes/place/problem.h"
 
 namespace mpc {
@@ -101,6 +102,7 @@ class CutSearch {
     options_.search_s = 0;
     options_.pins.clear();
     tried_.insert(placement_of(best_));
+    silent_.verifies = false;  // what these passes make of such graphs was verified for the plan to begin with
   }
 
   Plan run(double seconds) {
@@ -145,9 +147,10 @@ class CutSearch {
       options_.assignment[name] = static_cast<int>(move.to.index());
     }
     if (!tried_.insert(options_.assignment).second) return std::nullopt;
-    auto outcome = make_plan(graphs_, cluster_, options_);
-    Plan* plan = std::get_if<Plan>(&outcome);
-    return plan == nullptr ? std::nullopt : std::optional(std::move(*plan));
+    Attempt attempt = best_attempt(graphs_, cluster_, options_, Observed(silent_));
+    if (attempt.excess_bytes > 0) return std::nullopt;
+    describe_plan(attempt.plan, attempt, graphs_, options_);
+    return std::move(attempt.plan);
   }
 
   const FrontGraphs& graphs_;
@@ -156,6 +159,7 @@ class CutSearch {
   const Observed& observed_;
   Plan best_;
   std::vector<std::regex> pins_;
+  PipelineHooks silent_;
   std::set<std::map<std::string, int>> tried_;
   int plans_ = 0;
 };

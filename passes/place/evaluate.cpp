@@ -71,7 +71,7 @@ std::vector<Traffic> traffic_of(const Problem& problem, const std::vector<int>& 
       slowest_s = std::max(slowest_s, seconds);
       traffic[static_cast<size_t>(to)].received_s += seconds;
       traffic[static_cast<size_t>(to)].copied_bytes += tensor.copied_bytes;
-      traffic[static_cast<size_t>(to)].kept_bytes += problem.is_training ? tensor.forward_bytes : 0;
+      traffic[static_cast<size_t>(to)].kept_bytes += problem.is_training ? tensor.in_flight_bytes : 0;
       *sent_bytes += tensor.forward_bytes + tensor.backward_bytes;
     }
     traffic[static_cast<size_t>(from)].sent_s += slowest_s;
@@ -113,8 +113,8 @@ Evaluation evaluate(const Problem& problem, const std::vector<int>& device_of_bl
     const Held held = problem.held.of(stage[d], result.devices_used, problem.microbatches);
     const double kept_bytes =
         held.bytes(static_cast<double>(kept[d] + moved.kept_bytes), static_cast<double>(kept_for_weights[d]));
-    const int64_t activations = problem.is_training ? std::llround(kept_bytes) : working[d];
-    result.memory_bytes[d] += moved.copied_bytes + activations;
+    const int64_t activations = problem.is_training ? std::llround(kept_bytes) : 0;
+    result.memory_bytes[d] += moved.copied_bytes + activations + working[d];
     result.overflow_bytes += std::max<int64_t>(0, result.memory_bytes[d] - problem.capacity_bytes[d]);
   }
   return result;

@@ -107,7 +107,7 @@ class ProblemBuilder {
     const auto tensor_for = [&](ValueId id, int producer) -> Tensor& {
       if (tensor_of[id.index()] < 0) {
         tensor_of[id.index()] = static_cast<int>(problem_.tensors.size());
-        problem_.tensors.push_back({producer, {}, 0, 0, 0});
+        problem_.tensors.emplace_back().producer = producer;
       }
       return problem_.tensors[static_cast<size_t>(tensor_of[id.index()])];
     };
@@ -129,14 +129,13 @@ class ProblemBuilder {
         tensor.is_parameter = value.kind == ValueKind::parameter;
         if (std::ranges::find(tensor.consumers, block) != tensor.consumers.end()) continue;
         tensor.consumers.push_back(block);
-        if (is_fixed_[input.index()]) {
-          tensor.copied_bytes = value.bytes();
-          continue;
-        }
         const bool per_step = value.rate == Rate::per_step;
-        const int64_t bytes = per_step ? std::max<int64_t>(1, value.bytes() / microbatches_) : value.bytes();
         const bool is_backward = value.kind == ValueKind::node && graph_.node(value.producer).phase != Phase::forward;
+        if (is_fixed_[input.index()] || (per_step && !is_backward)) tensor.copied_bytes = value.bytes();
+        if (is_fixed_[input.index()]) continue;  // nothing travels
+        const int64_t bytes = per_step ? std::max<int64_t>(1, value.bytes() / microbatches_) : value.bytes();
         (is_backward ? tensor.backward_bytes : tensor.forward_bytes) = bytes;
+        if (!per_step && !is_backward) tensor.in_flight_bytes = bytes;
       }
     }
     for (size_t t = 0; t < problem_.tensors.size(); ++t) {
@@ -155,6 +154,8 @@ class ProblemBuilder {
 
   void add_memory() {
     const auto users = users_of(graph_);
+    is_gradient_.assign(static_cast<size_t>(graph_.value_count()), false);
+    for (const ParameterGradient& g : graph_.gradients) is_gradient_[g.gradient.index()] = true;
     for (int v = 0; v < graph_.value_count(); ++v) {
       const Value& value = graph_.value(ValueId(v));
       if (users[static_cast<size_t>(v)].empty()) continue;
@@ -175,6 +176,8 @@ class ProblemBuilder {
     for (int i = 0; i < graph_.node_count(); ++i) {
       int64_t bytes = 0;
       const Node& node = graph_.node(NodeId(i));
+      const auto block = static_cast<size_t>(block_of_node_[static_cast<size_t>(i)]);
+      if (node.phase == Phase::weight_grad) count_weight_gradient(node, block, users);
       const auto count = [&](ValueId id) {
         if (!id.is_valid()) return;
         const ValueKind kind = graph_.value(id).kind;
@@ -187,8 +190,28 @@ class ProblemBuilder {
       if (!writes_over_operand(node, users)) {
         for (const ValueId id : node.outputs) count(id);
       }
-      auto& largest = problem_.working_bytes[static_cast<size_t>(block_of_node_[static_cast<size_t>(i)])];
-      if (node.phase == Phase::forward || !problem_.is_training) largest = std::max(largest, bytes);
+      if (!problem_.is_training) problem_.working_bytes[block] = std::max(problem_.working_bytes[block], bytes);
+    }
+  }
+
+  // What weight gradients take beside the accumulators, which are states.
+  void count_weight_gradient(const Node& node, size_t block, const std::vector<std::vector<NodeId>>& users) {
+    // The gradient of a weight that is read in several places is a sum, which is there after the step. What comes from
+    // elsewhere for it does so when hardly any activations are left.
+    if (node.rate == Rate::per_step) {
+      for (const ValueId output : node.outputs) {
+        if (output.is_valid() && is_gradient_[output.index()])
+          problem_.persistent_bytes[block] += graph_.value(output).bytes();
+      }
+      return;
+    }
+    // In the first micro-batch it is made where the accumulator is, and a product adds to that in all of them.
+    const bool is_product = node.op == OpKind::Gemm || node.op == OpKind::MatMul;
+    if (microbatches_ == 1 || (is_product && has_copy_engines(cluster_))) return;
+    for (const ValueId output : node.outputs) {
+      if (!output.is_valid() || users[output.index()].size() != 1) continue;
+      if (graph_.node(users[output.index()].front()).op != OpKind::GradAccumulate) continue;
+      problem_.working_bytes[block] = std::max(problem_.working_bytes[block], graph_.value(output).bytes());
     }
   }
 
@@ -218,6 +241,7 @@ class ProblemBuilder {
   int microbatches_;
   Problem problem_;
   std::vector<bool> is_fixed_;
+  std::vector<bool> is_gradient_;  // [value]: of a parameter
   std::vector<int> block_of_node_;
 };
 

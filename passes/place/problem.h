@@ -20,11 +20,12 @@ namespace mpc::place {
 /// A value that one block makes and others read. It travels once to every other device that has a reader.
 struct Tensor {
   int producer = -1;
-  std::vector<int> consumers;  // ascending, without duplicates and without the producer
-  int64_t forward_bytes = 0;   // per micro-batch, producer to reader
-  int64_t backward_bytes = 0;  // its gradient, reader to producer
-  int64_t copied_bytes = 0;    // kept on every device with a reader, because no step changes it: nothing travels
-  bool is_parameter = false;   // a weight that several blocks read; the producer is the first of them
+  std::vector<int> consumers;   // ascending, without duplicates and without the producer
+  int64_t forward_bytes = 0;    // per micro-batch, producer to reader
+  int64_t backward_bytes = 0;   // its gradient, reader to producer
+  int64_t in_flight_bytes = 0;  // what every micro-batch in flight keeps of it where it is read
+  int64_t copied_bytes = 0;     // a weight: kept on every device with a reader, once
+  bool is_parameter = false;    // a weight that several blocks read; the producer is the first of them
 };
 
 /// Seconds that moving `tensor` takes over one link, and its gradient over another one.
@@ -37,8 +38,9 @@ struct Problem {
   std::vector<int64_t> persistent_bytes;        // [block]: parameters, accumulated gradients, optimizer state
   std::vector<int64_t> kept_bytes;              // [block]: activations kept for the backward pass, per micro-batch
   std::vector<int64_t> kept_for_weights_bytes;  // [block]: what its weight gradients read, per micro-batch
-  std::vector<int64_t> working_bytes;           // [block]: operands and results while it runs
-  std::vector<int64_t> input_bytes;             // [block]: graph inputs it is the first to read, per micro-batch
+  /// [block]: operands and results while it runs; in training its largest weight gradient that is made apart.
+  std::vector<int64_t> working_bytes;
+  std::vector<int64_t> input_bytes;  // [block]: graph inputs it is the first to read, per micro-batch
   std::vector<Tensor> tensors;
   std::vector<std::vector<int>> tensors_of;  // [block]: tensors it makes or reads
   std::vector<int> pinned;                   // [block]: device, or -1

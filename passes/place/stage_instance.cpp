@@ -202,9 +202,8 @@ void StageInstance::add_memory() {
     if (problem_.is_training) {
       instance_.kept[group] += static_cast<double>(problem_.kept_bytes[b] + problem_.input_bytes[b]);
       instance_.kept_for_weights[group] += static_cast<double>(problem_.kept_for_weights_bytes[b]);
-    } else {
-      instance_.working[group] = std::max(instance_.working[group], static_cast<double>(problem_.working_bytes[b]));
     }
+    instance_.working[group] = std::max(instance_.working[group], static_cast<double>(problem_.working_bytes[b]));
   }
 }
 
@@ -233,7 +232,7 @@ void StageInstance::add_tensors(const std::vector<Link>& links) {
     instance_.producer.push_back(producer);
     instance_.consumers.items.insert(instance_.consumers.items.end(), consumers.begin(), consumers.end());
     instance_.consumers.end_row();
-    instance_.received.push_back(problem_.is_training ? static_cast<double>(tensor.forward_bytes) : 0);
+    instance_.received.push_back(problem_.is_training ? static_cast<double>(tensor.in_flight_bytes) : 0);
     instance_.copied.push_back(static_cast<double>(tensor.copied_bytes));
     tensors_.push_back(static_cast<int>(t));
   }

@@ -120,7 +120,10 @@ double work_bound(const Instance& instance) {
     for (const DeviceKind& kind : instance.kinds) least = std::min(least, kind.time[block]);
     largest = std::max(largest, least);
   }
-  DeviceSets sets(instance);
+  // All devices are asked about, so a row of them does: where each is a kind of its own there are 2^devices sets.
+  std::vector<int> row(static_cast<size_t>(instance.devices()));
+  std::iota(row.begin(), row.end(), 0);
+  DeviceSets sets(instance, row);
   double low = largest, high = std::max(largest, sets.total_time());
   if (largest == kForbidden) return kForbidden;
   const auto is_enough = [&](double bound) {
