@@ -1,7 +1,9 @@
 #include "passes/add_optimizer.h"
 
+#include <algorithm>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <regex>
 
 #include <fmt/format.h>
@@ -14,22 +16,6 @@
 namespace mpc {
 namespace {
 
-struct Setting {
-  std::string_view name;
-  double OptimizerSpec::*field;
-  double low;
-  double high;
-};
-
-constexpr double kAnyPositive = 1e30;
-constexpr Setting kSettings[] = {{"lr", &OptimizerSpec::learning_rate, 0, kAnyPositive},
-                                 {"momentum", &OptimizerSpec::momentum, 0, 1},
-                                 {"dampening", &OptimizerSpec::dampening, 0, 1},
-                                 {"beta1", &OptimizerSpec::beta1, 0, 1},
-                                 {"beta2", &OptimizerSpec::beta2, 0, 1},
-                                 {"eps", &OptimizerSpec::epsilon, 0, kAnyPositive},
-                                 {"weight_decay", &OptimizerSpec::weight_decay, 0, kAnyPositive}};
-
 struct KindRow {
   std::string_view name;
   OptimizerKind kind;
@@ -41,28 +27,68 @@ constexpr KindRow kKinds[] = {{"sgd", OptimizerKind::sgd, 0.01, 0},
                               {"adam", OptimizerKind::adam, 0.001, 0},
                               {"adamw", OptimizerKind::adamw, 0.001, 0.01}};
 
+constexpr unsigned bit(OptimizerKind kind) {
+  return 1U << static_cast<unsigned>(kind);
+}
+constexpr unsigned kMomentum = bit(OptimizerKind::momentum);
+constexpr unsigned kAdams = bit(OptimizerKind::adam) | bit(OptimizerKind::adamw);
+constexpr unsigned kAll = bit(OptimizerKind::sgd) | kMomentum | kAdams;
+
+struct Setting {
+  std::string_view name;
+  unsigned kinds;  // that have it
+  double OptimizerSpec::*field;
+  double low;
+  double high;
+};
+
+constexpr double kAnyPositive = 1e30;
+constexpr Setting kSettings[] = {{"lr", kAll, &OptimizerSpec::learning_rate, 0, kAnyPositive},
+                                 {"momentum", kMomentum, &OptimizerSpec::momentum, 0, 1},
+                                 {"dampening", kMomentum, &OptimizerSpec::dampening, 0, 1},
+                                 {"nesterov", kMomentum, nullptr, 0, 1},
+                                 {"beta1", kAdams, &OptimizerSpec::beta1, 0, 1},
+                                 {"beta2", kAdams, &OptimizerSpec::beta2, 0, 1},
+                                 {"eps", kAdams, &OptimizerSpec::epsilon, 0, kAnyPositive},
+                                 {"weight_decay", kAll, &OptimizerSpec::weight_decay, 0, kAnyPositive}};
+
+std::string settings_of(OptimizerKind kind) {
+  std::string names;
+  for (const Setting& setting : kSettings) {
+    if ((setting.kinds & bit(kind)) != 0) names += (names.empty() ? "" : ", ") + std::string(setting.name);
+  }
+  return names;
+}
+
+// "nesterov" alone turns it on.
+std::optional<bool> parse_switch(std::string_view text) {
+  if (text == "nesterov" || text == "nesterov=1" || text == "nesterov=true") return true;
+  if (text == "nesterov=0" || text == "nesterov=false") return false;
+  return std::nullopt;
+}
+
 void apply_setting(OptimizerSpec& spec, std::string_view text, const std::string& item) {
   const std::string where = fmt::format("--optimizer {}", text);
   const size_t equals = item.find('=');
   const std::string name = item.substr(0, equals);
-  constexpr double kNoNumber = -1;  // below every setting's range
-  const double number =
-      equals == std::string::npos ? kNoNumber : parse_number(item.substr(equals + 1)).value_or(kNoNumber);
-  if (name == "nesterov") {
-    spec.nesterov = equals == std::string::npos || number > 0;
+  const auto setting = std::ranges::find(kSettings, name, &Setting::name);
+  if (setting == std::end(kSettings) || (setting->kinds & bit(spec.kind)) == 0) {
+    throw Error(ErrorId::M002, where, fmt::format("'{}' is not a setting of {}", name, optimizer_name(spec.kind)),
+                "it has " + settings_of(spec.kind));
+  }
+  if (setting->field == nullptr) {
+    const std::optional<bool> is_on = parse_switch(item);
+    if (!is_on) throw Error(ErrorId::M003, where, fmt::format("'{}' is neither 0 nor 1", item));
+    spec.nesterov = *is_on;
     return;
   }
-  for (const Setting& setting : kSettings) {
-    if (setting.name != name) continue;
-    if (!(number >= setting.low && number <= setting.high)) {
-      throw Error(ErrorId::M003, where,
-                  fmt::format("'{}' needs a number from {} to {}", item, setting.low, setting.high));
-    }
-    spec.*setting.field = number;
-    return;
+  const std::optional<double> number =
+      equals == std::string::npos ? std::nullopt : parse_number(item.substr(equals + 1));
+  if (!number || !(*number >= setting->low && *number <= setting->high)) {
+    throw Error(ErrorId::M003, where,
+                fmt::format("'{}' needs a number from {} to {}", item, setting->low, setting->high));
   }
-  throw Error(ErrorId::M002, where, fmt::format("'{}' is not a setting", name),
-              "use lr, momentum, dampening, nesterov, beta1, beta2, eps or weight_decay");
+  spec.*setting->field = *number;
 }
 
 class OptimizerBuilder {
@@ -79,6 +105,7 @@ class OptimizerBuilder {
   }
 
   Graph run() {
+    compile_groups();
     step_ = graph_.add_input(std::string(kStepInput), DType::i64, Shape{}, Rate::per_step);
     scale_ = graph_.add_input(std::string(kLearningRateScaleInput), DType::f32, Shape{}, Rate::per_step);
     const ValueId factor = options_.loss_scale ? unscale() : options_.clip_norm > 0 ? clip_factor(norm()) : ValueId{};
@@ -185,17 +212,28 @@ class OptimizerBuilder {
     return graph_.add_constant(std::string(name), Literal::scalar(dtype, value));
   }
 
-  const OptimizerSpec& spec_of(const std::string& parameter) {
-    if (group_patterns_.empty()) {
-      for (const ParameterGroup& group : options_.groups) {
-        try {
-          group_patterns_.emplace_back(group.pattern);
-        } catch (const std::regex_error& error) {
-          throw Error(ErrorId::M003, "parameter group " + group.pattern,
-                      std::string("is not a regular expression: ") + error.what());
-        }
+  // @throws Error(M002) for a group without parameters: a misspelled one would train with the others' settings.
+  void compile_groups() {
+    for (const ParameterGroup& group : options_.groups) {
+      const std::string where = "--group " + group.pattern;
+      try {
+        group_patterns_.emplace_back(group.pattern);
+      } catch (const std::regex_error& error) {
+        throw Error(ErrorId::M003, where, std::string("is not a regular expression: ") + error.what());
+      }
+      const auto is_of_group = [&](const ParameterGradient& g) {
+        return std::regex_match(graph_.value(g.parameter).name, group_patterns_.back());
+      };
+      if (std::ranges::none_of(graph_.gradients, is_of_group)) {
+        throw Error(ErrorId::M002, where, "matches the whole name of no parameter that is trained",
+                    graph_.gradients.empty()
+                        ? ""
+                        : fmt::format("one is '{}'", graph_.value(graph_.gradients.front().parameter).name));
       }
     }
+  }
+
+  const OptimizerSpec& spec_of(const std::string& parameter) const {
     for (size_t i = 0; i < group_patterns_.size(); ++i) {
       if (std::regex_match(parameter, group_patterns_[i])) return options_.groups[i].optimizer;
     }
@@ -268,6 +306,10 @@ OptimizerSpec parse_optimizer(std::string_view text) {
     spec.kind = row.kind;
     spec.learning_rate = row.learning_rate;
     spec.weight_decay = row.weight_decay;
+    // sgd with a momentum is what others call SGD.
+    const auto is_momentum = [](const std::string& item) { return item.starts_with("momentum="); };
+    if (spec.kind == OptimizerKind::sgd && std::any_of(items.begin() + 1, items.end(), is_momentum))
+      spec.kind = OptimizerKind::momentum;
     for (size_t i = 1; i < items.size(); ++i) apply_setting(spec, text, items[i]);
     return spec;
   }

@@ -165,6 +165,8 @@ void describe_plan(Plan& plan, const Attempt& attempt, const FrontGraphs& graphs
   add_repetition(plan, graphs.main);
   add_bottleneck(plan);
   add_warnings(plan, options.objective);
+  plan.warnings.insert(plan.warnings.end(), graphs.warnings.begin(), graphs.warnings.end());
+  plan.notes.insert(plan.notes.end(), graphs.notes.begin(), graphs.notes.end());
 }
 
 }  // namespace mpc

@@ -305,16 +305,28 @@ class Differentiator {
   std::vector<std::vector<Contribution>> contributions_;
 };
 
+// @throws Error(M002) for a pattern without parameters: a misspelled one would train what was to be frozen.
 Graph freeze(Graph graph, const std::string& pattern) {
   if (pattern.empty()) return graph;
+  const std::string where = "--freeze " + pattern;
+  std::string some_parameter;
+  int frozen = 0;
   try {
     const std::regex regex(pattern);
     for (int i = 0; i < graph.value_count(); ++i) {
       Value& value = graph.value(ValueId(i));
-      if (value.kind == ValueKind::parameter && std::regex_match(value.name, regex)) value.trainable = false;
+      if (value.kind != ValueKind::parameter) continue;
+      some_parameter = value.name;
+      if (!std::regex_match(value.name, regex)) continue;
+      value.trainable = false;
+      ++frozen;
     }
   } catch (const std::regex_error& error) {
-    throw Error(ErrorId::M003, "--freeze " + pattern, std::string("is not a regular expression: ") + error.what());
+    throw Error(ErrorId::M003, where, std::string("is not a regular expression: ") + error.what());
+  }
+  if (frozen == 0) {
+    throw Error(ErrorId::M002, where, "matches the whole name of no parameter",
+                some_parameter.empty() ? "" : fmt::format("one is '{}'", some_parameter));
   }
   return graph;
 }

@@ -17,6 +17,7 @@
 #include "passes/pack_projections.h"
 #include "passes/pipeline.h"
 #include "passes/round_weights.h"
+#include "passes/row_mixing.h"
 
 // From what the user asked to one graph per size of micro-batch.
 
@@ -160,12 +161,15 @@ class FrontHalf {
     const bool has_tail = division.batch > 0 && division.tail_rows() != division.rows;
     // Simplification may depend on the shapes: where that gives two graphs, they follow the model node by node.
     for (const bool simplify : {true, false}) {
+      graphs.warnings.clear();
+      graphs.notes.clear();
       graphs.main = import(division.rows, simplify);
       if (has_tail) {
         graphs.tail = import(division.tail_rows(), simplify);
         if (!have_same_structure(graphs.main, *graphs.tail)) continue;
         align_rates(graphs.main, *graphs.tail);
       }
+      if (division.microbatches > 1) warn_of_rows(graphs, division, simplify);
       if (!options_.train) {
         graphs.main = lower(std::move(graphs.main));
         if (has_tail) graphs.tail = lower(std::move(*graphs.tail));
@@ -189,6 +193,25 @@ class FrontHalf {
   }
 
  private:
+  // Compares the graphs of a micro-batch and of the whole batch.
+  void warn_of_rows(FrontGraphs& graphs, const Division& division, bool simplify) const {
+    try {
+      const Graph whole = import(division.batch, simplify);
+      if (!have_same_structure(graphs.main, whole)) return;
+      const RowUse use = options_.train ? RowUse::training : RowUse::inference;
+      if (const std::optional<NodeId> mixer = node_across_rows(graphs.main, whole, use)) {
+        graphs.warnings = {fmt::format(
+            "{} computes across the rows of a batch: every micro-batch is taken by itself, so results are not those of "
+            "all {} rows at once",
+            describe(graphs.main.node(*mixer)), division.batch)};
+      }
+    } catch (const Error& error) {
+      // Micro-batches may be all that the model works for; the request is for those.
+      graphs.notes = {fmt::format("whether rows of a batch depend on each other is not known: {} (for {} rows)",
+                                  error.what_happened(), division.batch)};
+    }
+  }
+
   Graph import(int64_t rows, bool simplify) const {
     Graph graph = observed_.after("import", graph_of_(rows));
     return simplify ? observed_.after("canonicalize", canonicalize(graph)) : graph;

@@ -101,6 +101,8 @@ struct FrontGraphs {
   int microbatches = 1;
   /// The inputs that mpc added to those of the model, by name. A model may use the same words for its own.
   std::map<std::string, PlanInput::Role> own_inputs = {};
+  std::vector<std::string> warnings = {};
+  std::vector<std::string> notes = {};
 };
 
 /// The front half for any source of graphs: `graph_of(rows)` gives the graph, in stage imported, for that many rows

@@ -1,6 +1,7 @@
 #include "tools/dataset.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/format.h>
 
@@ -46,6 +47,18 @@ Tensor number_targets(const TensorInfo& input, int64_t rows, uint64_t seed) {
   return Tensor::from(with_rows(input, rows), values).converted(input.dtype);
 }
 
+/// Classes are whole numbers, in whatever type a file has them.
+void require_classes(const Tensor& file, const TensorInfo& labels) {
+  if (!is_integer(labels.dtype) || is_integer(file.dtype)) return;
+  for (int64_t i = 0; i < file.elements(); ++i) {
+    const double label = file.number(i);
+    if (label == std::floor(label)) continue;
+    throw Error(ErrorId::M004, fmt::format("input \"{}\"", labels.name),
+                fmt::format("label {} is {}, and classes are whole numbers", i, label),
+                "choose a loss for numbers, such as --loss mse");
+  }
+}
+
 }  // namespace
 
 Dataset Dataset::from_files(const DataFiles& files, const Plan& plan) {
@@ -63,6 +76,7 @@ Dataset Dataset::from_files(const DataFiles& files, const Plan& plan) {
           ErrorId::M004, fmt::format("input \"{}\"", input.name), "has no data",
           input.is_labels ? "give --labels FILE" : fmt::format("give --data {}=FILE, or --data synthetic", input.name));
     }
+    if (input.is_labels) require_classes(*file, input);
     if (!input.is_batched || input.shape.empty()) {
       data.whole_.emplace(input.name, *file);
       continue;

@@ -115,6 +115,27 @@ std::vector<int64_t> free_shares(const Cluster& chosen, const LocalGpus& local) 
 
 }  // namespace
 
+void PlanFlags::begin(const CLI::App& app) {
+  first_ = app.get_options().size();
+}
+
+void PlanFlags::end(CLI::App& app) {
+  std::vector<const CLI::Option*> options = std::as_const(app).get_options();
+  options.erase(options.begin(), options.begin() + static_cast<std::ptrdiff_t>(first_));
+  // The options are gone when the command runs.
+  app.parse_complete_callback([this, options = std::move(options)] {
+    for (const CLI::Option* option : options) {
+      if (option->count() > 0) given_.push_back(option->get_name());
+    }
+  });
+}
+
+void PlanFlags::refuse(const std::string& command) const {
+  if (given_.empty()) return;
+  throw Error(ErrorId::M001, command, fmt::format("--plan has decided what {} says", given_.front()),
+              "leave it out, or give it to mpc partition");
+}
+
 std::pair<std::string, std::string> name_and_value(const std::string& flag, const std::string& text) {
   const size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {

@@ -101,6 +101,20 @@ struct TrainingFlags {
   TrainingOptions options() const;
 };
 
+/// The flags of a command whose answers a plan holds: those that are added between begin() and end().
+class PlanFlags {
+ public:
+  void begin(const CLI::App& app);
+  /// @pre this object outlives parsing.
+  void end(CLI::App& app);
+  /// @throws Error(M001) for the first of them that was given: beside a plan it would say nothing.
+  void refuse(const std::string& command) const;
+
+ private:
+  size_t first_ = 0;
+  std::vector<std::string> given_;
+};
+
 /// "NAME=VALUE" split at the first "=". @throws Error(M003) when there is none or the name is empty.
 std::pair<std::string, std::string> name_and_value(const std::string& flag, const std::string& text);
 

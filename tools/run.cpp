@@ -36,6 +36,7 @@ struct Flags {
   ModelFlags reading;
   ShapeFlags shapes;
   SplitFlags split;
+  PlanFlags of_plan;
 };
 
 /// What --input says: files by input name, and the names (or "" for all others) that get random content.
@@ -113,12 +114,7 @@ std::vector<std::pair<std::string, std::string>> output_pairs(const char* flag, 
 std::optional<Plan> find_plan(const Flags& flags, const GivenInputs& given, std::optional<Model>& model,
                               Console& console) {
   if (!flags.plan.empty()) {
-    if (flags.devices.is_given())
-      throw Error(ErrorId::M001, "mpc run", "--plan says which devices are used", "leave out --devices");
-    if (!flags.devices.profile.empty()) {
-      throw Error(ErrorId::M001, "mpc run", "--plan has its predicted times already",
-                  "give --profile to mpc partition");
-    }
+    flags.of_plan.refuse("mpc run");
     Plan plan = Plan::load(flags.plan);
     model = flags.reading.load(flags.model.value_or(plan.model_path()));
     return plan;
@@ -226,12 +222,14 @@ Body add_run(CLI::App& app) {
   app.add_option("--trace", flags->trace, "write the measured step as a trace for Perfetto")->type_name("FILE");
   app.add_option("--report", flags->report, "write the plan and the measured step as an HTML page")
       ->type_name("FILE.html");
+  flags->of_plan.begin(app);
   flags->devices.add(app);
   flags->devices.add_profile(app);
-  add_transport(app, flags->transport);
-  flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);
+  flags->of_plan.end(app);
+  add_transport(app, flags->transport);
+  flags->reading.add(app);
   return [flags](Console& console) {
     if (flags->trace.empty()) flags->trace = console.environment.trace_path;
     return run(*flags, console);

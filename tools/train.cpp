@@ -46,6 +46,7 @@ struct Flags {
   ShapeFlags shapes;
   SplitFlags split;
   TrainingFlags training;
+  PlanFlags of_plan;
 
   bool is_synthetic() const { return std::ranges::find(data, kSynthetic) != data.end(); }
 };
@@ -209,12 +210,7 @@ class Trainer {
 
 std::optional<Plan> find_plan(const Flags& flags, const Model& model, const DataFiles& files, Console& console) {
   if (!flags.plan.empty()) {
-    if (flags.devices.is_given())
-      throw Error(ErrorId::M001, "mpc train", "--plan says which devices are used", "leave out --devices");
-    if (!flags.devices.profile.empty()) {
-      throw Error(ErrorId::M001, "mpc train", "--plan has its predicted times already",
-                  "give --profile to mpc partition");
-    }
+    flags.of_plan.refuse("mpc train");
     Plan plan = Plan::load(flags.plan);
     if (!plan.is_training())
       throw Error(ErrorId::M004, flags.plan, "is a plan for inference", "partition with --train");
@@ -287,6 +283,8 @@ int train(const Flags& flags, Console& console) {
 
 Body add_train(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
+  constexpr int64_t kMostSteps = int64_t{1} << 40;  // products of two such numbers still are numbers of rows
+  const CLI::Range kCount(int64_t{1}, kMostSteps);
   app.add_option("model", flags->model, "the ONNX file")->type_name("MODEL");
   app.add_option("--plan", flags->plan, "a plan that `mpc partition --train -o` wrote")->type_name("PLAN.json");
   app.add_option("--data", flags->data, "content of an input (.npy, IDX, .pb), rows in dimension 0; or `synthetic`")
@@ -296,23 +294,21 @@ Body add_train(CLI::App& app) {
       ->group("Data");
   app.add_option("--labels", flags->labels, "the labels or targets")->type_name("FILE")->group("Data");
   app.add_option("--samples", flags->samples, "rows of --data synthetic (default: ten batches)")
-      ->check(CLI::PositiveNumber)
+      ->check(kCount)
       ->group("Data");
-  CLI::Option* epochs =
-      app.add_option("--epochs", flags->epochs, "passes over the data")->check(CLI::PositiveNumber)->group("Data");
-  app.add_option("--steps", flags->steps, "steps, instead of epochs")
-      ->check(CLI::PositiveNumber)
-      ->excludes(epochs)
-      ->group("Data");
+  CLI::Option* epochs = app.add_option("--epochs", flags->epochs, "passes over the data")->check(kCount)->group("Data");
+  app.add_option("--steps", flags->steps, "steps, instead of epochs")->check(kCount)->excludes(epochs)->group("Data");
   app.add_option("--seed", flags->seed, "of shuffling, dropout and synthetic data")->group("Data");
   app.add_flag("--keep-order", flags->keeps_order, "visit the rows in the order of the file")->group("Data");
+  flags->of_plan.begin(app);
   flags->training.add(app);
   flags->devices.add(app);
   flags->devices.add_profile(app);
-  add_transport(app, flags->transport);
-  flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);
+  flags->of_plan.end(app);
+  add_transport(app, flags->transport);
+  flags->reading.add(app);
   app.add_option("--watchdog", flags->watchdog_seconds, "a step without progress for this long has failed")
       ->type_name("SECONDS")
       ->check(CLI::PositiveNumber);

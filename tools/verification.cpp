@@ -105,6 +105,9 @@ Verdict verify_set(const Model& model, const std::string& folder, const Cluster&
     }
     verdict.passed = verdict.passed && difference.is_equal;
   }
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (!expected.contains(i)) verdict.without_file.push_back(outputs[i].name);
+  }
   if (inspect) inspect(session, result);
   return verdict;
 }

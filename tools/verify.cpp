@@ -67,6 +67,10 @@ int verify_model(const Flags& flags, Console& console) {
     console.say(fmt::format("{} {}: largest error {:.3g} absolute, {:.3g} relative\n",
                             verdict.passed ? "passed" : "FAILED", escaped(set), verdict.max_abs_error,
                             verdict.max_rel_error));
+    if (!verdict.without_file.empty()) {
+      console.note(fmt::format("{}: nothing to compare {} output(s) with: {}", set, verdict.without_file.size(),
+                               fmt::join(verdict.without_file, ", ")));
+    }
     if (worst.passed && !verdict.passed) worst.first_mismatch = verdict.first_mismatch;
     worst.passed = worst.passed && verdict.passed;
     worst.max_abs_error = std::max(worst.max_abs_error, verdict.max_abs_error);

@@ -67,6 +67,40 @@ TEST_CASE("train: a saved model holds the trained weights and trains on from the
   CHECK(answer_of({"inspect", saved})["parameters"] == answer_of({"inspect", model})["parameters"]);
 }
 
+TEST_CASE("train: sgd with a momentum is what momentum is, and nesterov is a switch") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "hybrid-trainable");
+  const auto losses = [&](const std::string& optimizer) {
+    return answer_of({"train", model, "--data", "synthetic", "--samples", "32", "--keep-order", "--loss", "mse",
+                      "--optimizer", optimizer, "--steps", "4"})["loss"];
+  };
+  const json plain = losses("sgd,lr=0.1"), momentum = losses("momentum,lr=0.1,momentum=0.9");
+  CHECK(momentum != plain);
+  CHECK(losses("sgd,lr=0.1,momentum=0.9") == momentum);
+  CHECK(losses("sgd,momentum=0.9,lr=0.1,nesterov=0") == momentum);
+  const json nesterov = losses("momentum,lr=0.1,momentum=0.9,nesterov=1");
+  CHECK(nesterov != momentum);
+  CHECK(losses("sgd,lr=0.1,momentum=0.9,nesterov=true") == nesterov);
+  CHECK(losses("sgd,lr=0.1,momentum=0.9,nesterov") == nesterov);
+}
+
+TEST_CASE("train: class labels are whole numbers, in a file of any type") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "seqnet");
+  mpc::save_tensor(folder / "x.npy", mpc::random_tensor(mpc::DType::f32, {100, 1, 28, 28}, 1, "x"));
+  std::vector<float> classes(100, 4);
+  mpc::save_tensor(folder / "whole.npy", mpc::Tensor::from({100}, classes));
+  classes[7] = 4.5F;
+  mpc::save_tensor(folder / "halves.npy", mpc::Tensor::from({100}, classes));
+  const auto train = [&](const std::string& labels) {
+    return run_mpc({"train", model, "--data", "x=" + (folder / "x.npy"), "--labels", folder / labels, "--steps", "1"});
+  };
+  CHECK(train("whole.npy").exit_code == 0);
+  const CommandResult refused = train("halves.npy");
+  CHECK(refused.exit_code == 2);
+  CHECK(refused.err.find("label 7 is 4.5, and classes are whole numbers") != std::string::npos);
+}
+
 TEST_CASE("train: data and labels come from files") {
   const TemporaryFolder folder;
   const std::string model = zoo_model(folder, "tiny-linear");

@@ -87,8 +87,54 @@ TEST_CASE("misuse: wrong words on the command line end with code 2") {
   place.refuses({"train", place.model(), "--data", "synthetic", "--epochs", "1", "--steps", "1"}, 2);
   place.refuses({"train", place.model(), "--data", "synthetic", "--optimizer", "adamm"}, 2);
   place.refuses({"train", place.model(), "--data", "synthetic", "--loss", "hope"}, 2);
+  place.refuses({"train", place.model(), "--data", "synthetic", "--loss", "mse", "--steps", "99999999999999999999"}, 2);
   place.refuses({"zoo", "two-linear"}, 2);
   place.refuses({"zoo", "two-linear", "-o", place.folder() / "x.onnx", "--size", "width=2"}, 2);
+}
+
+TEST_CASE("misuse: training settings that would say nothing end with code 2") {
+  Workplace place;
+  for (const char* optimizer : {"sgd,nesterov", "sgd,beta1=0.5", "adam,momentum=0.5", "adamw,dampening=0.1",
+                                "momentum,nesterov=maybe", "momentum,beta2=0.9"})
+    place.refuses({"train", place.model(), "--data", "synthetic", "--loss", "mse", "--optimizer", optimizer}, 2);
+  place.refuses({"train", place.model(), "--data", "synthetic", "--loss", "mse", "--freeze", "nobody"}, 2);
+  place.refuses({"train", place.model(), "--data", "synthetic", "--loss", "mse", "--group", "layer1=sgd,lr=1"}, 2);
+}
+
+TEST_CASE("misuse: what a plan has decided is not asked again") {
+  Workplace place;
+  const std::string plan = place.folder() / "p.json", training = place.folder() / "t.json";
+  REQUIRE(run_mpc({"partition", place.model(), "--devices", "cpu:2", "-o", plan, "--quiet"}).exit_code == 0);
+  REQUIRE(
+      run_mpc({"partition", place.model(), "--devices", "cpu:2", "--train", "--loss", "mse", "-o", training, "--quiet"})
+          .exit_code == 0);
+  place.accept();
+  for (const Arguments& flag : std::vector<Arguments>{{"--devices", "cpu:2"},
+                                                      {"--memory", "1GiB"},
+                                                      {"--profile", "x.json"},
+                                                      {"--batch", "7"},
+                                                      {"--dim", "n=7"},
+                                                      {"--microbatches", "2"},
+                                                      {"--schedule", "gpipe"},
+                                                      {"--precision", "bf16"},
+                                                      {"--objective", "memory"},
+                                                      {"--pin", "layer1=1"}}) {
+    Arguments run = {"run", "--plan", plan, "--input", "random"},
+              train = {"train", "--plan", training, "--data", "synthetic"};
+    run.insert(run.end(), flag.begin(), flag.end());
+    train.insert(train.end(), flag.begin(), flag.end());
+    place.refuses(run, 2);
+    place.refuses(train, 2);
+  }
+  for (const Arguments& flag : std::vector<Arguments>{{"--optimizer", "adam"},
+                                                      {"--loss", "l1"},
+                                                      {"--freeze", ".*"},
+                                                      {"--clip-norm", "1"},
+                                                      {"--group", ".*=sgd"}}) {
+    Arguments train = {"train", "--plan", training, "--data", "synthetic"};
+    train.insert(train.end(), flag.begin(), flag.end());
+    place.refuses(train, 2);
+  }
 }
 
 TEST_CASE("misuse: device counts, memories and pins that cannot be end with code 2") {
