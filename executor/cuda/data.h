@@ -327,12 +327,7 @@ struct Faults {
   int32_t tag = 0;
 
   MPC_DEVICE void report(int64_t value, int64_t bound, int32_t kind = MPC_CUDA_FAULT_INDEX) const {
-#ifdef __CUDACC__
-    if (atomicCAS(&step->fault, MPC_CUDA_FAULT_NONE, kind) != MPC_CUDA_FAULT_NONE) return;
-#else
-    if (step->fault != MPC_CUDA_FAULT_NONE) return;
-    step->fault = kind;
-#endif
+    if (!team::puts(&step->fault, MPC_CUDA_FAULT_NONE, kind)) return;
     step->fault_tag = tag;
     step->fault_value = value;
     step->fault_bound = bound;

@@ -1,31 +1,22 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "compiler/base/half.h"
 #include "executor/cuda/kernel.h"
-
-#ifdef __CUDACC__
-#include <cuda_runtime.h>
-#endif
+#include "executor/cuda/team.h"
 
 // The only place where the plugin's kernels meet the hardware. A kernel is a body: a small struct that is copied to the
 // device and called
 //   for_each:        body(i) for every i in [0, count), in any order
 //   for_each_block:  body(block, b) for every b in [0, blocks); `block` is a team of kThreads threads
-// On the host (tests) the same bodies are called in a loop, and a Block does its reductions in the order of the GPU's,
-// so that what differs is only the mathematical library.
-
-#ifdef __CUDACC__
-#define MPC_DEVICE __device__
-#else
-#define MPC_DEVICE
-#endif
+// The same bodies run on the host (tests): in a loop, or in teams of threads that are watched (team.h). A Block does
+// its reductions in the same order there, so that what differs is only the mathematical library.
 
 namespace mpc::cuda {
 
-inline constexpr int kThreads = 256;
-/// Blocks of for_each: enough to fill every GPU several times over; a longer range is walked in strides.
+/// Teams of for_each: enough to fill every GPU several times over; a longer range is walked in strides.
 inline constexpr int64_t kMostBlocks = 132 * 16;
 
 /// @throws Error(M080) when the last launch was refused.
@@ -39,46 +30,30 @@ class Block {
   /// f(i) for every i, each by one thread. Followed by a barrier.
   template <class F>
   MPC_DEVICE void for_each(int64_t count, F f) {
-#ifdef __CUDACC__
-    for (int64_t i = threadIdx.x; i < count; i += kThreads) f(i);
-    __syncthreads();
-#else
-    for (int64_t i = 0; i < count; ++i) f(i);
-#endif
+    for (int64_t i = team::thread(); i < count; i += team::threads()) f(i);
+    team::barrier<F>();
   }
 
-  /// combine(combine(identity, f(0)), ...) over all i. T is at most 16 bytes; combine is associative but for rounding,
-  /// and its first operand is always the one of smaller indices within a thread.
+  /// combine(combine(identity, f(0)), ...) over all i. T is at most 16 bytes and trivially copyable; combine is
+  /// associative but for rounding, and its first operand is always the one of smaller indices within a thread.
   template <class T, class F, class Combine>
   MPC_DEVICE T reduce(int64_t count, T identity, F f, Combine combine) {
-    static_assert(sizeof(T) <= kScratchBytes);
-#ifdef __CUDACC__
-    __shared__ alignas(16) unsigned char scratch[kThreads * kScratchBytes];
-    T* parts = reinterpret_cast<T*>(scratch);
-    T part = identity;
-    for (int64_t i = threadIdx.x; i < count; i += kThreads) part = combine(part, f(i));
-    parts[threadIdx.x] = part;
-    __syncthreads();
-    for (int half = kThreads / 2; half > 0; half /= 2) {
-      if (threadIdx.x < static_cast<unsigned>(half)) {
-        parts[threadIdx.x] = combine(parts[threadIdx.x], parts[threadIdx.x + half]);
-      }
-      __syncthreads();
+    static_assert(sizeof(T) <= kScratchBytes && alignof(T) <= kScratchBytes && std::is_trivially_copyable_v<T>);
+    MPC_SHARED team::Scratch<kThreads * kScratchBytes> scratch;
+    T* const parts = reinterpret_cast<T*>(scratch.bytes);
+    team::for_threads(kThreads, [&](unsigned thread) {
+      T part = identity;
+      for (int64_t i = thread; i < count; i += kThreads) part = combine(part, f(i));
+      parts[thread] = part;
+    });
+    team::barrier<F>();
+    for (unsigned half = kThreads / 2; half > 0; half /= 2) {
+      team::for_threads(half, [&](unsigned thread) { parts[thread] = combine(parts[thread], parts[thread + half]); });
+      team::barrier<F>();
     }
     const T result = parts[0];
-    __syncthreads();  // before the next reduction takes the scratch
+    team::barrier<F>();  // before the next reduction takes the scratch
     return result;
-#else
-    T parts[kThreads];
-    for (int t = 0; t < kThreads; ++t) {
-      parts[t] = identity;
-      for (int64_t i = t; i < count; i += kThreads) parts[t] = combine(parts[t], f(i));
-    }
-    for (int half = kThreads / 2; half > 0; half /= 2) {
-      for (int t = 0; t < half; ++t) parts[t] = combine(parts[t], parts[t + half]);
-    }
-    return parts[0];
-#endif
   }
 
   template <class F>
@@ -86,20 +61,17 @@ class Block {
     return reduce(count, 0.0, f, [](double a, double b) { return a + b; });
   }
 
-  /// What one thread computes, for all. T is at most 64 bytes and trivially copyable.
+  /// What one thread computes, for all. T is at most 128 bytes and trivially copyable.
   template <class T, class F>
   MPC_DEVICE T once(F f) {
-    static_assert(sizeof(T) <= kSharedBytes);
-#ifdef __CUDACC__
-    __shared__ alignas(16) unsigned char shared[kSharedBytes];
-    if (threadIdx.x == 0) *reinterpret_cast<T*>(shared) = f();
-    __syncthreads();
-    const T result = *reinterpret_cast<T*>(shared);
-    __syncthreads();
+    static_assert(sizeof(T) <= kSharedBytes && alignof(T) <= kScratchBytes && std::is_trivially_copyable_v<T>);
+    MPC_SHARED team::Scratch<kSharedBytes> shared;
+    T* const place = reinterpret_cast<T*>(shared.bytes);
+    if (team::thread() == 0) *place = f();
+    team::barrier<F>();
+    const T result = *place;
+    team::barrier<F>();  // before the next call takes the place
     return result;
-#else
-    return f();
-#endif
   }
 
  private:
@@ -107,23 +79,39 @@ class Block {
   static constexpr size_t kSharedBytes = 128;
 };
 
+/// What one thread does of for_each.
+template <class Body>
+MPC_DEVICE void walk(const Body& body, int64_t count) {
+  const int64_t step = team::count() * team::threads();
+  for (int64_t i = team::index() * team::threads() + team::thread(); i < count; i += step) {
+    team::item(i);
+    body(i);
+  }
+}
+
+/// What one thread does of for_each_block: all of its team take the same items.
+template <class Body>
+MPC_DEVICE void walk_blocks(const Body& body, int64_t blocks) {
+  for (int64_t b = team::index(); b < blocks; b += team::count()) {
+    team::item(b);
+    Block block;
+    body(block, b);
+    team::barrier<Body>();
+  }
+}
+
 #ifdef __CUDACC__
 
 // __grid_constant__: bodies hold tables (of tensors, of steps), which stay in constant memory instead of being copied
 // by every thread.
 template <class Body>
 __global__ void __launch_bounds__(kThreads) for_each_kernel(const __grid_constant__ Body body, int64_t count) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count; i += step) body(i);
+  walk(body, count);
 }
 
 template <class Body>
 __global__ void __launch_bounds__(kThreads) for_each_block_kernel(const __grid_constant__ Body body, int64_t blocks) {
-  for (int64_t b = blockIdx.x; b < blocks; b += gridDim.x) {
-    Block block;
-    body(block, b);
-    __syncthreads();
-  }
+  walk_blocks(body, blocks);
 }
 
 template <class Body>
@@ -144,10 +132,6 @@ void for_each_block(Stream stream, int64_t blocks, Body body, const char* what) 
   check_launch(what);
 }
 
-/// Copies within device memory, or fills it, on the stream.
-void copy_bytes(Stream stream, void* to, const void* from, int64_t bytes);
-void fill_bytes(Stream stream, void* to, int byte, int64_t bytes);
-
 #else
 
 /// Told of every launch, copy and fill that a GPU would have been given; and how many there were.
@@ -155,23 +139,23 @@ void count_launch();
 int64_t launches_on_host();
 
 template <class Body>
-void for_each(Stream, int64_t count, Body body, const char*) {
-  if (count > 0) count_launch();
-  for (int64_t i = 0; i < count; ++i) body(i);
+void for_each(Stream, int64_t count, Body body, const char* what) {
+  if (count <= 0) return;
+  count_launch();
+  team::launch(what, (count + kThreads - 1) / kThreads, team::Waits::no, [&] { walk(body, count); });
 }
 
 template <class Body>
-void for_each_block(Stream, int64_t blocks, Body body, const char*) {
-  if (blocks > 0) count_launch();
-  for (int64_t b = 0; b < blocks; ++b) {
-    Block block;
-    body(block, b);
-  }
+void for_each_block(Stream, int64_t blocks, Body body, const char* what) {
+  if (blocks <= 0) return;
+  count_launch();
+  team::launch(what, blocks, team::Waits::yes, [&] { walk_blocks(body, blocks); });
 }
 
+#endif
+
+/// Copies within device memory (to what lies apart from it), or fills it, on the stream.
 void copy_bytes(Stream stream, void* to, const void* from, int64_t bytes);
 void fill_bytes(Stream stream, void* to, int byte, int64_t bytes);
-
-#endif
 
 }  // namespace mpc::cuda
