@@ -8,25 +8,12 @@
 
 #include "executor/cpu/cpu_kernels.h"
 #include "executor/cuda/kernel.h"
+#include "tests/ops/cases.h"
 
 namespace mpc::test {
 namespace {
 
 using executor::NodeSpec;
-
-NodeSpec::Operand operand(const std::optional<TensorType>& type) {
-  if (!type) return {};
-  return {type->dtype, type->shape, true, false};
-}
-
-NodeSpec node_of(OpKind op, const Attributes& attributes, const Tensors& inputs, const Types& outputs) {
-  NodeSpec node;
-  node.op = op;
-  node.attributes = &attributes;
-  for (const auto& type : types_of(inputs)) node.inputs.push_back(operand(type));
-  for (const auto& type : outputs) node.outputs.push_back(operand(type));
-  return node;
-}
 
 std::variant<Tensors, Declined> run_cpu(OpKind op, const Attributes& attributes, const Tensors& inputs,
                                         const Types& outputs, const StepContext& step) {

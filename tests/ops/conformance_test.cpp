@@ -12,6 +12,7 @@
 #include "compiler/ops/builder.h"
 #include "compiler/ops/verify_types.h"
 #include "tests/ops/backends.h"
+#include "tests/ops/cases.h"
 #include "tests/ops/gradient_check.h"
 #include "tests/ops/sample.h"
 #include "tests/support/interpreter.h"
@@ -20,10 +21,6 @@ namespace mpc::test {
 namespace {
 
 using samples::Sample;
-
-std::string full_name(const Sample& sample) {
-  return std::string(op_name(sample.op)) + ": " + sample.name;
-}
 
 /// Calls f(sample) for every sample; an Error fails the sample and not the whole run.
 template <class F>
@@ -39,28 +36,9 @@ void for_each_sample(F&& f) {
   }
 }
 
-/// A sample after inference.
-struct Case {
-  Attributes attributes;
-  Tensors inputs;
-  Types outputs;
-};
-
-Case case_of(const Sample& sample, samples::Floats floats = samples::Floats::as_stated) {
-  Case result{sample.attributes, operands_of(sample, floats), {}};
-  result.outputs = infer_types(sample.op, full_name(sample), result.attributes, types_of(result.inputs),
-                               static_cast<int>(sample.outputs.size()));
-  for (size_t i = 0; i < sample.outputs.size(); ++i) {
-    if (!sample.outputs[i]) result.outputs[i].reset();
-  }
-  return result;
-}
-
-/// The second micro-batch of the third step: not the case in which GradAccumulate stores.
-const StepContext kStep{.step = 2, .microbatch = 1, .seed = 42};
-
 Tensors run(const Sample& sample, const Case& c, std::byte poison) {
-  return run_reference(sample.op, c.attributes, c.inputs, c.outputs, {.step = kStep, .poison = poison, .in_place = {}});
+  return run_reference(sample.op, c.attributes, c.inputs, c.outputs,
+                       {.step = kSampleStep, .poison = poison, .in_place = {}});
 }
 
 /// The sample as a graph of one node.
@@ -105,7 +83,7 @@ double relative_difference(const Literal& a, const Literal& b) {
 
 /// "", or why the backend declines the case.
 std::string check_backend(const Backend& backend, const Sample& sample, const Case& c, double tolerance) {
-  const auto result = backend.run(sample.op, c.attributes, c.inputs, c.outputs, kStep);
+  const auto result = backend.run(sample.op, c.attributes, c.inputs, c.outputs, kSampleStep);
   if (const auto* declined = std::get_if<Declined>(&result)) return declined->reason;
   const Tensors expected = run(sample, c, std::byte{0xFF});
   const Tensors& found = std::get<Tensors>(result);
@@ -115,23 +93,6 @@ std::string check_backend(const Backend& backend, const Sample& sample, const Ca
     CHECK_MESSAGE(difference <= tolerance, "result " << i << " differs by " << difference);
   }
   return "";
-}
-
-/// Is the op still defined when all f32 operands of the sample are f64?
-bool takes_f64(const Sample& sample) {
-  const Case as_stated = case_of(sample);
-  const bool has_f32 =
-      std::ranges::any_of(as_stated.inputs, [](const auto& input) { return input && input->dtype() == DType::f32; });
-  if (!has_f32) return false;
-  const OpDef& def = op_def(sample.op);
-  const bool is_fused_product =
-      sample.inputs.size() > (sample.op == OpKind::Gemm ? 3u : 2u) || sample.attributes.has("activation");
-  if ((sample.op == OpKind::MatMul || sample.op == OpKind::Gemm) && is_fused_product) return false;  // f32 and 16 bits
-  const bool has_mask = sample.op == OpKind::ScaledDotProductAttention && sample.inputs.size() % 2 == 0;
-  if (has_mask && as_stated.inputs[0]->dtype() != DType::f32) return false;  // a mask in f32 is of 16 bits
-  if (sample.attributes.has("rounded")) return false;                        // of f32 alone
-  // The scalars of an optimizer are f32 whatever the parameter is; what has gradient rules takes one float type.
-  return def.differentiable == Differentiable::yes || has_gradient_check(sample);
 }
 
 }  // namespace
@@ -238,7 +199,7 @@ TEST_CASE("conformance: a result may be written over the operand that ops.def al
     const auto check = [&](std::vector<int> in_place) {
       const Tensors results =
           run_reference(sample.op, c.attributes, c.inputs, c.outputs,
-                        {.step = kStep, .poison = std::byte{0xFF}, .in_place = std::move(in_place)});
+                        {.step = kSampleStep, .poison = std::byte{0xFF}, .in_place = std::move(in_place)});
       CHECK((results == expected));
     };
     std::vector<int> aliases(c.outputs.size(), -1);

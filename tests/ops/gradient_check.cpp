@@ -7,6 +7,7 @@
 
 #include "compiler/ops/builder.h"
 #include "compiler/ops/gradient.h"
+#include "tests/ops/cases.h"
 #include "tests/support/interpreter.h"
 
 namespace mpc::test {
@@ -173,6 +174,22 @@ std::optional<std::string> check_gradient(const samples::Sample& sample) {
     if (alone[i] != together[i]) return fmt::format("the gradient of operand {} differs when it alone is asked for", i);
   }
   return std::nullopt;
+}
+
+bool takes_f64(const samples::Sample& sample) {
+  const Case as_stated = case_of(sample);
+  const bool has_f32 =
+      std::ranges::any_of(as_stated.inputs, [](const auto& input) { return input && input->dtype() == DType::f32; });
+  if (!has_f32) return false;
+  const OpDef& def = op_def(sample.op);
+  const bool is_fused_product =
+      sample.inputs.size() > (sample.op == OpKind::Gemm ? 3u : 2u) || sample.attributes.has("activation");
+  if ((sample.op == OpKind::MatMul || sample.op == OpKind::Gemm) && is_fused_product) return false;  // f32 and 16 bits
+  const bool has_mask = sample.op == OpKind::ScaledDotProductAttention && sample.inputs.size() % 2 == 0;
+  if (has_mask && as_stated.inputs[0]->dtype() != DType::f32) return false;  // a mask in f32 is of 16 bits
+  if (sample.attributes.has("rounded")) return false;                        // of f32 alone
+  // The scalars of an optimizer are f32 whatever the parameter is; what has gradient rules takes one float type.
+  return def.differentiable == Differentiable::yes || has_gradient_check(sample);
 }
 
 }  // namespace mpc::test

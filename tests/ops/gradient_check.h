@@ -19,4 +19,7 @@ std::optional<std::string> check_gradient(const samples::Sample& sample);
 /// Does the sample ask for the check, and can it be made (a differentiable op, all float operands f32)?
 bool has_gradient_check(const samples::Sample& sample);
 
+/// Is the op still defined when all f32 operands of the sample are f64?
+bool takes_f64(const samples::Sample& sample);
+
 }  // namespace mpc::test
