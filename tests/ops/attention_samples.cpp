@@ -78,6 +78,9 @@ SampleList attention_samples() {
   add(list, "causal", {1, 7, 7, 2, 8, 8}, true);
   add(list, "one query", {2, 1, 9, 1, 3, 3}, false);
   add(list, "more keys than a team has threads", {1, 2, 300, 1, 5, 4}, false);
+  // On a GPU 1056 teams take 1080 rows of scores: queries, then keys.
+  add(list, "more queries than teams", {1, 540, 2, 2, 1, 1}, false);
+  add(list, "more keys than teams", {1, 2, 540, 2, 1, 1}, false);
   add(list, "no batch", {0, 3, 5, 2, 4, 4}, false);
   for (const DType dtype : {DType::f64, DType::f16, DType::bf16})
     add(list, std::string(dtype_name(dtype)), {2, 4, 4, 2, 8, 8}, true, dtype);
