@@ -212,7 +212,8 @@ class OptimizerBuilder {
     return graph_.add_constant(std::string(name), Literal::scalar(dtype, value));
   }
 
-  // @throws Error(M002) for a group without parameters: a misspelled one would train with the others' settings.
+  // @throws Error(M002) for a group without parameters, frozen ones too: a misspelled one would train with the others'
+  // settings.
   void compile_groups() {
     for (const ParameterGroup& group : options_.groups) {
       const std::string where = "--group " + group.pattern;
@@ -221,15 +222,17 @@ class OptimizerBuilder {
       } catch (const std::regex_error& error) {
         throw Error(ErrorId::M003, where, std::string("is not a regular expression: ") + error.what());
       }
-      const auto is_of_group = [&](const ParameterGradient& g) {
-        return std::regex_match(graph_.value(g.parameter).name, group_patterns_.back());
-      };
-      if (std::ranges::none_of(graph_.gradients, is_of_group)) {
-        throw Error(ErrorId::M002, where, "matches the whole name of no parameter that is trained",
-                    graph_.gradients.empty()
-                        ? ""
-                        : fmt::format("one is '{}'", graph_.value(graph_.gradients.front().parameter).name));
+      std::string some_parameter;
+      bool is_used = false;
+      for (int i = 0; i < graph_.value_count() && !is_used; ++i) {
+        const Value& value = graph_.value(ValueId(i));
+        if (value.kind != ValueKind::parameter) continue;
+        some_parameter = value.name;
+        is_used = std::regex_match(value.name, group_patterns_.back());
       }
+      if (is_used) continue;
+      throw Error(ErrorId::M002, where, "matches the whole name of no parameter",
+                  some_parameter.empty() ? "" : fmt::format("one is '{}'", some_parameter));
     }
   }
 

@@ -69,7 +69,7 @@ Body add_zoo(CLI::App& app) {
   app.add_option("name", flags->name, "the model; without it all are listed")->type_name("NAME");
   app.add_option("-o,--output", flags->output, "the file to write")->type_name("FILE");
   app.add_option("--batch", flags->batch, "a fixed batch dimension instead of a symbolic one")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   app.add_option("--seed", flags->seed, "of the weights");
   app.add_flag("--no-weights", flags->no_weights,
                "leave the weights out, so that the file is small and the sizes are the real ones");

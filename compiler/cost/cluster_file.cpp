@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -55,6 +56,8 @@ class ClusterReader {
       device.rates = kind->rates;
     }
     device.name = row.at("name").text();
+    if (std::ranges::any_of(device.name, [](unsigned char c) { return c < 0x20 || c == 0x7f; }))
+      row.fail("a device name holds control characters");
     if (device.name.empty() || !index_.emplace(device.name, cluster_.devices.size()).second)
       row.fail(fmt::format("device name '{}' is empty or used twice", device.name));
     if (const auto backend = row.find("backend")) device.backend = backend->text();

@@ -265,7 +265,7 @@ void apply_pins(const Graph& graph, const std::vector<Pin>& pins, Problem& probl
       for (const NodeId id : problem.nodes) names.push_back(graph.node(id).name);
       const auto near = nearest(pin.pattern, names);
       throw Error(ErrorId::M002, where, "the pattern matches no node",
-                  near ? "did you mean '" + *near + "'?" : "mpc inspect lists the nodes");
+                  near ? "did you mean '" + *near + "'?" : "mpc partition --json - lists the nodes, under assignment");
     }
   }
 }
