@@ -76,6 +76,7 @@ int bench(const Flags& flags, Console& console) {
   CompileOptions options;
   options.bindings = flags.shapes.bindings(model);
   flags.split.apply(cluster, options);
+  flags.split.keep_placement(model, cluster, console, options);
   if (flags.train) options.training = flags.training.options();
   const std::optional<Plan> plan = compile_or_report(console, model, cluster, options);
   if (!plan) return exit_code(ErrorId::M050);

@@ -385,6 +385,24 @@ void SplitFlags::add(CLI::App& app) {
       ->group("Split")
       ->expected(1)
       ->take_all();
+  app.add_flag("--ignore-annotations", ignore_annotations, "search a placement even if the model carries one")
+      ->group("Split");
+}
+
+void SplitFlags::keep_placement(const Model& model, const Cluster& cluster, const Console& console,
+                                CompileOptions& options) const {
+  const std::optional<Model::Annotation> annotation = model.annotation();
+  if (!annotation || ignore_annotations || !pins.empty()) return;
+  int stages = 0;
+  for (const auto& [node, stage] : annotation->stage_of_node) stages = std::max(stages, stage + 1);
+  if (stages > cluster.device_count()) {
+    console.note(fmt::format("the placement \"{}\" in the model has {} devices and is not used",
+                             annotation->configuration, stages));
+    return;
+  }
+  console.note(fmt::format("the placement \"{}\" in the model is kept (--ignore-annotations searches another)",
+                           annotation->configuration));
+  options.assignment = annotation->stage_of_node;
 }
 
 void SplitFlags::apply(const Cluster& cluster, CompileOptions& options) const {

@@ -81,8 +81,13 @@ struct SplitFlags {
   std::string objective = "throughput";
   std::string precision = "f32";
   std::vector<std::string> pins;
+  bool ignore_annotations = false;
 
   void add(CLI::App& app);
+  /// A model that carries ONNX's annotations keeps the placement that stands in them, unless pins decide or there are
+  /// fewer devices; says so.
+  void keep_placement(const Model& model, const Cluster& cluster, const Console& console,
+                      CompileOptions& options) const;
   /// @throws Error(M003) for a pin without a device or a host memory that is not a size.
   void apply(const Cluster& cluster, CompileOptions& options) const;
 };

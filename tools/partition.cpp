@@ -37,7 +37,6 @@ struct Flags {
   NodeOptions nodes;
   bool train = false;
   bool explain = false;
-  bool ignore_annotations = false;
   DeviceFlags devices;
   ModelFlags reading;
   ShapeFlags shapes;
@@ -52,23 +51,6 @@ DotOptions dot_options(const Flags& flags) {
   if (flags.dot_level == "op") options.level = DotOptions::Level::op;
   if (flags.dot_level == "device") options.level = DotOptions::Level::device;
   return options;
-}
-
-/// A model that carries the standard annotations keeps the placement that stands in it, unless other flags decide.
-void keep_annotations(const Flags& flags, const Model& model, const Cluster& cluster, const Console& console,
-                      CompileOptions& options) {
-  const std::optional<Model::Annotation> annotation = model.annotation();
-  if (!annotation || flags.ignore_annotations || !flags.split.pins.empty()) return;
-  int stages = 0;
-  for (const auto& [node, stage] : annotation->stage_of_node) stages = std::max(stages, stage + 1);
-  if (stages > cluster.device_count()) {
-    console.note(fmt::format("the placement \"{}\" in the model has {} devices and is not used",
-                             annotation->configuration, stages));
-    return;
-  }
-  console.note(fmt::format("the placement \"{}\" in the model is kept (--ignore-annotations searches another)",
-                           annotation->configuration));
-  options.assignment = annotation->stage_of_node;
 }
 
 void write_outputs(const Flags& flags, const Model& model, const Plan& plan, const Console& console) {
@@ -202,7 +184,7 @@ int partition(const Flags& flags, Console& console) {
   const Model model = flags.reading.load(*flags.model);
   options.bindings = flags.shapes.bindings(model);
   if (flags.parallel) return partition_parallel(flags, model, cluster, options, console);
-  keep_annotations(flags, model, cluster, console, options);
+  flags.split.keep_placement(model, cluster, console, options);
   keep_changes(flags, model, cluster, console, options);
   const std::optional<Plan> plan = compile_or_report(console, model, cluster, options);
   if (!plan) return exit_code(ErrorId::M050);
@@ -268,7 +250,6 @@ Body add_partition(CLI::App& app) {
          "--plan", flags->edited_plan,
          "a plan of this model in which \"device\" of some nodes was changed: they stay there, the rest is planned")
       ->type_name("EDITED.json");
-  app.add_flag("--ignore-annotations", flags->ignore_annotations, "search a placement even if the model carries one");
   app.add_option("--report", flags->report, "write the plan as an HTML page: graph, timeline, memory, transfers")
       ->type_name("FILE.html")
       ->group("Results");

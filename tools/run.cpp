@@ -125,6 +125,7 @@ std::optional<Plan> find_plan(const Flags& flags, const GivenInputs& given, std:
   CompileOptions options;
   options.bindings = flags.shapes.bindings(*model);
   flags.split.apply(cluster, options);
+  flags.split.keep_placement(*model, cluster, console, options);
   for (const auto& [name, tensor] : given.tensors) options.bindings.input_shapes[name] = tensor.shape;
   return compile_or_report(console, *model, cluster, options);
 }

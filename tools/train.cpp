@@ -221,6 +221,7 @@ std::optional<Plan> find_plan(const Flags& flags, const Model& model, const Data
   options.bindings = flags.shapes.bindings(model);
   bind_dims(model, files, options.bindings);
   flags.split.apply(cluster, options);
+  flags.split.keep_placement(model, cluster, console, options);
   options.training = flags.training.options();
   return compile_or_report(console, model, cluster, options);
 }

@@ -23,7 +23,7 @@ struct Verdict {
   bool passed = true;
   double max_abs_error = 0;
   double max_rel_error = 0;
-  std::string first_mismatch;  // "output \"y\" [3, 1]: 0.25, expected 0.5"
+  std::string first_mismatch;             // "output \"y\" [3, 1]: 0.25, expected 0.5"
   std::vector<std::string> without_file;  // outputs that there was nothing to compare with
   std::optional<Plan> plan;
 };

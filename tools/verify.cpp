@@ -53,7 +53,8 @@ int verify_model(const Flags& flags, Console& console) {
   require_other_file(console.json_path, *flags.model);
   const Cluster cluster = flags.devices.for_running(console);
   const Model model = flags.reading.load(*flags.model);
-  const VerifyOptions options = verify_options(flags, cluster, flags.shapes.bindings(model));
+  VerifyOptions options = verify_options(flags, cluster, flags.shapes.bindings(model));
+  flags.split.keep_placement(model, cluster, console, options.compile);
   const std::vector<std::string> sets = data_sets(flags.test_data);
   Json answer;
   std::string text;

@@ -55,6 +55,26 @@ TEST_CASE("partition: a model that carries annotations keeps its placement") {
   CHECK(free["assignment"] != first["assignment"]);
 }
 
+TEST_CASE("run, train and bench keep the placement that a model carries") {
+  const TemporaryFolder folder;
+  const std::string annotated = folder / "annotated.onnx";
+  answer_of({"partition", zoo_model(folder, "two-linear"), "--devices", "cpu:2", "--pin", "layer1=1", "--pin",
+             "layer2=0", "--onnx", annotated});
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"run", annotated, "--input", "random"},
+           {"train", annotated, "--data", "synthetic", "--loss", "mse", "--steps", "1"},
+           {"bench", annotated, "--repetitions", "1"}}) {
+    CAPTURE(command.front());
+    std::vector<std::string> kept = command, free = command;
+    kept.insert(kept.end(), {"--devices", "cpu:2"});
+    free.insert(free.end(), {"--devices", "cpu:2", "--ignore-annotations"});
+    CHECK(answer_of(kept)["transfers"][0]["from"] == 1);
+    CHECK(answer_of(free)["transfers"][0]["from"] == 0);
+    // On one device there is nothing to keep.
+    CHECK(answer_of(command)["transfers"].empty());
+  }
+}
+
 TEST_CASE("partition: with --json - stdout is JSON and nothing else") {
   const TemporaryFolder folder;
   const CommandResult result = run_mpc({"partition", zoo_model(folder, "mlp"), "--devices", "cpu:2", "--json", "-"});
