@@ -13,6 +13,9 @@
 #include "api/reference_evaluator.h"
 #include "api/table.h"
 #include "compiler/base/text.h"
+#include "passes/back_half.h"
+#include "passes/describe_plan.h"
+#include "passes/observed.h"
 
 // Alternatives are whole plans: the changed request goes through the same compiler, so that their times and bytes are
 // as true as those of the plan that is explained.
@@ -174,17 +177,22 @@ class Explorer {
       progress_(change, std::min(1.0, static_cast<double>(plans_tried_) / static_cast<double>(expected_)));
     }
     ++plans_tried_;
-    const auto outcome = make_plan(graphs_, cluster, options);
+    // Not make_plan: what does not fit is not asked what would make it fit.
+    PipelineHooks silent;
+    silent.verifies = false;
+    Attempt outcome = best_attempt(graphs_, in_precision(cluster, options.precision), options, Observed(silent));
     Alternative result;
     result.change = std::move(change);
-    if (const Plan* plan = std::get_if<Plan>(&outcome)) {
+    if (outcome.excess_bytes == 0) {
+      describe_plan(outcome.plan, outcome, graphs_, options);
       result.fits = true;
-      result.step_seconds = plan->step_seconds;
-      result.sent_bytes = sent_bytes(*plan);
-      result.peak_bytes = peak_bytes(*plan);
+      result.step_seconds = outcome.plan.step_seconds;
+      result.sent_bytes = sent_bytes(outcome.plan);
+      result.peak_bytes = peak_bytes(outcome.plan);
     } else {
-      for (const Infeasible::Need& need : std::get<Infeasible>(outcome).needs) {
-        result.peak_bytes = std::max(result.peak_bytes, need.bytes);
+      for (const PlanDevice& device : outcome.plan.devices) {
+        if (device.arena_bytes > device.capacity_bytes)
+          result.peak_bytes = std::max(result.peak_bytes, device.arena_bytes);
       }
     }
     tried.push_back(std::move(result));
