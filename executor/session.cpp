@@ -155,7 +155,8 @@ Session::Impl::Impl(Plan plan_in, const WeightSource& weights, const SessionOpti
       queues(make_queues()),
       engine(program, inputs, outputs, queues.get(),
              {options.interpreter == Interpreter::threads, options.seed, options.record_timeline, options.check_finite,
-              options.watchdog_seconds, options.captures, options.pins_threads}) {
+              options.watchdog_seconds, options.captures, options.pins_threads,
+              options.before_look}) {
   load(weights);
   note_arena_use();
 }

@@ -46,6 +46,9 @@ struct SessionOptions {
   const mpc_cuda_plugin* cuda_plugin = nullptr;
   /// Asked first for the kernel of a node on the host; null kernels fall through. For tests that inject faults.
   std::function<KernelOrReason(const NodeSpec&)> kernel_override;
+  /// Interpreter::threads: called by every lane before each look at what other lanes change. For tests that let those
+  /// change it in between.
+  std::function<void()> before_look;
 };
 
 /// What a step may leave out.

@@ -233,7 +233,9 @@ void Engine::serve(Lane& lane) {
 
 bool Engine::awaits_step(Lane& lane, uint32_t epoch) {
   for (;;) {
+    look();
     const uint32_t seen = lane.wakes.load(std::memory_order_acquire);
+    look();
     if (is_stopping_.load()) return false;
     if (is_reached(epoch_.load(std::memory_order_acquire), epoch) && lane.has_work(RecordedIn(*this, epoch)))
       return true;
@@ -257,11 +259,19 @@ void Engine::run_lane(Lane& lane, uint32_t epoch) {
   });
 }
 
+void Engine::look() const {
+  if (options_.before_look) options_.before_look();
+}
+
 /// Until the lane's part of the step is done, or the step is given up.
 void Engine::execute_lane(Lane& lane, uint32_t epoch) {
-  while (!lane.is_done()) {
+  for (;;) {
+    // Before anything is looked at: what happens from here on ends the rest, also the other end's last copy on a link.
+    look();
     const uint32_t seen = lane.wakes.load(std::memory_order_acquire);
-    if (is_aborted_.load(std::memory_order_acquire)) return;
+    look();
+    if (lane.is_done() || is_aborted_.load(std::memory_order_acquire)) return;
+    look();
     const LaneTask task = lane.claim(RecordedIn(*this, epoch));
     if (task.instruction == kNone) {
       lane.rest(seen);

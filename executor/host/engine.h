@@ -4,6 +4,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -51,6 +52,7 @@ struct EngineOptions {
   double watchdog_seconds = 300;
   bool captures = true;  // replay whole steps as a graph, where all queues are on streams
   bool pins_threads = true;
+  std::function<void()> before_look;  // may be empty; as SessionOptions::before_look
 };
 
 class Engine {
@@ -88,6 +90,7 @@ class Engine {
   void serve(Lane& lane);
   void run_lane(Lane& lane, uint32_t epoch);
   void execute_lane(Lane& lane, uint32_t epoch);
+  void look() const;
   /// Sleeps until there is something to do in step `epoch`; false when there never will be.
   bool awaits_step(Lane& lane, uint32_t epoch);
   void run_in_order();

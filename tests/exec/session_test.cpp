@@ -3,10 +3,12 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <latch>
 #include <string>
+#include <thread>
 
 #include "compiler/base/error.h"
 #include "tests/exec/models.h"
@@ -157,6 +159,25 @@ TEST_CASE("session: training with the fastest kernels gives the same bits on one
 TEST_CASE("session: hundreds of steps keep the queues in step") {
   const Trained expected = trained(test::training_plan(kOneDevice, kFour), in_order(), 300);
   check_equal(expected, trained(test::training_plan(kThreeDevices, kFour), reference_threads(), 300));
+}
+
+// Lanes look at what others change all the time, so what changes between two looks of one must not be lost: a sender
+// that saw its link open and then slept, while the receiver made the last copy, would sleep for ever.
+TEST_CASE("session: a lane misses nothing that happens between its looks") {
+  SessionOptions options = reference_threads();
+  options.watchdog_seconds = 60;
+  std::atomic<uint32_t> looks = 0;
+  options.before_look = [&looks] {
+    const uint32_t turns = looks.fetch_add(1, std::memory_order_relaxed) * 2654435761u >> 26;
+    for (uint32_t i = 0; i < turns; ++i) std::this_thread::yield();
+  };
+  for (const auto& placement : {kTwoDevices, kThreeDevices}) {
+    Run forward(test::forward_plan(placement, kFour), options);
+    for (int i = 0; i < 50; ++i) forward.session.step();
+    check_equal(trained(test::training_plan(kOneDevice, kFour), in_order(), 50),
+                trained(test::training_plan(placement, kFour), options, 50));
+  }
+  CHECK(looks > 0);
 }
 
 TEST_CASE("session: the gradient of a step is the difference quotient of its loss") {
