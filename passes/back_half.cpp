@@ -8,6 +8,7 @@
 #include "compiler/base/text.h"
 #include "compiler/plan/host_memory.h"
 #include "compiler/plan/simulate.h"
+#include "passes/add_loss.h"
 #include "passes/chunks.h"
 #include "passes/fit_memory.h"
 #include "passes/lower_attempt.h"
@@ -314,7 +315,7 @@ class BackHalf {
 
   // The given device of every forward node; the rest follows its anchor. Names come from a plan, in which casts, the
   // weights that they round and splits have been joined, and are known by the name of one: the others run where they
-  // are read.
+  // are read. Nodes of the loss, which an annotated model does not know, run where what they read is computed.
   Placement place_as_assigned() const {
     Placement placement;
     const Graph& graph = graphs_.main;
@@ -324,8 +325,7 @@ class BackHalf {
       const Node& node = graph.node(NodeId(i));
       const Node& placed = node.phase == Phase::forward ? node : graph.node(node.anchor);
       DeviceId device = given_device(placed.name);
-      const bool may_be_joined = node.op == OpKind::Cast || node.op == OpKind::Concat || node.op == OpKind::Split;
-      for (size_t o = 0; may_be_joined && !device.is_valid() && o < node.outputs.size(); ++o) {
+      for (size_t o = 0; may_be_joined(node) && !device.is_valid() && o < node.outputs.size(); ++o) {
         if (node.outputs[o].is_valid()) device = reader[node.outputs[o].index()];
       }
       placement.device_of_node[static_cast<size_t>(i)] = device;
@@ -337,12 +337,27 @@ class BackHalf {
       const Node& node = graph.node(NodeId(i));
       DeviceId& device = placement.device_of_node[static_cast<size_t>(i)];
       if (node.phase != Phase::forward) device = placement.device_of_node[node.anchor.index()];
+      if (!device.is_valid() && (node.name.starts_with(kLossScope) || may_be_joined(node)))
+        device = device_of_operands(node, placement);
       if (device.is_valid()) continue;
       throw Error(ErrorId::M003, "assignment",
                   fmt::format("node '{}' has no device or one that does not exist", node.name));
     }
     placement.estimated_bytes.assign(cluster_.devices.size(), 0);
     return placement;
+  }
+
+  static bool may_be_joined(const Node& node) {
+    return node.op == OpKind::Cast || node.op == OpKind::Concat || node.op == OpKind::Split;
+  }
+
+  DeviceId device_of_operands(const Node& node, const Placement& placement) const {
+    DeviceId last;  // a loss joins what several outputs lose on the device of the last
+    for (const ValueId input : node.inputs) {
+      const NodeId producer = input.is_valid() ? graphs_.main.value(input).producer : NodeId();
+      if (producer.is_valid()) last = placement.device_of_node[producer.index()];
+    }
+    return last;
   }
 
   DeviceId given_device(const std::string& name) const {

@@ -31,8 +31,8 @@ struct Flags {
   ModelFlags reading;
   ShapeFlags shapes;
   SplitFlags split;
+  StepFlags stepping;
   TrainingFlags training;
-  std::string transport = SessionOptions().transport;
 };
 
 constexpr int kTracedSteps = 10;  // whose ops are timed, where steps are replayed
@@ -86,7 +86,7 @@ int bench(const Flags& flags, Console& console) {
   const auto open_session = [&](bool is_traced) {
     SessionOptions session_options;
     session_options.record_trace = is_traced;
-    session_options.transport = flags.transport;
+    flags.stepping.apply(session_options);
     session.reset();  // its memory is needed
     session.emplace(*plan, model, session_options);
     for (const TensorInfo& input : plan->inputs()) session->bind(input.name, random_input(input, flags.seed));
@@ -152,7 +152,7 @@ Body add_bench(CLI::App& app) {
   flags->training.add(app);
   flags->devices.add(app);
   flags->devices.add_profile(app);
-  add_transport(app, flags->transport);
+  flags->stepping.add(app);
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);

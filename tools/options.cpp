@@ -346,9 +346,18 @@ Bindings ShapeFlags::bindings() const {
   return result;
 }
 
-void add_transport(CLI::App& app, std::string& transport) {
+void StepFlags::add(CLI::App& app) {
   app.add_option("--transport", transport, "auto | device | peer | host | nccl: how tensors move between CUDA devices")
       ->group("Devices");
+  app.add_option("--watchdog", watchdog_seconds, "a step without progress for this long has failed")
+      ->type_name("SECONDS")
+      ->check(CLI::PositiveNumber)
+      ->group("Devices");
+}
+
+void StepFlags::apply(SessionOptions& options) const {
+  options.transport = transport;
+  options.watchdog_seconds = watchdog_seconds;
 }
 
 void SplitFlags::add(CLI::App& app) {

@@ -66,8 +66,14 @@ struct ShapeFlags {
   Bindings bindings() const;
 };
 
-/// --transport, for commands that take steps.
-void add_transport(CLI::App& app, std::string& transport);
+/// How steps are taken: --transport, --watchdog.
+struct StepFlags {
+  std::string transport = SessionOptions().transport;
+  double watchdog_seconds = SessionOptions().watchdog_seconds;
+
+  void add(CLI::App& app);
+  void apply(SessionOptions& options) const;
+};
 
 /// How a step is split: --microbatches, --schedule, --chunks, --fuse, --recompute, --offload, --objective, --pin.
 struct SplitFlags {

@@ -28,14 +28,13 @@ struct Flags {
   uint64_t seed = 0;
   bool use_reference = false;
   bool check_finite = false;
-  std::string transport = SessionOptions().transport;
-  double watchdog_seconds = SessionOptions().watchdog_seconds;
   std::string trace;
   std::string report;
   DeviceFlags devices;
   ModelFlags reading;
   ShapeFlags shapes;
   SplitFlags split;
+  StepFlags stepping;
   PlanFlags of_plan;
 };
 
@@ -147,8 +146,7 @@ int run(const Flags& flags, Console& console) {
   options.use_reference = flags.use_reference;
   options.record_trace = true;  // one step: nothing is gained by replaying it as one graph
   options.check_finite = flags.check_finite;
-  options.watchdog_seconds = flags.watchdog_seconds;
-  options.transport = flags.transport;
+  flags.stepping.apply(options);
   options.seed = flags.seed;
   Session session(*plan, *model, options);
   bind_inputs(given, *plan, flags.seed, session);
@@ -216,9 +214,6 @@ Body add_run(CLI::App& app) {
   app.add_option("--atol", flags->atol, "absolute tolerance of --compare")->check(CLI::NonNegativeNumber);
   app.add_option("--seed", flags->seed, "of random inputs");
   app.add_flag("--reference", flags->use_reference, "one thread and plain kernels: slow, the oracle");
-  app.add_option("--watchdog", flags->watchdog_seconds, "a step without progress for this long has failed")
-      ->type_name("SECONDS")
-      ->check(CLI::PositiveNumber);
   app.add_flag("--check-finite", flags->check_finite, "stop at the first NaN or infinity and name its node");
   app.add_option("--trace", flags->trace, "write the measured step as a trace for Perfetto")->type_name("FILE");
   app.add_option("--report", flags->report, "write the plan and the measured step as an HTML page")
@@ -229,7 +224,7 @@ Body add_run(CLI::App& app) {
   flags->shapes.add(app);
   flags->split.add(app);
   flags->of_plan.end(app);
-  add_transport(app, flags->transport);
+  flags->stepping.add(app);
   flags->reading.add(app);
   return [flags](Console& console) {
     if (flags->trace.empty()) flags->trace = console.environment.trace_path;

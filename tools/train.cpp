@@ -34,8 +34,6 @@ struct Flags {
   uint64_t seed = 0;
   bool keeps_order = false;
   bool check_finite = false;
-  std::string transport = SessionOptions().transport;
-  double watchdog_seconds = SessionOptions().watchdog_seconds;
   std::string save;
   std::string trace;
   std::string report;
@@ -45,6 +43,7 @@ struct Flags {
   ModelFlags reading;
   ShapeFlags shapes;
   SplitFlags split;
+  StepFlags stepping;
   TrainingFlags training;
   PlanFlags of_plan;
 
@@ -252,8 +251,7 @@ int train(const Flags& flags, Console& console) {
   options.seed = flags.seed;
   options.record_trace = !flags.trace.empty() || !flags.report.empty() || records_for_free(*plan);
   options.check_finite = flags.check_finite;
-  options.watchdog_seconds = flags.watchdog_seconds;
-  options.transport = flags.transport;
+  flags.stepping.apply(options);
   Session session(*plan, model, options);
   const Run run = Trainer(flags, console, *plan, data, session).train();
   if (!flags.trace.empty() && !run.losses.empty()) write_file_atomic(flags.trace, session.trace_json());
@@ -308,11 +306,8 @@ Body add_train(CLI::App& app) {
   flags->shapes.add(app);
   flags->split.add(app);
   flags->of_plan.end(app);
-  add_transport(app, flags->transport);
+  flags->stepping.add(app);
   flags->reading.add(app);
-  app.add_option("--watchdog", flags->watchdog_seconds, "a step without progress for this long has failed")
-      ->type_name("SECONDS")
-      ->check(CLI::PositiveNumber);
   app.add_flag("--check-finite", flags->check_finite, "stop at the first NaN or infinity and name its node");
   app.add_option("--save", flags->save, "write the trained model; after Ctrl-C too")
       ->type_name("OUT.onnx")

@@ -33,6 +33,7 @@ struct Flags {
   ModelFlags reading;
   ShapeFlags shapes;
   SplitFlags split;
+  StepFlags stepping;
 };
 
 VerifyOptions verify_options(const Flags& flags, const Cluster& cluster, Bindings bindings) {
@@ -40,6 +41,7 @@ VerifyOptions verify_options(const Flags& flags, const Cluster& cluster, Binding
   options.bindings = std::move(bindings);
   flags.split.apply(cluster, options.compile);
   options.session.use_reference = flags.use_reference;
+  flags.stepping.apply(options.session);
   options.rtol = flags.rtol;
   options.atol = flags.atol;
   return options;
@@ -189,6 +191,7 @@ Body add_verify(CLI::App& app) {
   app.add_option("--filter", flags->filter, "of --suite only folders whose path matches")
       ->type_name("REGEX")
       ->needs(suite);
+  flags->stepping.add(app);
   app.add_option("--rtol", flags->rtol, "relative tolerance")->check(CLI::NonNegativeNumber);
   app.add_option("--atol", flags->atol, "absolute tolerance")->check(CLI::NonNegativeNumber);
   app.add_flag("--reference", flags->use_reference, "one thread and plain kernels");

@@ -63,6 +63,7 @@ TEST_CASE("run, train and bench keep the placement that a model carries") {
   for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
            {"run", annotated, "--input", "random"},
            {"train", annotated, "--data", "synthetic", "--loss", "mse", "--steps", "1"},
+           {"train", annotated, "--data", "synthetic", "--loss", "mse", "--steps", "1", "--precision", "bf16"},
            {"bench", annotated, "--repetitions", "1"}}) {
     CAPTURE(command.front());
     std::vector<std::string> kept = command, free = command;
