@@ -21,6 +21,7 @@
 #include "compiler/ops/builder.h"
 #include "executor/device/kernel_timer.h"
 #include "executor/device/plugin.h"
+#include "executor/host/caches.h"
 #include "executor/measure_kernel.h"
 #include "executor/session.h"
 #include "mpc/compile.h"
@@ -50,12 +51,13 @@ class Measured {
   std::optional<double> seconds_of(ProfileNode& node) {
     node.spec.attributes = &node.attributes;
     node.spec.threads = device_.threads;
-    if (!is_gpu()) return executor::measure_host_kernel(node.spec, node.workspace_bytes, node.options);
+    if (!is_gpu()) return host_.seconds_of(node.spec, node.workspace_bytes, node.options);
     return (node.key.arithmetic == Arithmetic::tf32 ? rounded_ : strict_)->seconds_of(node.spec, node.options);
   }
 
  private:
   const Device& device_;
+  executor::HostKernelTimer host_;
   std::optional<executor::KernelTimer> strict_;
   std::optional<executor::KernelTimer> rounded_;
 };
@@ -315,9 +317,11 @@ Profile Profile::measure(const Cluster& cluster, const std::vector<ProfileModel>
   const Cluster compile_for(std::make_shared<Cluster::Impl>(Cluster::Impl{one}));
   Measured timed(measured.devices.front());
   api::ProfileNodes nodes;
+  // Devices of the host share its last cache.
+  const int64_t cache_bytes = timed.is_gpu() ? kUnbounded : executor::last_cache_bytes() / measured.count();
   for (const ProfileModel& row : models) {
     const auto plan = compile(row.model, compile_for, options_of(row));
-    api::add_nodes(plan.value().impl().plan, timed.is_gpu(), nodes);
+    api::add_nodes(plan.value().impl().plan, {timed.is_gpu(), cache_bytes}, nodes);
   }
 
   measure_rates(timed, device.rates);

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "api/recency.h"
 #include "compiler/base/text.h"
 #include "compiler/cost/estimate.h"
 #include "compiler/ops/builder.h"
@@ -31,6 +32,7 @@ std::string identity(const ProfileNode& node) {
     }
     text += ";";
   }
+  for (const bool is_cold : node.options.is_cold) text += is_cold ? '-' : '+';
   return text;
 }
 
@@ -67,7 +69,8 @@ executor::MeasureOptions integers_of(OpKind op, const Attributes& attributes, co
 
 }  // namespace
 
-void add_nodes(const Plan& plan, bool with_tf32, ProfileNodes& nodes) {
+void add_nodes(const Plan& plan, const ProfiledDevice& device, ProfileNodes& nodes) {
+  const std::vector<std::vector<bool>> is_cold = cold_operands(plan, device.cache_bytes);
   std::vector<bool> is_updated(plan.values.size(), false);
   for (const PlanUpdate& update : plan.updates) is_updated[update.persistent] = true;
   const auto operand = [&](PlanIndex index) -> NodeSpec::Operand {
@@ -76,7 +79,8 @@ void add_nodes(const Plan& plan, bool with_tf32, ProfileNodes& nodes) {
     const bool is_fixed = value.kind == PlanValueKind::constant || value.kind == PlanValueKind::parameter;
     return {value.dtype, value.shapes.front(), true, is_fixed && !is_updated[index]};
   };
-  for (const PlanNode& node : plan.nodes) {
+  for (size_t n = 0; n < plan.nodes.size(); ++n) {
+    const PlanNode& node = plan.nodes[n];
     ProfileNode made;
     made.attributes = node.attributes.front();
     made.spec.op = node.op;
@@ -102,7 +106,8 @@ void add_nodes(const Plan& plan, bool with_tf32, ProfileNodes& nodes) {
     made.flops = node.flops.front();
     made.workspace_bytes = node.workspace_bytes;
     made.options = integers_of(node.op, made.attributes, made.spec);
-    if (with_tf32 && made.key.arithmetic == Arithmetic::f32 &&
+    made.options.is_cold = is_cold[n];
+    if (device.has_tf32 && made.key.arithmetic == Arithmetic::f32 &&
         std::ranges::find(kProducts, node.op) != std::end(kProducts)) {
       ProfileNode rounded = made;
       rounded.key.arithmetic = Arithmetic::tf32;

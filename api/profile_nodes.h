@@ -28,8 +28,13 @@ struct ProfileNode {
 /// Nodes by what tells them apart for their kernel.
 using ProfileNodes = std::map<std::string, ProfileNode>;
 
-/// Adds the nodes of a plan. `with_tf32`: products of f32 a second time, to be timed with rounded operands.
-void add_nodes(const Plan& plan, bool with_tf32, ProfileNodes& nodes);
+struct ProfiledDevice {
+  bool has_tf32 = false;    // products of f32 are timed a second time, with rounded operands
+  int64_t cache_bytes = 0;  // what is read or written again after more bytes than these is timed as it lies in memory
+};
+
+/// Adds the nodes of a plan for one device.
+void add_nodes(const Plan& plan, const ProfiledDevice& device, ProfileNodes& nodes);
 
 /// A node of its own, for rates that no model need contain.
 ProfileNode node_alone(OpKind op, DType dtype, const std::vector<Shape>& shapes);

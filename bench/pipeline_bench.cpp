@@ -2,7 +2,8 @@
 //
 //   pipeline_bench OUT.json PROFILE [STEPS [MODEL...]]
 //
-// PROFILE is a file of `mpc profile`, by whose rates stages are balanced, or - for the built-in rates of a CPU.
+// Stages are balanced by PROFILE: a file of `mpc profile`, "models" to time the nodes of every model before its row, as
+// `mpc profile --model` does, or - for the built-in rates of a CPU.
 // One thread per device; nothing else may use the machine's cores. Plans of one device and of two take turns. Per model
 // and number of micro-batches, each figure the median over STEPS steps:
 //   speed_up          step on one device over step on two
@@ -21,6 +22,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <variant>
@@ -40,6 +42,7 @@
 #include "compiler/plan/simulate.h"
 #include "executor/session.h"
 #include "models/zoo.h"
+#include "mpc/profile.h"
 #include "passes/pipeline.h"
 
 namespace mpc {
@@ -62,21 +65,28 @@ double median(std::vector<double> values) {
   return values.empty() ? 0 : values[values.size() / 2];
 }
 
-onnx_io::Model sample_model(const Case& c, const std::filesystem::path& folder) {
+std::string sample_model(const Case& c, const std::filesystem::path& folder) {
   zoo::Options options;
   options.batch = c.batch;
   options.sizes = c.sizes;
   const std::string path = (folder / (c.model + ".onnx")).string();
   zoo::write(c.model, options, path);
-  return onnx_io::Model::load(path);
+  return path;
 }
 
-/// One-thread CPU devices, with the rates of the profile in that file, or the built-in ones for "-".
-Cluster cpu_devices(int devices, const std::string& profile) {
+/// One-thread CPU devices.
+Cluster cpu_devices(int devices, const std::optional<Profile>& profile) {
   Cluster cluster = parse_devices(fmt::format("cpu:{}", devices), "h100-80g");
   for (Device& device : cluster.devices) device.threads = 1;
-  if (profile != "-") apply_profile(parse_profile(read_text_file(profile, kMaxJsonBytes), profile), profile, cluster);
+  if (profile) apply_profile(*profile, "the profile", cluster);
   return cluster;
+}
+
+/// Of the nodes of a model, for micro-batches of so many rows.
+Profile profile_of(const std::string& path, int64_t rows) {
+  v1::ProfileModel model{v1::Model::load(path), {}, true, "f32", "sgd"};
+  model.bindings.batch = rows;
+  return parse_profile(v1::Profile::measure(v1::Cluster::devices("cpu:2"), {model}).json(), "the profile");
 }
 
 Plan plan_of(const onnx_io::Model& model, const Case& c, const Cluster& cluster, int microbatches) {
@@ -181,8 +191,8 @@ std::vector<double> seconds_of(const Plan& plan, const std::vector<executor::Mea
   return seconds;
 }
 
-nlohmann::ordered_json measure(const onnx_io::Model& model, const Case& c, const std::string& profile, int microbatches,
-                               int steps) {
+nlohmann::ordered_json measure(const onnx_io::Model& model, const Case& c, const std::optional<Profile>& profile,
+                               int microbatches, int steps) {
   const Plan one = plan_of(model, c, cpu_devices(1, profile), microbatches);
   const Plan two = plan_of(model, c, cpu_devices(2, profile), microbatches);
   Run on_one(one, model, c.integer_bound);
@@ -242,13 +252,20 @@ int run(const std::string& output, const std::string& profile, int steps, const 
   std::filesystem::path folder =
       std::filesystem::temp_directory_path() / fmt::format("mpc_pipeline_bench_{}", getpid());
   std::filesystem::create_directories(folder);
+  const bool by_models = profile == "models";
+  std::optional<Profile> rates;
+  if (!by_models && profile != "-") rates = parse_profile(read_text_file(profile, kMaxJsonBytes), profile);
   nlohmann::ordered_json answer = {
-      {"cores", std::thread::hardware_concurrency()}, {"steps", steps}, {"has_profile", profile != "-"}};
+      {"cores", std::thread::hardware_concurrency()},
+      {"steps", steps},
+      {"profile", by_models ? "of each model" : profile == "-" ? "none" : "of samples"}};
   for (const Case& c : cases) {
     if (!models.empty() && std::ranges::find(models, c.model) == models.end()) continue;
-    const onnx_io::Model model = sample_model(c, folder);
+    const std::string path = sample_model(c, folder);
+    const onnx_io::Model model = onnx_io::Model::load(path);
     for (const int microbatches : kMicrobatches) {
-      const nlohmann::ordered_json row = measure(model, c, profile, microbatches, steps);
+      if (by_models) rates = profile_of(path, c.batch / microbatches);
+      const nlohmann::ordered_json row = measure(model, c, rates, microbatches, steps);
       fmt::print(
           "{:<12} {:>2} micro-batches: {:8.3f} ms on one, {:8.3f} ms on two, speed-up {:.2f}; bubble {:.3f}, "
           "replayed {:.3f}, simulated {:.3f}, predicted {:.3f}; overlap {:.3f} ms\n",
@@ -271,7 +288,7 @@ int run(const std::string& output, const std::string& profile, int steps, const 
 int main(int argc, char** argv) {
   const int steps = argc > 3 ? std::atoi(argv[3]) : 50;
   if (argc < 3 || steps < 1) {
-    fmt::print(stderr, "usage: pipeline_bench OUT.json PROFILE|- [STEPS [MODEL...]]\n");
+    fmt::print(stderr, "usage: pipeline_bench OUT.json PROFILE|models|- [STEPS [MODEL...]]\n");
     return 2;
   }
   return mpc::run(argv[1], argv[2], steps, {argv + std::min(argc, 4), argv + argc});

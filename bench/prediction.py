@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 
-# model, sizes, batch, training, is its family among the samples of `mpc profile`
+# model, sizes, batch, training, is its family among the samples of `mpc profile`; and micro-batches, where not one
 ROWS = [("resnet50", [], 4, False, True), ("resnet50", [], 16, False, True), ("bert-base", [], 4, False, True),
         ("gpt2", [], 4, False, True), ("mlp", [], 256, False, True), ("mlp", [], 256, True, True),
         ("resnet50", [], 2, True, True), ("bert-base", ["layers=4"], 2, True, True),
-        ("vit-b", ["layers=4"], 2, False, False), ("moe", [], 4, False, False)]
+        ("vit-b", ["layers=4"], 2, False, False), ("moe", [], 4, False, False),
+        ("resnet18", ["image=64", "width=32"], 32, True, True, 16),
+        ("gpt2", ["layers=6", "hidden=256", "heads=4", "vocab=256", "sequence=64"], 32, True, True, 16)]
 
 
 def answer(command):
@@ -50,13 +52,15 @@ def main():
         folder = pathlib.Path(name)
         profile = folder / "profile.json"
         measured_profile = answer([mpc, "profile", "-o", str(profile), "--json", "-"])
-        for model, sizes, batch, training, is_sampled in ROWS:
+        for model, sizes, batch, training, is_sampled, *microbatches in ROWS:
             path = folder / "m.onnx"
             command = [mpc, "zoo", model, "-o", str(path), "--quiet"]
             for size in sizes:
                 command += ["--size", size]
             subprocess.run(command, check=True)
             request = [str(path), "--devices", "cpu:1", "--batch", str(batch)] + (["--train"] if training else [])
+            for count in microbatches:
+                request += ["--microbatches", str(count)]
             plain = answer([mpc, "partition", *request, "--json", "-"])["step_seconds"]
             # The system's account of CPU time has ticks of some milliseconds: a round takes a second.
             steps = max(3, min(1000, int(1 / plain)))
@@ -65,7 +69,7 @@ def main():
             measured = min(r["cpu_seconds"] for r in rounds)
             profiled = rounds[0]["predicted"]["step_seconds"]
             row = {"model": model, "sizes": sizes, "batch": batch, "training": training, "family_sampled": is_sampled,
-                   "measured_cpu_seconds": measured, "predicted_seconds": profiled, "predicted_seconds_without_profile": plain,
+                   "microbatches": (microbatches or [1])[0], "measured_cpu_seconds": measured, "predicted_seconds": profiled, "predicted_seconds_without_profile": plain,
                    "error": profiled / measured - 1, "error_without_profile": plain / measured - 1,
                    "peak_bytes_error": rounds[0]["error"]["peak_bytes"]}
             results.append(row)

@@ -21,6 +21,9 @@ struct MeasureOptions {
   double least_seconds = 0.01;  // calls go on until they took this long together
   int least_calls = 5;
   int most_calls = 100;
+  // Of inputs, then of outputs: which of them no cache holds any more when a call begins. Empty: a call follows another
+  // of the same operands. Kernels of other devices than the host are always timed like that.
+  std::vector<bool> is_cold = {};
 };
 
 /// Operands of one node in memory of their own, with random content. What is updated in place is so here.
