@@ -255,10 +255,11 @@ int run(const std::string& output, const std::string& profile, int steps, const 
   const bool by_models = profile == "models";
   std::optional<Profile> rates;
   if (!by_models && profile != "-") rates = parse_profile(read_text_file(profile, kMaxJsonBytes), profile);
-  nlohmann::ordered_json answer = {
-      {"cores", std::thread::hardware_concurrency()},
-      {"steps", steps},
-      {"profile", by_models ? "of each model" : profile == "-" ? "none" : "of samples"}};
+  nlohmann::ordered_json answer = {{"cores", std::thread::hardware_concurrency()},
+                                   {"steps", steps},
+                                   {"profile", by_models        ? "of each model"
+                                               : profile == "-" ? "none"
+                                                                : "of samples"}};
   for (const Case& c : cases) {
     if (!models.empty() && std::ranges::find(models, c.model) == models.end()) continue;
     const std::string path = sample_model(c, folder);

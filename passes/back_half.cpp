@@ -46,6 +46,7 @@ struct Way {
   std::vector<DeviceId> first_devices;  // of its nodes
   bool is_judged = false;
   bool is_tight = false;          // an attempt did not fit as it is
+  bool is_held_back = false;      // an attempt fits, but in another order than the schedule prefers
   std::optional<Attempt> result;  // none where others are better
 };
 
@@ -71,9 +72,10 @@ class BackHalf {
         are_alike_(are_devices_alike(cluster)),
         lowering_(graphs, cluster, options, observed) {}
 
-  /// The plan of the best placement found. A plan takes many times as long as the bound of its step, so what promises
-  /// most comes first, and what cannot win any more is left out.
-  Attempt run() const {
+  /// The plan of the best placement found; nothing when it would be no better than `rival`, which may be null. A plan
+  /// takes many times as long as the bound of its step, so what promises most comes first, and what cannot win any more
+  /// is left out.
+  std::optional<Attempt> run(const Attempt* rival) const {
     std::vector<Way> ways;
     const std::vector<Layout> layouts = this->layouts();
     for (const Layout& layout : layouts) {
@@ -89,7 +91,7 @@ class BackHalf {
     // Chunks need more memory: where it is short, what the plain pipeline takes says which of them are worth a plan.
     Way* next = is_short_of_memory(ways.front().first) ? &ways.front() : most_promising(ways, nullptr);
     for (; next != nullptr; next = most_promising(ways, best_of(ways))) {
-      next->result = finish(*next, best_of(ways));
+      next->result = finish(*next, best_of(ways) != nullptr ? best_of(ways) : rival);
       next->is_judged = true;
       if (is_answer(next->result)) return std::move(*next->result);
     }
@@ -97,11 +99,13 @@ class BackHalf {
       Way way = begin(layouts.front(), *held);
       if (ways.front().is_tight || way.first_devices != ways.front().first_devices) {
         way.step = lowering_.localize(way.first);
-        way.result = finish(way, nullptr);
+        way.result = finish(way, rival);
         ways.push_back(std::move(way));
       }
     }
+    if (best_of(ways) == nullptr) return std::nullopt;
     Attempt best = std::move(*best_of(ways));
+    best.is_tight = std::ranges::any_of(ways, [](const Way& way) { return way.is_tight || way.is_held_back; });
     if (best.is_of_parts) judge_placement(graphs_.main, cluster_, place_options(), best.placement);
     // The way of one micro-batch through the devices is the step, which is now known better than by an estimate.
     if (options_.objective == Objective::latency && graphs_.microbatches == 1)
@@ -232,8 +236,10 @@ class BackHalf {
     for (int i = 0; i < most; ++i) {
       Attempt attempt = i == 0 ? std::move(way.first) : place(way);
       if (!(i == 0 ? lowering_.lower(way.step, attempt, rival)
-                   : lowering_.lower(lowering_.localize(attempt), attempt, rival)))
-        return std::nullopt;
+                   : lowering_.lower(lowering_.localize(attempt), attempt, rival))) {
+        if (!best) return std::nullopt;
+        break;
+      }
       const std::vector<int64_t> before = extra_bytes;
       const bool fits_as_estimated = attempt.placement.overflow_bytes == 0;
       for (size_t part = 0; part < way.parts.device_of.size(); ++part) {
@@ -245,6 +251,7 @@ class BackHalf {
       }
       if (are_alike_) way.place.device_order = attempt.placement.device_order;
       way.is_tight = way.is_tight || attempt.excess_bytes > 0 || !fits_as_estimated;
+      way.is_held_back = way.is_held_back || attempt.is_tight;
       // Where what was learned makes nothing fit again and again, no other stages are found.
       hopeless_attempts += fits_as_estimated ? 0 : 1;
       const bool is_done = attempt.excess_bytes == 0 || extra_bytes == before ||
@@ -393,6 +400,16 @@ double largest_share(const Plan& plan) {
   return largest;
 }
 
+// Where memory is short `auto` holds its order back for the stages that it has. Those that a schedule of less memory
+// leads to, without holding back, may be better.
+constexpr ScheduleKind kFrugal[] = {ScheduleKind::one_f_one_b, ScheduleKind::zb_h1, ScheduleKind::gpipe};
+
+bool may_be_beaten(const Attempt& best, const PlanOptions& options) {
+  return best.is_tight && best.excess_bytes == 0 && options.schedule == ScheduleKind::automatic &&
+         options.objective == Objective::throughput && options.assignment.empty() && !options.only_fits &&
+         options.train;
+}
+
 // What the objective makes small, as far as the plan says it.
 std::pair<int64_t, double> value_of(const Attempt& attempt, Objective objective) {
   return {attempt.excess_bytes, objective == Objective::memory ? largest_share(attempt.plan) : attempt.step_seconds};
@@ -417,14 +434,26 @@ void take_over(Attempt& best, Attempt rival, const FrontGraphs& graphs, const Cl
 
 Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
                      const Observed& observed) {
-  Attempt best = BackHalf(graphs, cluster, options, observed).run();
+  Attempt best = *BackHalf(graphs, cluster, options, observed).run(nullptr);
   if (options.only_fits && best.excess_bytes == 0) return best;
   PlanOptions other = options;
   for (const Objective objective : rivals_of(options, graphs.microbatches)) {
     other.objective = objective;
-    Attempt rival = BackHalf(graphs, cluster, other, observed).run();
+    Attempt rival = *BackHalf(graphs, cluster, other, observed).run(nullptr);
     if (value_of(rival, options.objective) < value_of(best, options.objective))
       take_over(best, std::move(rival), graphs, cluster, options, objective);
+  }
+  if (!may_be_beaten(best, options)) return best;
+  other = options;
+  for (const ScheduleKind kind : kFrugal) {
+    other.schedule = kind;
+    if (kind != ScheduleKind::one_f_one_b) other.may_recompute = other.may_offload = false;
+    // A schedule expects up to some percent more than its plan takes.
+    constexpr double kExpectedMore = 1.1;
+    Attempt to_beat = best;
+    to_beat.step_seconds *= kExpectedMore;
+    std::optional<Attempt> rival = BackHalf(graphs, cluster, other, observed).run(&to_beat);
+    if (rival && rival->is_preferred_to(best)) best = std::move(*rival);
   }
   return best;
 }

@@ -27,6 +27,7 @@ struct Attempt {
   std::vector<std::string> notes;
   int64_t excess_bytes = 0;  // above the devices' capacities; 0: it fits
   bool is_of_parts = false;  // placed on parts of devices
+  bool is_tight = false;     // the order that the schedule prefers takes more memory than there is
   double step_seconds = 0;   // of the plan when it is synchronized: what the schedule expects, and waits for memory
   /// Is this the better of two ways to lay out a pipeline? Chunks send more often, so they must be clearly shorter.
   bool is_preferred_to(const Attempt& other) const {

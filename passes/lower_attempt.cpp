@@ -157,6 +157,7 @@ bool AttemptLowering::lower(const LocalStep& step, Attempt& attempt, const Attem
       attempt.schedule = chosen.schedule;
       attempt.excess_bytes = excess;
     }
+    attempt.is_tight = attempt.is_tight || excess > 0;
     last = std::move(chosen);
     if (attempt.excess_bytes == 0 || options_.schedule != ScheduleKind::automatic) break;
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 
 #include <fmt/format.h>
 
@@ -185,25 +186,29 @@ Candidate search(const Problem& problem, const PlaceOptions& options) {
 // Names the places where a cut lies behind a block that makes much less than it reads, with both numbers.
 std::vector<std::string> notes_on_cuts(const Problem& problem, const std::vector<int>& device_of_block,
                                        const Graph& graph) {
-  constexpr int64_t kWorthTelling = 4;
-  std::vector<std::string> notes;
+  std::map<size_t, int64_t> sent_bytes;  // by the block that makes them
   for (const place::Tensor& sent : problem.tensors) {
     const auto producer = static_cast<size_t>(sent.producer);
     const int device = device_of_block[producer];
     const bool crosses =
         std::ranges::any_of(sent.consumers, [&](int b) { return device_of_block[static_cast<size_t>(b)] != device; });
-    if (!crosses || sent.forward_bytes == 0 || sent.is_parameter) continue;  // a block makes no parameter
+    if (crosses && !sent.is_parameter) sent_bytes[producer] += sent.forward_bytes;  // a block makes no parameter
+  }
+  constexpr int64_t kWorthTelling = 4;
+  std::vector<std::string> notes;
+  for (const auto& [producer, bytes] : sent_bytes) {
+    const int device = device_of_block[producer];
     int64_t read_bytes = 0;
     for (const int t : problem.tensors_of[producer]) {
       const place::Tensor& tensor = problem.tensors[static_cast<size_t>(t)];
-      const bool is_local_operand = tensor.producer != sent.producer && !tensor.is_parameter &&
+      const bool is_local_operand = tensor.producer != static_cast<int>(producer) && !tensor.is_parameter &&
                                     device_of_block[static_cast<size_t>(tensor.producer)] == device;
       if (is_local_operand) read_bytes = std::max(read_bytes, tensor.forward_bytes);
     }
-    if (read_bytes < kWorthTelling * sent.forward_bytes) continue;
+    if (bytes == 0 || read_bytes < kWorthTelling * bytes) continue;
     notes.push_back(fmt::format("{} runs before the cut: {} bytes are sent instead of {} ({:.0f}x less)",
-                                graph.node(problem.nodes[producer]).name, sent.forward_bytes, read_bytes,
-                                static_cast<double>(read_bytes) / static_cast<double>(sent.forward_bytes)));
+                                graph.node(problem.nodes[producer]).name, bytes, read_bytes,
+                                static_cast<double>(read_bytes) / static_cast<double>(bytes)));
   }
   return notes;
 }
