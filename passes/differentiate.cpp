@@ -189,6 +189,25 @@ class Differentiator {
     return graph_.node(cast).outputs[0];
   }
 
+  // Sums over micro-batches of a narrow value are f32 (in_f32). A Cast takes that; other operators' rules know one
+  // type.
+  ValueId in_own_type(ValueId gradient, ValueId of) {
+    const DType dtype = graph_.value(of).dtype;
+    const NodeId producer = graph_.value(of).producer;
+    const bool is_wider = gradient.is_valid() && graph_.value(gradient).dtype != dtype;
+    if (!is_wider || graph_.node(producer).op == OpKind::Cast) return gradient;
+    NodeInfo info;
+    info.name = fmt::format("{}/grad/{}", graph_.value(of).name, dtype_name(dtype));
+    info.anchor = producer;
+    info.origin = graph_.node(producer).origin;
+    info.phase = Phase::weight_grad;
+    const NodeId cast =
+        append(graph_, OpKind::Cast, {gradient}, {{"to", std::string(dtype_name(dtype))}}, std::move(info));
+    const ValueId result = graph_.node(cast).outputs[0];
+    graph_.node(cast).rate = graph_.value(result).rate = graph_.value(gradient).rate;
+    return result;
+  }
+
   ValueId accumulate(ValueId id, const Contribution& part) {
     const Value value = graph_.value(id);
     const ValueId gradient = in_f32(id, part);
@@ -222,7 +241,8 @@ class Differentiator {
     std::vector<ValueId> output_grads;
     bool any = false;
     for (const ValueId output : outputs) {
-      output_grads.push_back(output.is_valid() && needs_gradient(output) ? total(output) : ValueId{});
+      output_grads.push_back(output.is_valid() && needs_gradient(output) ? in_own_type(total(output), output)
+                                                                         : ValueId{});
       any = any || output_grads.back().is_valid();
     }
     if (!any) return;
