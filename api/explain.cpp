@@ -1,6 +1,7 @@
 #include "mpc/explain.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <regex>
@@ -280,6 +281,19 @@ Json host_memory_json(const Plan& plan) {
           {"values", std::move(values)}};
 }
 
+/// Of the alternatives that fit.
+double shortest_seconds(const v1::Explanation& explanation) {
+  double shortest = std::numeric_limits<double>::infinity();
+  const auto look = [&](const std::vector<Alternative>& alternatives) {
+    for (const Alternative& a : alternatives) {
+      if (a.fits) shortest = std::min(shortest, a.step_seconds);
+    }
+  };
+  for (const Cut& cut : explanation.cuts) look(cut.alternatives);
+  look(explanation.others);
+  return shortest;
+}
+
 std::string text_of(const Plan& plan, const v1::Explanation& explanation) {
   std::string text = fmt::format("\nwhy this plan: step {}, {} sent, fullest device {}; {} other plans were made\n",
                                  seconds_text(plan.step_seconds), bytes_text(sent_bytes(plan)),
@@ -302,6 +316,12 @@ std::string text_of(const Plan& plan, const v1::Explanation& explanation) {
   text += host_memory_text(plan);
   if (explanation.cuts.empty()) text += "\nno cut: nothing is sent between devices\n";
   if (!explanation.others.empty()) text += "\nother requests\n" + alternatives_text(plan, explanation.others);
+  if (shortest_seconds(explanation) < plan.step_seconds) {
+    text +=
+        "\nsome of these are shorter than the plan: a placement is searched by an estimate of its step, and whole "
+        "plans "
+        "are made of few (--budget 10s: of more)\n";
+  }
   return text;
 }
 

@@ -80,6 +80,7 @@ int bench(const Flags& flags, Console& console) {
   if (flags.train) options.training = flags.training.options();
   const std::optional<Plan> plan = compile_or_report(console, model, cluster, options);
   if (!plan) return exit_code(ErrorId::M050);
+  tell_warnings(console, *plan);
   // A step on CUDA devices is replayed as one graph only where nothing within it is timed.
   const bool has_cuda = std::ranges::any_of(plan->devices(), [](const DevicePlan& d) { return d.backend == "cuda"; });
   std::optional<Session> session;
@@ -146,10 +147,10 @@ Body add_bench(CLI::App& app) {
   app.add_option("model", flags->model, "the ONNX file")->required()->type_name("MODEL");
   app.add_option("--warmup", flags->warmup, "steps before measuring")->check(CLI::Range(0, 1 << 20));
   app.add_option("--repetitions", flags->repetitions, "steps that are measured")->check(CLI::Range(1, 1 << 20));
-  app.add_flag("--train", flags->train, "measure training steps")->group("Training");
+  CLI::Option* train = app.add_flag("--train", flags->train, "measure training steps")->group("Training");
   app.add_option("--seed", flags->seed, "of the random inputs");
   app.add_option("--report", flags->report, "write the plan and the last step as an HTML page")->type_name("FILE.html");
-  flags->training.add(app);
+  flags->training.add(app, train);
   flags->devices.add(app);
   flags->devices.add_profile(app);
   flags->stepping.add(app);

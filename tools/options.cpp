@@ -417,7 +417,11 @@ void SplitFlags::keep_placement(const Model& model, const Cluster& cluster, cons
 void SplitFlags::apply(const Cluster& cluster, CompileOptions& options) const {
   options.microbatches = microbatches;
   options.schedule = schedule;
-  options.chunks = chunks;
+  const bool has_chunks = schedule == "interleaved" || schedule == "auto";
+  if (chunks && !has_chunks)
+    throw Error(ErrorId::M001, "--chunks", fmt::format("schedule {} has none", schedule),
+                "give --schedule interleaved");
+  options.chunks = chunks.value_or(options.chunks);
   options.may_fuse = fuse == "auto";
   options.may_recompute = recompute == "auto";
   options.may_offload = offload == "auto";
@@ -446,10 +450,15 @@ void SplitFlags::apply(const Cluster& cluster, CompileOptions& options) const {
   }
 }
 
-void TrainingFlags::add(CLI::App& app) {
+void TrainingFlags::add(CLI::App& app, CLI::Option* train) {
+  const size_t first = std::as_const(app).get_options().size();
   app.add_option("--loss", loss, "cross-entropy | nll | mse | l1 | bce-with-logits | none")->group("Training");
   app.add_option("--loss-input", loss_input, "the output that the loss is taken of")
       ->type_name("OUTPUT")
+      ->group("Training");
+  app.add_option("--ignore-label", ignored_label,
+                 "labels that count nothing, for example -100: the loss is the mean over the others of the batch")
+      ->type_name("LABEL")
       ->group("Training");
   app.add_option("--optimizer", optimizer, "sgd | momentum | adam | adamw, with settings: adam,lr=0.001")
       ->group("Training");
@@ -465,12 +474,16 @@ void TrainingFlags::add(CLI::App& app) {
   app.add_option("--freeze", freeze, "parameters whose whole name matches are not trained")
       ->type_name("REGEX")
       ->group("Training");
+  if (train == nullptr) return;
+  const std::vector<const CLI::Option*> options = std::as_const(app).get_options();
+  for (size_t i = first; i < options.size(); ++i) app.get_option(options[i]->get_name())->needs(train);
 }
 
 TrainingOptions TrainingFlags::options() const {
   TrainingOptions result;
   result.loss = loss;
   result.loss_output = loss_input;
+  result.ignored_label = ignored_label;
   result.optimizer = optimizer;
   for (const std::string& group : groups) result.groups.push_back(name_and_value("--group", group));
   result.clip_norm = clip_norm;
@@ -534,6 +547,10 @@ std::optional<Plan> compile_or_report(Console& console, const Model& model, cons
   errors.report(Error(ErrorId::M050, model.path(), needs.empty() ? "no plan fits" : "no plan fits: " + needs,
                       result.reasons.suggestions.empty() ? "" : result.reasons.suggestions.front()));
   return std::nullopt;
+}
+
+void tell_warnings(const Console& console, const Plan& plan) {
+  for (const std::string& warning : plan.warnings()) console.note("warning: " + warning);
 }
 
 }  // namespace mpc::tools

@@ -9,7 +9,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace mpc::tools {
 
@@ -79,7 +80,7 @@ struct StepFlags {
 struct SplitFlags {
   int microbatches = 1;
   std::string schedule = "auto";
-  int chunks = 2;
+  std::optional<int> chunks;
   std::string fuse = "auto";
   std::string recompute = "auto";
   std::string offload = "auto";
@@ -102,12 +103,14 @@ struct SplitFlags {
 struct TrainingFlags {
   std::string loss = "cross-entropy";
   std::string loss_input;
+  std::optional<int64_t> ignored_label;
   std::string optimizer = "sgd,lr=0.01";
   std::vector<std::string> groups;
   double clip_norm = 0;
   std::string freeze;
 
-  void add(CLI::App& app);
+  /// @param train  the flag without which these say nothing; null where the command trains anyway
+  void add(CLI::App& app, CLI::Option* train = nullptr);
   /// @throws Error(M003).
   TrainingOptions options() const;
 };
@@ -133,5 +136,8 @@ std::pair<std::string, std::string> name_and_value(const std::string& flag, cons
 /// then ends with code 5.
 std::optional<Plan> compile_or_report(Console& console, const Model& model, const Cluster& cluster,
                                       CompileOptions options);
+
+/// Before a plan is carried out: what partition says below its table.
+void tell_warnings(const Console& console, const Plan& plan);
 
 }  // namespace mpc::tools

@@ -212,20 +212,24 @@ Body add_partition(CLI::App& app) {
   flags->reading.add(app);
   flags->shapes.add(app);
   flags->split.add(app);
-  app.add_flag("--train", flags->train, "plan a training step: forward, backward and update")->group("Training");
-  flags->training.add(app);
+  CLI::Option* train =
+      app.add_flag("--train", flags->train, "plan a training step: forward, backward and update")->group("Training");
+  flags->training.add(app, train);
   app.add_option("-o,--output", flags->output, "write the plan")->type_name("PLAN.json")->group("Results");
-  app.add_option("--dot", flags->dot, "write a picture of the plan in the DOT language (- for stdout)")
-      ->type_name("FILE")
-      ->group("Results");
+  CLI::Option* dot =
+      app.add_option("--dot", flags->dot, "write a picture of the plan in the DOT language (- for stdout)")
+          ->type_name("FILE")
+          ->group("Results");
   app.add_option("--dot-level", flags->dot_level, "op | block | device")
       ->check(CLI::IsMember({"op", "block", "device"}))
+      ->needs(dot)
       ->group("Results");
   app.add_option("--dot-blocks", flags->dot_blocks, "at level block: about this many boxes")
       ->type_name("N")
       ->check(CLI::Range(1, 100000))
+      ->needs(dot)
       ->group("Results");
-  app.add_flag("--dot-backward", flags->dot_backward, "draw gradients and updates too")->group("Results");
+  app.add_flag("--dot-backward", flags->dot_backward, "draw gradients and updates too")->needs(dot)->group("Results");
   app.add_option("--onnx", flags->onnx, "write the model with ONNX's standard multi-device annotations")
       ->type_name("FILE")
       ->group("Results");

@@ -134,6 +134,7 @@ int run(const Flags& flags, Console& console) {
   std::optional<Model> model;
   const std::optional<Plan> plan = find_plan(flags, given, model, console);
   if (!plan) return exit_code(ErrorId::M050);
+  tell_warnings(console, *plan);
   for (const std::string& path : {flags.trace, flags.report, console.json_path})
     require_other_file(path, model->path());
   const auto outputs = output_pairs("--output", flags.outputs, *plan);

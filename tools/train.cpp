@@ -242,6 +242,7 @@ int train(const Flags& flags, Console& console) {
   const DataFiles files = load_files(flags, model);
   const std::optional<Plan> plan = find_plan(flags, model, files, console);
   if (!plan) return exit_code(ErrorId::M050);
+  tell_warnings(console, *plan);
   constexpr int64_t kDefaultBatches = 10;
   const int64_t batch = std::max<int64_t>(1, plan->batch());
   const Dataset data = flags.is_synthetic()

@@ -64,7 +64,7 @@ class ClusterReader {
     if (device.backend != "cpu" && device.backend != "cuda")
       row.fail(fmt::format("backend '{}' must be cpu or cuda", device.backend));
     if (kind == nullptr || row.find("memory_bytes"))
-      device.memory_bytes = row.at("memory_bytes").integer(1, int64_t{1} << 60);
+      device.memory_bytes = static_cast<int64_t>(row.at("memory_bytes").number(1, 0x1p60));  // 8e9 will do
     if (kind == nullptr || row.find("memory_bandwidth"))
       device.rates.bytes_per_second = row.at("memory_bandwidth").number(kLeastRate, kMostRate);
     if (kind == nullptr || row.find("flops")) read_flops(row.at("flops"), device.rates);

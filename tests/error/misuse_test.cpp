@@ -137,6 +137,29 @@ TEST_CASE("misuse: what a plan has decided is not asked again") {
   }
 }
 
+TEST_CASE("misuse: flags that say nothing without another one are not taken alone") {
+  Workplace place;
+  for (const Arguments& flag : std::vector<Arguments>{{"--loss", "mse"},
+                                                      {"--optimizer", "adam"},
+                                                      {"--freeze", ".*"},
+                                                      {"--clip-norm", "1"},
+                                                      {"--group", ".*=sgd"}}) {
+    for (const char* command : {"partition", "bench"}) {
+      Arguments alone = {command, place.model(), "--devices", "cpu:2"};
+      alone.insert(alone.end(), flag.begin(), flag.end());
+      place.refuses(alone, 2);
+    }
+  }
+  for (const Arguments& flag :
+       std::vector<Arguments>{{"--dot-level", "op"}, {"--dot-blocks", "3"}, {"--dot-backward"}}) {
+    Arguments alone = {"partition", place.model(), "--devices", "cpu:2"};
+    alone.insert(alone.end(), flag.begin(), flag.end());
+    place.refuses(alone, 2);
+  }
+  for (const char* schedule : {"gpipe", "1f1b", "zb-v"})
+    place.refuses({"partition", place.model(), "--devices", "cpu:2", "--schedule", schedule, "--chunks", "3"}, 2);
+}
+
 TEST_CASE("misuse: device counts, memories and pins that cannot be end with code 2") {
   Workplace place;
   for (const char* devices : {"0", "-1", "9999999999", "2.5", "", "cpu:0", "cpu:-1", "cpu:2.5", "cpu:9999999999",
