@@ -55,6 +55,7 @@ void set_training(const v1::TrainingOptions& training, PlanOptions& options) {
   if (!loss) unknown_name("loss", training.loss, loss_names());
   options.loss = *loss;
   options.loss_output = training.loss_output;
+  options.ignored_label = training.ignored_label;
   options.optimizer.optimizer = parse_optimizer(training.optimizer);
   for (const auto& [pattern, optimizer] : training.groups) {
     options.optimizer.groups.push_back({pattern, parse_optimizer(optimizer)});

@@ -271,7 +271,7 @@ void Picture::box(int index) {
 void Picture::inputs_and_outputs() {
   for (size_t i = 0; i < plan_.inputs.size(); ++i) {
     const PlanInput& input = plan_.inputs[i];
-    if (input.role == PlanInput::Role::step || input.role == PlanInput::Role::learning_rate_scale) continue;
+    if (!input.is_supplied_by_caller()) continue;
     bool is_read = false;
     for (PlanIndex n = 0; n < plan_.nodes.size(); ++n) {
       const int block = folding_.block_of_node[n];

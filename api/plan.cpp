@@ -125,7 +125,7 @@ std::vector<TensorInfo> Plan::inputs() const {
   const mpc::Plan& plan = impl().plan;
   std::vector<TensorInfo> result;
   for (const PlanInput& input : plan.inputs) {
-    if (input.role != PlanInput::Role::data && input.role != PlanInput::Role::labels) continue;
+    if (!input.is_supplied_by_caller()) continue;
     result.push_back({input.name, api::public_dtype(plan.values[input.value].dtype),
                       api::batch_shape(plan, input.value, input.is_batched), input.is_batched,
                       api::value_bound(plan, input.value), input.role == PlanInput::Role::labels});

@@ -102,7 +102,7 @@ std::string host_traffic(const Plan& plan) {
     return bytes;
   };
   for (const PlanInput& input : plan.inputs) {
-    if (input.role == PlanInput::Role::step || input.role == PlanInput::Role::learning_rate_scale) continue;
+    if (!input.is_supplied_by_caller()) continue;
     for (const uint32_t device : devices_of(input.value)) {
       const int64_t bytes = whole_bytes(input.value, input.is_batched);
       table.add({escaped(input.name, kMostNameBytes), "host", plan.devices[device].name, count_text(bytes),

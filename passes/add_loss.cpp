@@ -25,7 +25,8 @@ constexpr std::array<LossRow, 6> kLosses = {{{"cross-entropy", LossKind::cross_e
 
 class LossBuilder {
  public:
-  LossBuilder(Graph& graph, ValueId output, double weight) : graph_(graph), y_(output), weight_(weight) {}
+  LossBuilder(Graph& graph, ValueId output, const LossOptions& options)
+      : graph_(graph), y_(output), weight_(options.weight), ignored_label_(options.ignored_label) {}
 
   ValueId class_loss(OpKind op) {
     const Shape shape = graph_.value(y_).shape;
@@ -46,7 +47,13 @@ class LossBuilder {
     if (classes_last) {
       labels = emit(OpKind::Reshape, {labels}, {{"shape", std::vector<int64_t>{labels_shape.elements()}}}, "labels");
     }
-    return emit(op, {scores, labels}, {{"reduction", std::string("mean")}, {"scale", weight_}}, op_name(op));
+    if (!ignored_label_)
+      return emit(op, {scores, labels}, {{"reduction", std::string("mean")}, {"scale", weight_}}, op_name(op));
+    const Attributes sum = {{"reduction", std::string("sum")}, {"ignore_index", *ignored_label_}};
+    const ValueId all = emit(op, {scores, labels}, sum, op_name(op));
+    const DType dtype = graph_.value(all).dtype;
+    return emit(OpKind::Mul, {all, graph_.add_input(std::string(kLabelShareInput), dtype, Shape{}, Rate::per_step)}, {},
+                "mean");
   }
 
   ValueId mean_loss(LossKind kind) {
@@ -104,6 +111,7 @@ class LossBuilder {
   Graph& graph_;
   ValueId y_;
   double weight_;
+  std::optional<int64_t> ignored_label_;
 };
 
 ValueId find_output(const Graph& graph, const std::string& name) {
@@ -139,7 +147,10 @@ std::vector<std::string> loss_names() {
 Graph add_loss(const Graph& graph, const LossOptions& options) {
   Graph result = graph;
   const ValueId y = find_output(result, options.output);
-  LossBuilder builder(result, y, options.weight);
+  LossBuilder builder(result, y, options);
+  const bool has_classes = options.kind == LossKind::cross_entropy || options.kind == LossKind::nll;
+  if (options.ignored_label && !has_classes)
+    throw Error(ErrorId::M003, "--ignore-label", "the loss has no classes", "it is for cross-entropy and nll");
   switch (options.kind) {
     case LossKind::cross_entropy:
       result.loss = builder.class_loss(OpKind::SoftmaxCrossEntropyLoss);

@@ -14,12 +14,13 @@
 namespace mpc {
 namespace {
 
-void describe_inputs(Plan& plan, const FrontGraphs& graphs) {
+void describe_inputs(Plan& plan, const FrontGraphs& graphs, const PlanOptions& options) {
   plan.batch = graphs.batch;
   plan.microbatch_rows = graphs.microbatch_rows;
   for (PlanInput& input : plan.inputs) {
     const auto own = graphs.own_inputs.find(input.name);
     if (own != graphs.own_inputs.end()) input.role = own->second;
+    if (input.role == PlanInput::Role::labels) input.ignored_label = options.ignored_label;
     const PlanValue& value = plan.values[input.value];
     const auto rows_match = [&](size_t v, int64_t rows) {
       return value.shapes[v].rank() > 0 && value.shapes[v][0] == rows;
@@ -159,7 +160,7 @@ void add_warnings(Plan& plan, Objective objective) {
 }  // namespace
 
 void describe_plan(Plan& plan, const Attempt& attempt, const FrontGraphs& graphs, const PlanOptions& options) {
-  describe_inputs(plan, graphs);
+  describe_inputs(plan, graphs, options);
   describe_outputs(plan, graphs);
   add_predictions(plan, attempt, options);
   add_repetition(plan, graphs.main);

@@ -90,6 +90,29 @@ std::optional<int64_t> batch_of(const onnx_io::ModelInfo& info, const PlanOption
   return bound->second;
 }
 
+/// Symbols of dimension 0, other than the first input's, that are the batch as far as can be told: they stand nowhere
+/// else, and are bound to as many rows, or to nothing while the batch is given.
+std::set<std::string> other_batch_symbols(const onnx_io::ModelInfo& info, const PlanOptions& options, int64_t batch) {
+  const std::map<std::string, int64_t> bound = bound_dims(info, options);
+  std::set<std::string> symbols;
+  std::set<std::string> no_batch = {"", batch_dim(info).symbol};
+  for (const onnx_io::DeclaredValue& input : info.inputs) {
+    for (size_t axis = 1; axis < input.dims.size(); ++axis) no_batch.insert(input.dims[axis].symbol);
+    if (input.dims.empty() || options.known_inputs.contains(input.name)) continue;
+    const std::string& symbol = input.dims[0].symbol;
+    std::optional<int64_t> rows;
+    if (const auto given = options.input_shapes.find(input.name); given != options.input_shapes.end()) {
+      if (!given->second.empty()) rows = given->second[0];
+    } else if (const auto found = bound.find(symbol); found != bound.end()) {
+      rows = found->second;
+    }
+    const bool is_batch = rows ? *rows == batch : options.batch.has_value();
+    (is_batch ? symbols : no_batch).insert(symbol);
+  }
+  for (const std::string& symbol : no_batch) symbols.erase(symbol);
+  return symbols;
+}
+
 // count / size, rounded up; count may be any number a file states.
 int64_t divided_up(int64_t count, int64_t size) {
   return count / size + (count % size != 0 ? 1 : 0);
@@ -137,6 +160,7 @@ std::set<std::string> input_names(const Graph& graph) {
 std::map<std::string, PlanInput::Role> added_inputs(const Graph& graph, const std::set<std::string>& of_model) {
   constexpr std::pair<std::string_view, PlanInput::Role> kAdded[] = {
       {kLabelsInput, PlanInput::Role::labels},
+      {kLabelShareInput, PlanInput::Role::label_share},
       {kStepInput, PlanInput::Role::step},
       {kLearningRateScaleInput, PlanInput::Role::learning_rate_scale}};
   std::map<std::string, PlanInput::Role> added;
@@ -251,7 +275,8 @@ class FrontHalf {
 
   Graph train(Graph graph, const Division& division, int64_t rows, ShapeChoices& choices) const {
     const double weight = division.batch > 0 ? static_cast<double>(rows) / static_cast<double>(division.batch) : 1;
-    graph = add_loss(graph, {options_.loss, options_.loss_output, weight, options_.keep_outputs});
+    graph =
+        add_loss(graph, {options_.loss, options_.loss_output, weight, options_.keep_outputs, options_.ignored_label});
     graph = remove_dead_nodes(observed_.after("add_loss", std::move(graph)));
     // Before differentiate: gradients have the types of what they are gradients of.
     graph = lower(std::move(graph));
@@ -274,7 +299,10 @@ Graph import_at(const onnx_io::Model& model, const PlanOptions& options, const E
   import.input_shapes = options.input_shapes;
   import.known_inputs = options.known_inputs;
   import.mode = options.train ? onnx_io::ImportOptions::Mode::training : onnx_io::ImportOptions::Mode::inference;
-  if (division.batch > 0 && (options.batch || division.microbatches > 1)) import.batch = rows;
+  if (division.batch > 0 && (options.batch || division.microbatches > 1)) {
+    import.batch = rows;
+    import.batch_symbols = other_batch_symbols(model.info(), options, division.batch);
+  }
   try {
     return model.import(import, evaluator);
   } catch (const Error& error) {
@@ -302,7 +330,16 @@ FrontGraphs make_front_graphs(const onnx_io::Model& model, const PlanOptions& op
   const std::optional<int64_t> batch = batch_of(model.info(), options);
   const Division division = divide(batch, options, path);
   const auto graph_of = [&](int64_t rows) { return import_at(model, options, evaluator, division, rows); };
-  return make_front_graphs(graph_of, batch, options, path, hooks);
+  FrontGraphs graphs = make_front_graphs(graph_of, batch, options, path, hooks);
+  if (division.microbatches < 2) return graphs;
+  const std::set<std::string> symbols = other_batch_symbols(model.info(), options, division.batch);
+  for (const onnx_io::DeclaredValue& input : model.info().inputs) {
+    if (input.dims.empty() || !symbols.contains(input.dims[0].symbol)) continue;
+    graphs.notes.push_back(
+        fmt::format("input \"{}\" is cut into micro-batches, too: its dimension {} is as long as the batch",
+                    escaped(input.name, 100), escaped(input.dims[0].symbol, 100)));
+  }
+  return graphs;
 }
 
 Graph import_graph(const onnx_io::Model& model, const PlanOptions& options, const Evaluator& evaluator) {

@@ -54,6 +54,7 @@ struct PlanOptions {
   bool train = false;
   LossKind loss = LossKind::cross_entropy;
   std::string loss_output;
+  std::optional<int64_t> ignored_label;
   OptimizerOptions optimizer;
   LossScaleOptions loss_scale;  // of f16
   std::string frozen;           // regex of parameters that are not trained

@@ -146,11 +146,14 @@ void Importer::add_inputs() {
   }
 }
 
-/// The first input's dimension 0 is the batch: an input whose dimension 0 is written the same way gets options.batch.
+/// The first input's dimension 0 is the batch: an input whose dimension 0 is written the same way, or in another way
+/// that is known to be the batch, gets options.batch.
 bool Importer::is_batch(const DeclaredValue& input, size_t axis) const {
   const auto& first = data_.info.inputs.front().dims;
   const DeclaredDim& dim = input.dims[axis];
-  return axis == 0 && !first.empty() && dim.value == first[0].value && dim.symbol == first[0].symbol;
+  if (axis != 0) return false;
+  if (options_.batch_symbols.contains(dim.symbol)) return true;
+  return !first.empty() && dim.value == first[0].value && dim.symbol == first[0].symbol;
 }
 
 std::optional<int64_t> Importer::input_dim(const DeclaredValue& input, size_t axis) const {

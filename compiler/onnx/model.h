@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -85,6 +86,8 @@ struct ImportOptions {
   /// Sets dimension 0 of every input whose dimension 0 is the batch: the symbol (or number) of dimension 0 of the first
   /// graph input. How a model is made to work on micro-batches.
   std::optional<int64_t> batch;
+  /// Other symbols of dimension 0 that are the batch, too: some exporters name every input's by itself.
+  std::set<std::string> batch_symbols = {};
   /// Content of inputs on which shapes depend; they are no longer inputs of the graph.
   std::map<std::string, Literal> known_inputs;
   /// Dropout and BatchNormalization as in training (batch statistics, running averages updated), or as in inference

@@ -246,7 +246,8 @@ class Tables {
       }
       is_listed[input.value] = true;
       const PlanValue& value = plan_.values[input.value];
-      if (input.role == PlanInput::Role::step || input.role == PlanInput::Role::learning_rate_scale) {
+      if (input.ignored_label && input.role != PlanInput::Role::labels) refuse(where, "has no labels to ignore");
+      if (!input.is_supplied_by_caller()) {
         if (!value.per_step || value.shapes[0].elements() != 1) refuse(where, "its role needs one number per step");
         continue;
       }

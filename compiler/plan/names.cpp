@@ -16,7 +16,7 @@ constexpr std::array<std::string_view, 7> kActions = {"run", "send", "recv", "fe
 constexpr std::array<std::string_view, 4> kPhases = {"forward", "input_grad", "weight_grad", "update"};
 constexpr std::array<std::string_view, 3> kQueueKinds = {"compute", "send", "recv"};
 constexpr std::array<std::string_view, 5> kValueKinds = {"input", "parameter", "state", "constant", "temporary"};
-constexpr std::array<std::string_view, 4> kRoles = {"data", "labels", "step", "learning_rate_scale"};
+constexpr std::array<std::string_view, 5> kRoles = {"data", "labels", "step", "learning_rate_scale", "label_share"};
 constexpr std::array<std::string_view, 3> kCombines = {"concatenate", "sum", "last"};
 
 }  // namespace

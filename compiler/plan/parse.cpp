@@ -78,7 +78,7 @@ constexpr int kActionCount = 7;
 constexpr int kPhaseCount = 4;
 constexpr int kQueueKindCount = 3;
 constexpr int kValueKindCount = 5;
-constexpr int kRoleCount = 4;
+constexpr int kRoleCount = 5;
 constexpr int kCombineCount = 3;
 
 PlanDevice parse_device(const JsonView& row) {
@@ -217,9 +217,11 @@ Instruction parse_instruction(const JsonView& row) {
 }
 
 PlanInput parse_input(const JsonView& row) {
-  row.require_keys({"id", "name", "value", "is_batched", "role"});
-  return {row.at("name").text(), parse_index(row.at("value")), row.at("is_batched").flag(),
-          parse_name(row.at("role"), kRoleCount, input_role_name)};
+  row.require_keys({"id", "name", "value", "is_batched", "role", "ignored_label"});
+  PlanInput input{row.at("name").text(), parse_index(row.at("value")), row.at("is_batched").flag(),
+                  parse_name(row.at("role"), kRoleCount, input_role_name)};
+  if (const auto ignored = row.find("ignored_label")) input.ignored_label = ignored->integer();
+  return input;
 }
 
 PlanOutput parse_output(const JsonView& row) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -170,8 +171,10 @@ struct PlanInput {
   /// Is dimension 0 the batch, cut into micro-batches? Otherwise every micro-batch gets the whole tensor.
   bool is_batched = true;
   /// What the session itself supplies, or `data` for what the caller binds.
-  enum class Role : uint8_t { data, labels, step, learning_rate_scale };
+  enum class Role : uint8_t { data, labels, step, learning_rate_scale, label_share };
   Role role = Role::data;
+  std::optional<int64_t> ignored_label = {};  // labels: what counts nothing; label_share is one over the others' number
+  bool is_supplied_by_caller() const { return role == Role::data || role == Role::labels; }
   bool operator==(const PlanInput&) const = default;
 };
 

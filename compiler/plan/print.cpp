@@ -171,6 +171,7 @@ std::string line_of(const PlanInput& input, size_t id) {
   Line line;
   line.integer("id", static_cast<int64_t>(id)).text("name", input.name).index("value", input.value);
   line.flag("is_batched", input.is_batched).text("role", input_role_name(input.role));
+  if (input.ignored_label) line.integer("ignored_label", *input.ignored_label);
   return line.done();
 }
 

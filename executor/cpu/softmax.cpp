@@ -137,7 +137,8 @@ class Items {
       if (label(i) < 0 || label(i) >= classes) {
         throw Error(ErrorId::M033, std::string(op_name(op)),
                     "label " + std::to_string(label(i)) + " of item " + std::to_string(i) + " is outside 0.." +
-                        std::to_string(classes - 1));
+                        std::to_string(classes - 1),
+                    "--ignore-label names labels that count nothing");
       }
       total += weight(i);
     }

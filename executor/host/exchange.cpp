@@ -21,10 +21,6 @@ PlanIndex find_named(const std::vector<Item>& items, const std::string& name, Er
   throw unknown_name(id, what, name, names);
 }
 
-bool is_supplied_by_caller(const PlanInput& input) {
-  return input.role == PlanInput::Role::data || input.role == PlanInput::Role::labels;
-}
-
 }  // namespace
 
 Shape whole_shape(const Plan& plan, PlanIndex value) {
@@ -56,7 +52,7 @@ void HostInputs::bind(const std::string& name, DType dtype, const Shape& shape, 
   const PlanIndex index = find_named(plan_.inputs, name, ErrorId::M004, "input");
   const PlanInput& input = plan_.inputs[index];
   const std::string where = fmt::format("input \"{}\"", name);
-  if (!is_supplied_by_caller(input)) throw Error(ErrorId::M004, where, "the session supplies it");
+  if (!input.is_supplied_by_caller()) throw Error(ErrorId::M004, where, "the session supplies it");
   const DType expected = plan_.values[input.value].dtype;
   if (dtype != expected || shape != inputs_[index].shape) {
     throw Error(ErrorId::M004, where,
@@ -72,7 +68,7 @@ void HostInputs::bind(const std::string& name, DType dtype, const Shape& shape, 
 void HostInputs::require_all() const {
   for (size_t i = 0; i < inputs_.size(); ++i) {
     const PlanInput& input = plan_.inputs[i];
-    if (!is_supplied_by_caller(input) || inputs_[i].is_bound) continue;
+    if (!input.is_supplied_by_caller() || inputs_[i].is_bound) continue;
     throw Error(ErrorId::M004, fmt::format("input \"{}\"", input.name), "is not bound",
                 fmt::format("bind a {}", type_text(plan_.values[input.value].dtype, inputs_[i].shape)));
   }
@@ -81,11 +77,25 @@ void HostInputs::require_all() const {
 void HostInputs::set_step(int64_t step, double learning_rate_scale) {
   step_ = step;
   learning_rate_scale_ = learning_rate_scale;
+  count_labels();
+}
+
+void HostInputs::count_labels() {
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    const PlanInput& input = plan_.inputs[i];
+    if (!input.ignored_label || !inputs_[i].is_bound) continue;
+    const DType dtype = plan_.values[input.value].dtype;
+    const std::span<const std::byte> labels = inputs_[i].data;
+    int64_t count = 0;
+    for (size_t at = 0; at < labels.size(); at += static_cast<size_t>(dtype_bytes(dtype)))
+      count += read_integer(dtype, labels.data() + at) != *input.ignored_label ? 1 : 0;
+    label_share_ = count > 0 ? 1 / static_cast<double>(count) : 0;
+  }
 }
 
 void HostInputs::feed(PlanIndex index, int32_t microbatch, std::span<std::byte> to) const {
   const PlanInput& input = plan_.inputs[index];
-  if (is_supplied_by_caller(input)) {
+  if (input.is_supplied_by_caller()) {
     const int64_t part = microbatch == kPerStep ? 0 : microbatch;
     const auto from = inputs_[index].data.subspan(static_cast<size_t>(part * inputs_[index].stride_bytes), to.size());
     if (!to.empty()) std::memcpy(to.data(), from.data(), to.size());
@@ -96,6 +106,8 @@ void HostInputs::feed(PlanIndex index, int32_t microbatch, std::span<std::byte> 
   for (size_t at = 0; at + element_bytes <= to.size(); at += element_bytes) {
     if (input.role == PlanInput::Role::step) {
       write_integer(dtype, to.data() + at, step_);
+    } else if (input.role == PlanInput::Role::label_share) {
+      write_number(dtype, to.data() + at, label_share_);
     } else {
       write_number(dtype, to.data() + at, learning_rate_scale_);
     }

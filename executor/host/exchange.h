@@ -31,6 +31,8 @@ class HostInputs {
   void feed(PlanIndex index, int32_t microbatch, std::span<std::byte> to) const;
 
  private:
+  void count_labels();
+
   struct Input {
     bool is_bound = false;
     std::span<const std::byte> data;
@@ -41,6 +43,7 @@ class HostInputs {
   std::vector<Input> inputs_;
   int64_t step_ = 0;
   double learning_rate_scale_ = 1;
+  double label_share_ = 0;
 };
 
 /// The plan outputs' data of the last step. Micro-batches go to disjoint ranges, so that queues may fetch concurrently.

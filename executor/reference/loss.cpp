@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "compiler/base/error.h"
 #include "executor/reference/support.h"
 
 namespace mpc::reference {
@@ -27,8 +28,10 @@ class Items {
       if (is_ignored(i)) continue;
       const int64_t label = labels_[static_cast<size_t>(i)];
       if (label < 0 || label >= classes_) {
-        fail(op, "label " + std::to_string(label) + " of item " + std::to_string(i) + " is outside 0.." +
-                     std::to_string(classes_ - 1));
+        throw Error(ErrorId::M033, std::string(op_name(op)),
+                    "label " + std::to_string(label) + " of item " + std::to_string(i) + " is outside 0.." +
+                        std::to_string(classes_ - 1),
+                    "--ignore-label names labels that count nothing");
       }
       total += class_weight(i);
     }

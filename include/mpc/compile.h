@@ -28,6 +28,8 @@ struct TrainingOptions {
   std::string loss = "cross-entropy";
   /// The output the loss is taken of; empty: the only one.
   std::string loss_output = {};
+  /// Of class losses: labels of this value count nothing, and the mean is over the others of the batch. Often -100.
+  std::optional<int64_t> ignored_label = {};
   /// "sgd", "momentum", "adam", "adamw", with settings: "adam,lr=0.001,beta1=0.9".
   std::string optimizer = "sgd,lr=0.01";
   /// Parameters whose name matches the pattern (whole name) use their own optimizer; the first that matches counts.

@@ -67,6 +67,46 @@ TEST_CASE("train: a saved model holds the trained weights and trains on from the
   CHECK(answer_of({"inspect", saved})["parameters"] == answer_of({"inspect", model})["parameters"]);
 }
 
+TEST_CASE("train: labels to ignore count nothing, in whatever micro-batches they lie") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(folder, "mlp", {"--size", "hidden=16"});
+  const mpc::Tensor x = mpc::random_tensor(mpc::DType::f32, {8, 784}, 1, "x");
+  // The first row and the last count: of four micro-batches two are only of rows that do not.
+  constexpr size_t kPixels = 784;
+  const std::vector<int64_t> some = {3, -100, -100, -100, -100, -100, -100, 6};
+  const std::vector<float> pixels = x.as<float>();
+  std::vector<float> kept(pixels.begin(), pixels.begin() + kPixels);
+  kept.insert(kept.end(), pixels.end() - kPixels, pixels.end());
+  mpc::save_tensor(folder / "x.npy", x);
+  mpc::save_tensor(folder / "some.npy", mpc::Tensor::from({8}, some));
+  mpc::save_tensor(folder / "kept_x.npy", mpc::Tensor::from({2, 784}, kept));
+  mpc::save_tensor(folder / "kept.npy", mpc::Tensor::from({2}, std::vector<int64_t>{3, 6}));
+  const auto train = [&](const std::string& data, const std::string& labels, const std::string& batch,
+                         const std::vector<std::string>& more) {
+    std::vector<std::string> command = {
+        "train", model,     "--data", "x=" + (folder / data), "--labels",    folder / labels, "--batch",
+        batch,   "--steps", "4",      "--keep-order",         "--optimizer", "sgd,lr=0.1"};
+    command.insert(command.end(), more.begin(), more.end());
+    return command;
+  };
+  const std::vector<double> expected = answer_of(train("kept_x.npy", "kept.npy", "2", {}))["loss"];
+  CHECK(expected[3] < expected[0]);
+  for (const char* microbatches : {"1", "3", "4"}) {
+    CAPTURE(microbatches);
+    const std::vector<std::string> ignoring = {"--ignore-label", "-100", "--microbatches", microbatches};
+    const json one = answer_of(train("x.npy", "some.npy", "8", ignoring))["loss"];
+    for (size_t i = 0; i < expected.size(); ++i)
+      CHECK(one[i].get<double>() == doctest::Approx(expected[i]).epsilon(1e-5));
+    std::vector<std::string> two = ignoring;
+    two.insert(two.end(), {"--devices", "cpu:2"});
+    CHECK(answer_of(train("x.npy", "some.npy", "8", two))["loss"] == one);
+  }
+  const CommandResult unnamed = run_mpc(train("x.npy", "some.npy", "8", {}));
+  CHECK(unnamed.exit_code != 0);
+  CHECK(unnamed.err.find("--ignore-label") != std::string::npos);
+  CHECK(run_mpc(train("x.npy", "some.npy", "8", {"--loss", "mse", "--ignore-label", "-100"})).exit_code == 2);
+}
+
 TEST_CASE("train: sgd with a momentum is what momentum is, and nesterov is a switch") {
   const TemporaryFolder folder;
   const std::string model = zoo_model(folder, "hybrid-trainable");

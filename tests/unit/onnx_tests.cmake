@@ -24,5 +24,6 @@ mpc_test(onnx_backend_test
 
 mpc_test(onnx_rnn_training_test
   SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/onnx_batch_test.cpp
     ${CMAKE_CURRENT_LIST_DIR}/onnx_rnn_training_test.cpp
   USES onnx_test_support plan_test_support)
