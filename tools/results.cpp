@@ -106,7 +106,7 @@ std::string execution_text(const Plan& plan, const Session& session, const Measu
   const std::vector<ArenaInfo> arenas = session.memory();
   std::vector<std::map<std::string, int64_t>> kernels(arenas.size());
   for (const KernelInfo& kernel : session.kernels()) {
-    const std::string family = kernel.kernel.substr(0, kernel.kernel.find(' '));
+    const std::string family = kernel.kernel.substr(0, kernel.kernel.find_first_of(" ,"));
     ++kernels[static_cast<size_t>(kernel.device)][family];
   }
   for (const DevicePlan& device : plan.devices()) {

@@ -108,6 +108,7 @@ struct Run {
   std::vector<double> losses;
   std::vector<double> seconds;  // per step
   bool is_interrupted = false;
+  std::optional<Error> unheard;  // what it said could not be written, and it ended for that
 
   double median_seconds() const {
     if (seconds.empty()) return 0;
@@ -141,12 +142,12 @@ class Trainer {
   Run train() {
     const DeferInterrupts deferred;
     Progress progress(console_, "training", total_steps_ * batch_, "samples");
-    for (int64_t step = 0; step < total_steps_ && !run_.is_interrupted; ++step) {
+    for (int64_t step = 0; step < total_steps_ && !run_.is_interrupted && !run_.unheard; ++step) {
       one_step(step, progress);
       run_.is_interrupted = DeferInterrupts::pending() != 0;
     }
     progress.clear();
-    if (!run_.is_interrupted) console_.say("Training finished.\n");
+    if (!run_.is_interrupted) tell([&] { console_.say("Training finished.\n"); });
     return std::move(run_);
   }
 
@@ -166,7 +167,17 @@ class Trainer {
     run_.seconds.push_back(result.seconds);
     epoch_loss_ += result.loss;
     progress.update((step + 1) * batch_, fmt::format("loss {:.4f}", result.loss));
-    say_progress(step, epoch, place, result.loss, progress);
+    tell([&] { say_progress(step, epoch, place, result.loss, progress); });
+  }
+
+  // What was trained is saved even if nobody listens any more.
+  template <class F>
+  void tell(F&& f) {
+    try {
+      f();
+    } catch (const Error& error) {
+      if (!run_.unheard) run_.unheard = error;
+    }
   }
 
   void start_epoch(int64_t epoch) {
@@ -255,6 +266,12 @@ int train(const Flags& flags, Console& console) {
   flags.stepping.apply(options);
   Session session(*plan, model, options);
   const Run run = Trainer(flags, console, *plan, data, session).train();
+  if (run.unheard) {
+    if (flags.save.empty()) throw Error(*run.unheard);
+    session.save_model(flags.save);
+    throw Error(run.unheard->id(), run.unheard->where(), run.unheard->what_happened(),
+                fmt::format("{} holds the weights after {} steps", escaped(flags.save), session.steps_done()));
+  }
   if (!flags.trace.empty() && !run.losses.empty()) write_file_atomic(flags.trace, session.trace_json());
   if (!flags.report.empty() && !run.losses.empty()) write_file_atomic(flags.report, session.report_html());
   if (!flags.save.empty()) {

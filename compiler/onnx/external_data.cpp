@@ -24,7 +24,9 @@ namespace mpc::onnx_io {
 namespace {
 
 constexpr int kOpenFlags = O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
-constexpr const char* kLinkHint = "keep external data in plain files below the model's directory";
+constexpr const char* kLinkHint =
+    "keep external data in plain files below the model's directory, or name a folder above them with --external-root "
+    "DIR";
 
 /// Why a location may not be used, or nothing.
 std::optional<std::string> location_fault(const std::string& location) {

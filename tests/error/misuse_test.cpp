@@ -232,6 +232,13 @@ TEST_CASE("misuse: stdout that is closed, full or read by nobody ends with code 
   Arguments with_json = partition;
   with_json.insert(with_json.end(), {"--json", "-"});
   place.refuses(with_json, 6, full);
+  // Training ends there, and what it has trained is kept.
+  const std::string saved = place.folder() / "saved.onnx";
+  const CommandResult trained = run_mpc(
+      {"train", place.model(), "--data", "synthetic", "--loss", "mse", "--epochs", "1000", "--save", saved}, full);
+  CHECK(trained.exit_code == 6);
+  CHECK(trained.err.find("holds the weights after") != std::string::npos);
+  CHECK(run_mpc({"check", saved}).exit_code == 0);
 }
 
 TEST_CASE("misuse: a model whose name begins with a dash is read after --") {
