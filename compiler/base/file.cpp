@@ -295,6 +295,18 @@ void AtomicFile::commit() {
   discard();
 }
 
+FolderLock::FolderLock(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  folder_ = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  while (folder_ >= 0 && ::flock(folder_, LOCK_EX) != 0 && errno == EINTR) {
+  }
+}
+
+FolderLock::~FolderLock() {
+  if (folder_ >= 0) ::close(folder_);
+}
+
 void write_file_atomic(const std::string& path, std::span<const std::byte> bytes) {
   AtomicFile file(path);
   file.append(bytes);

@@ -39,6 +39,20 @@ std::vector<std::byte> read_file(const std::string& path, int64_t max_bytes);
 /// The same, as text. The bytes are not checked to be UTF-8.
 std::string read_text_file(const std::string& path, int64_t max_bytes);
 
+/// While it lives, others that ask for the lock of the same folder wait: for files that belong together and get their
+/// names one after the other. Where the file system has no locks, no one waits.
+class FolderLock {
+ public:
+  /// @param path  of a file in the folder
+  explicit FolderLock(const std::string& path);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int folder_ = -1;
+};
+
 /// A file that appears under its name whole or not at all. The bytes go to `.NAME.PID.tmp` in the same folder; commit()
 /// flushes them to the disk and renames the file into place. Until then a file that stood there stays as it was.
 /// Removes what dead processes left of earlier attempts at the same name. One thread.

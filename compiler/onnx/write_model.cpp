@@ -100,6 +100,8 @@ class Writer {
     if (stream.error()) throw *stream.error();
     if (!is_written) throw Error(ErrorId::M011, path_, "the model does not fit into a protobuf of 2 GiB");
     file.flush();
+    // Another process that writes the same two files must not put one of its own between them.
+    const FolderLock lock(path_);
     if (data_file_) data_file_->commit();
     file.commit();
   }
