@@ -318,7 +318,7 @@ Profile Profile::measure(const Cluster& cluster, const std::vector<ProfileModel>
   Measured timed(measured.devices.front());
   api::ProfileNodes nodes;
   // Devices of the host share its last cache.
-  const int64_t cache_bytes = timed.is_gpu() ? kUnbounded : executor::last_cache_bytes() / measured.count();
+  const int64_t cache_bytes = timed.is_gpu() ? 0 : executor::last_cache_bytes() / measured.count();
   for (const ProfileModel& row : models) {
     const auto plan = compile(row.model, compile_for, options_of(row));
     api::add_nodes(plan.value().impl().plan, {timed.is_gpu(), cache_bytes}, nodes);

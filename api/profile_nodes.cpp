@@ -70,7 +70,8 @@ executor::MeasureOptions integers_of(OpKind op, const Attributes& attributes, co
 }  // namespace
 
 void add_nodes(const Plan& plan, const ProfiledDevice& device, ProfileNodes& nodes) {
-  const std::vector<std::vector<bool>> is_cold = cold_operands(plan, device.cache_bytes);
+  std::vector<std::vector<bool>> is_cold(plan.nodes.size());
+  if (device.cache_bytes > 0) is_cold = cold_operands(plan, device.cache_bytes);
   std::vector<bool> is_updated(plan.values.size(), false);
   for (const PlanUpdate& update : plan.updates) is_updated[update.persistent] = true;
   const auto operand = [&](PlanIndex index) -> NodeSpec::Operand {

@@ -30,7 +30,8 @@ using ProfileNodes = std::map<std::string, ProfileNode>;
 
 struct ProfiledDevice {
   bool has_tf32 = false;    // products of f32 are timed a second time, with rounded operands
-  int64_t cache_bytes = 0;  // what is read or written again after more bytes than these is timed as it lies in memory
+  // What is read or written again after more bytes than these is timed as it lies in memory; 0: all in the cache.
+  int64_t cache_bytes = 0;
 };
 
 /// Adds the nodes of a plan for one device.

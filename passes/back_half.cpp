@@ -404,8 +404,8 @@ double largest_share(const Plan& plan) {
 // leads to, without holding back, may be better.
 constexpr ScheduleKind kFrugal[] = {ScheduleKind::one_f_one_b, ScheduleKind::zb_h1, ScheduleKind::gpipe};
 
-bool may_be_beaten(const Attempt& best, const PlanOptions& options) {
-  return best.is_tight && best.excess_bytes == 0 && options.schedule == ScheduleKind::automatic &&
+bool may_be_beaten(const Attempt& best, const PlanOptions& options, int microbatches) {
+  return microbatches > 1 && best.is_tight && best.excess_bytes == 0 && options.schedule == ScheduleKind::automatic &&
          options.objective == Objective::throughput && options.assignment.empty() && !options.only_fits &&
          options.train;
 }
@@ -443,10 +443,11 @@ Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const Pl
     if (value_of(rival, options.objective) < value_of(best, options.objective))
       take_over(best, std::move(rival), graphs, cluster, options, objective);
   }
-  if (!may_be_beaten(best, options)) return best;
+  if (!may_be_beaten(best, options, graphs.microbatches)) return best;
   other = options;
   for (const ScheduleKind kind : kFrugal) {
     other.schedule = kind;
+    // Fitted with either of these, the other two take up to half a minute.
     if (kind != ScheduleKind::one_f_one_b) other.may_recompute = other.may_offload = false;
     // A schedule expects up to some percent more than its plan takes.
     constexpr double kExpectedMore = 1.1;

@@ -331,13 +331,23 @@ FrontGraphs make_front_graphs(const onnx_io::Model& model, const PlanOptions& op
   const Division division = divide(batch, options, path);
   const auto graph_of = [&](int64_t rows) { return import_at(model, options, evaluator, division, rows); };
   FrontGraphs graphs = make_front_graphs(graph_of, batch, options, path, hooks);
-  if (division.microbatches < 2) return graphs;
+  if (division.batch == 0) return graphs;
+  const std::map<std::string, int64_t> bound = bound_dims(model.info(), options);
   const std::set<std::string> symbols = other_batch_symbols(model.info(), options, division.batch);
   for (const onnx_io::DeclaredValue& input : model.info().inputs) {
     if (input.dims.empty() || !symbols.contains(input.dims[0].symbol)) continue;
+    const std::string symbol = escaped(input.dims[0].symbol, 100);
+    if (!options.input_shapes.contains(input.name) && !bound.contains(input.dims[0].symbol)) {
+      graphs.notes.push_back(
+          fmt::format("input \"{}\": its dimension {}, which nothing binds, is taken for the batch "
+                      "(--dim {}=N says otherwise)",
+                      escaped(input.name, 100), symbol, symbol));
+      continue;
+    }
+    if (division.microbatches < 2) continue;
     graphs.notes.push_back(
         fmt::format("input \"{}\" is cut into micro-batches, too: its dimension {} is as long as the batch",
-                    escaped(input.name, 100), escaped(input.dims[0].symbol, 100)));
+                    escaped(input.name, 100), symbol));
   }
   return graphs;
 }

@@ -41,7 +41,10 @@ TEST_CASE("batch: an input whose dimension 0 has its own name is cut where that 
   options.input_shapes.clear();
   options.batch = 6;
   options.dims = {{"t", 4}};
-  CHECK(input_shape(front(kThreeInputs, options), 1) == Shape{3, 4});
+  const FrontGraphs open = front(kThreeInputs, options);
+  CHECK(input_shape(open, 1) == Shape{3, 4});
+  REQUIRE(open.notes.size() == 1);
+  CHECK(open.notes[0].find("--dim m=N") != std::string::npos);
   CHECK(input_shape(front(kThreeInputs, options), 2) == Shape{4, 4});
 }
 
