@@ -5,7 +5,14 @@ function(mpc_library name)
   add_library(${name} STATIC ${arg_SOURCES})
   target_include_directories(${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
                                             $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)
-  target_link_libraries(${name} PUBLIC ${arg_USES} PRIVATE $<BUILD_INTERFACE:mpc_flags>)
+  file(RELATIVE_PATH folder ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
+  set(flags mpc_flags)
+  if(folder MATCHES "^executor")
+    set(flags mpc_executor_flags)
+  elseif(MPC_SANITIZE STREQUAL "thread" AND NOT folder MATCHES "^(compiler/base|tests)")
+    set(flags mpc_plain_flags)  # one thread runs the rest, and watching it takes the compiler as long again
+  endif()
+  target_link_libraries(${name} PUBLIC ${arg_USES} PRIVATE $<BUILD_INTERFACE:${flags}>)
 endfunction()
 
 # mpc_test(NAME SOURCES a_test.cpp ... USES target ... [LABELS label ...])

@@ -11,6 +11,7 @@
 #include "compiler/ir/parse.h"
 #include "tests/support/random_graph.h"
 #include "tests/support/run_plan.h"
+#include "tests/support/sweep.h"
 
 namespace {
 
@@ -66,8 +67,9 @@ using Texts = std::vector<std::string>;
 }  // namespace
 
 TEST_CASE("fuse: random graphs give the same bits with and without it, on one device and on three") {
+  constexpr int kGraphs = test::sweep(60);
   int groups = 0;
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
+  for (uint64_t seed = 1; seed <= kGraphs; ++seed) {
     CAPTURE(seed);
     PlanOptions options = options_for(seed);
     options.may_fuse = false;
@@ -87,7 +89,7 @@ TEST_CASE("fuse: random graphs give the same bits with and without it, on one de
                               execute(test::plan_on_cpus(fused_graphs, 3, options), seed, executor::KernelSet::best));
     CHECK_MESSAGE(!difference, difference.value_or(""));
   }
-  CHECK(groups > 60);  // or the graphs would show nothing
+  CHECK(groups > kGraphs);  // or the graphs would show nothing
 }
 
 TEST_CASE("fuse: a chain becomes one node that reads its operands once") {

@@ -12,12 +12,13 @@
 #include "compiler/ir/print.h"
 #include "tests/support/random_graph.h"
 #include "tests/support/run_plan.h"
+#include "tests/support/sweep.h"
 
 namespace {
 
 using namespace mpc;
 
-constexpr int kGraphs = 500;
+constexpr int kGraphs = test::sweep(500);
 constexpr int64_t kBatch = 10;
 
 struct Case {
