@@ -285,7 +285,9 @@ class BackHalf {
   void fit_to_memory(Attempt& best) const {
     const Graph placed = apply_placement(graphs_.main, best.placement.device_of_node);
     fit_memory(best, {placed, cluster_, graphs_.microbatches, options_},
-               [this](Attempt& attempt) { lowering_.lower(lowering_.localize(attempt), attempt, nullptr); });
+               [this](Attempt& attempt, PackEffort effort) {
+                 lowering_.lower(lowering_.localize(attempt), attempt, nullptr, effort);
+               });
   }
 
   PlaceOptions place_options() const {
@@ -447,8 +449,8 @@ Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const Pl
   other = options;
   for (const ScheduleKind kind : kFrugal) {
     other.schedule = kind;
-    // Fitted with either of these, the other two take up to half a minute.
-    if (kind != ScheduleKind::one_f_one_b) other.may_recompute = other.may_offload = false;
+    // Looking for what the other two send to host memory takes long, and has won nowhere.
+    if (kind != ScheduleKind::one_f_one_b) other.may_offload = false;
     // A schedule expects up to some percent more than its plan takes.
     constexpr double kExpectedMore = 1.1;
     Attempt to_beat = best;

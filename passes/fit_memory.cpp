@@ -57,6 +57,7 @@ class MemoryFitter {
     const bool is_done = best_.excess_bytes == 0 && best_s_ <= kAsGood * unlimited_s_;
     if (options.may_recompute && !is_done) recompute_alone();
     if (offloaded && options.may_recompute && !is_done) do_both(*offloaded);
+    if (is_replaced_) finish();
   }
 
  private:
@@ -65,8 +66,20 @@ class MemoryFitter {
     attempt.placement = start_.placement;
     if (way != nullptr) attempt.dropped = way->dropped;
     attempt.offload_bytes = std::move(offload_bytes);
-    lower_(attempt);
+    lower_(attempt, PackEffort::quick);
     return attempt;
+  }
+
+  // The one that is taken was one of many, and packed like one.
+  void finish() {
+    Attempt again;
+    again.placement = best_.placement;
+    again.dropped = best_.dropped;
+    again.offload_bytes = best_.offload_bytes;
+    lower_(again, PackEffort::thorough);
+    if (again.excess_bytes <= best_.excess_bytes) best_ = std::move(again);
+    if (best_way_ != nullptr) add_recompute_note(*best_way_);
+    if (best_.offloaded.values > 0) add_offload_note();
   }
 
   // Keeps an attempt that fits better than the best one, or has at most `share` of its seconds.
@@ -74,10 +87,10 @@ class MemoryFitter {
     if (attempt.excess_bytes > best_.excess_bytes) return;
     const double seconds = step_seconds(attempt.plan);
     if (attempt.excess_bytes == best_.excess_bytes && !(seconds < share * best_s_)) return;
-    if (way != nullptr) add_recompute_note(*way, attempt);
-    if (attempt.offloaded.values > 0) add_offload_note(seconds, attempt);
     best_s_ = seconds;
     best_ = std::move(attempt);
+    best_way_ = way;
+    is_replaced_ = true;
   }
 
   void recompute_alone() {
@@ -202,21 +215,21 @@ class MemoryFitter {
     return text;
   }
 
-  void add_recompute_note(const Recomputation& way, Attempt& attempt) const {
+  void add_recompute_note(const Recomputation& way) {
     const auto count = std::ranges::count_if(recompute(request_.placed, way.dropped).nodes(), is_recomputed);
-    attempt.notes.push_back(
+    best_.notes.push_back(
         fmt::format("memory: {} forward nodes are computed again in the backward pass ({} per step on all devices); "
                     "every micro-batch keeps less: {}",
                     count, seconds_text(way.seconds * request_.microbatches), bytes_by_device(way.saved_bytes)));
   }
 
-  void add_offload_note(double seconds, Attempt& attempt) const {
-    const Offloaded& offloaded = attempt.offloaded;
-    attempt.notes.push_back(fmt::format(
+  void add_offload_note() {
+    const Offloaded& offloaded = best_.offloaded;
+    best_.notes.push_back(fmt::format(
         "memory: {} activations of every micro-batch wait in host memory between forward and backward pass: {}; "
         "copies take {} per step on all links, the step {} instead of {} if everything fitted",
         offloaded.values, bytes_by_device(offloaded.bytes), seconds_text(offloaded.seconds * request_.microbatches),
-        seconds_text(seconds), seconds_text(unlimited_s_)));
+        seconds_text(step_seconds(best_.plan)), seconds_text(unlimited_s_)));
   }
 
   Attempt& best_;
@@ -225,6 +238,8 @@ class MemoryFitter {
   const Attempt start_;  // nothing is done about what does not fit
   const double unlimited_s_;
   double best_s_ = 0;
+  bool is_replaced_ = false;
+  const Recomputation* best_way_ = nullptr;
   Bytes excess_;
   std::vector<bool> is_tight_;
   std::vector<Recomputation> ways_;                      // the cheapest first

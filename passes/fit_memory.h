@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "passes/back_half.h"
+#include "passes/pack.h"
 
 namespace mpc {
 
@@ -25,7 +26,7 @@ struct FitRequest {
 };
 
 /// Makes the plan of an attempt: schedule, instructions and offsets, by its placement, `dropped` and `offload_bytes`.
-using LowerAttempt = std::function<void(Attempt& attempt)>;
+using LowerAttempt = std::function<void(Attempt& attempt, PackEffort effort)>;
 
 /// Replaces `best`, which does not fit, by an attempt that does, or else by the one that exceeds the capacities least.
 /// @pre a training graph. Some twenty plans, and as many more as there are choices to compute again that do not fit.

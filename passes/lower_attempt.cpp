@@ -49,13 +49,13 @@ int64_t excess_bytes(const Plan& plan) {
 }
 
 // Plans memory; copies to and from the host take what is left of it to run beside the work.
-Plan with_memory(Plan lowered) {
+Plan with_memory(Plan lowered, PackEffort effort) {
   if (!is_host_memory(lowered.devices.back())) {
-    plan_memory(lowered);
+    plan_memory(lowered, effort);
     return lowered;
   }
   Plan planned = lowered;
-  plan_memory(planned);
+  plan_memory(planned, effort);
   std::vector<int64_t> slack;
   for (const PlanDevice& device : planned.devices) slack.push_back(device.capacity_bytes - device.arena_bytes);
   // Bytes that are free in sum may lie in pieces: by as much as a try exceeds the capacity, the next one gets less.
@@ -63,7 +63,7 @@ Plan with_memory(Plan lowered) {
   for (int i = 0; i < kTries && excess_bytes(planned) == 0; ++i) {
     Plan overlapped = lowered;
     overlap_offload(overlapped, slack);
-    plan_memory(overlapped);
+    plan_memory(overlapped, effort);
     if (excess_bytes(overlapped) == 0) return overlapped;
     for (size_t d = 0; d < slack.size(); ++d) {
       slack[d] -= std::max<int64_t>(0, overlapped.devices[d].arena_bytes - overlapped.devices[d].capacity_bytes);
@@ -130,7 +130,7 @@ LocalStep AttemptLowering::localize(Attempt& attempt) const {
   return step;
 }
 
-bool AttemptLowering::lower(const LocalStep& step, Attempt& attempt, const Attempt* rival) const {
+bool AttemptLowering::lower(const LocalStep& step, Attempt& attempt, const Attempt* rival, PackEffort effort) const {
   const std::vector<const Graph*> variants = step.variants();
   observed_.stage("schedule", 0.6);
   constexpr int kMostSchedules = 4;
@@ -146,7 +146,7 @@ bool AttemptLowering::lower(const LocalStep& step, Attempt& attempt, const Attem
     observed_.stage("lower", 0.7);
     Plan plan = mpc::lower(variants, step.cuts.of(chosen.cut), chosen.schedule, step.cluster, graphs_.microbatches);
     observed_.stage("plan memory", 0.8);
-    plan = with_memory(std::move(plan));
+    plan = with_memory(std::move(plan), effort);
     const int64_t excess = excess_bytes(plan);
     most_kept = chosen.schedule.kept_bytes;
     for (size_t d = 0; d < most_kept.size(); ++d) {

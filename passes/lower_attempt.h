@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "passes/back_half.h"
+#include "passes/pack.h"
 
 namespace mpc {
 
@@ -37,7 +38,8 @@ class AttemptLowering {
   /// Schedules, lowers, and plans memory. `auto` has to do with less memory, by as much as the plan that it made
   /// exceeds the capacities.
   /// @return false, and no plan, where the step cannot be preferred to that of `rival`, which may be null.
-  bool lower(const LocalStep& step, Attempt& attempt, const Attempt* rival) const;
+  bool lower(const LocalStep& step, Attempt& attempt, const Attempt* rival,
+             PackEffort effort = PackEffort::thorough) const;
 
  private:
   std::vector<int64_t> most_to_keep(const Cuts& cuts) const;

@@ -30,6 +30,7 @@ namespace {
 
 // Of about 0.6 ns each: some 0.3 s for a device at most.
 constexpr size_t kMostSteps = 200'000'000;
+constexpr size_t kMostStepsOfQuick = kMostSteps / 10;
 constexpr size_t kImproved = 4;
 constexpr size_t kMostRounds = 25;
 // A block that is blamed passes a quarter of the others.
@@ -180,7 +181,7 @@ constexpr Entrant kEntrants[] = {
 
 class Tournament {
  public:
-  explicit Tournament(std::span<const Block> blocks, int64_t enough_bytes)
+  Tournament(std::span<const Block> blocks, int64_t enough_bytes, PackEffort effort)
       : bound_(largest_live(blocks).bytes), enough_bytes_(enough_bytes) {
     std::vector<int64_t> moments;
     for (const Block& block : blocks) {
@@ -198,7 +199,8 @@ class Tournament {
       items_.push_back({block.bytes, place_of(block.begin), place_of(block.end + 1)});
     }
     std::ranges::stable_sort(small_, std::ranges::greater(), [&](size_t b) { return items_[b].bytes; });
-    tries_left_ = kMostSteps / (1 + large_.size() * large_.size());
+    const size_t most_steps = effort == PackEffort::quick ? kMostStepsOfQuick : kMostSteps;
+    tries_left_ = most_steps / (1 + large_.size() * large_.size());
   }
 
   /// The best packing, of all blocks; none when a try would take too long.
@@ -279,11 +281,11 @@ LargestLive largest_live(std::span<const Block> blocks) {
   return largest;
 }
 
-int64_t pack(std::span<Block> blocks, int64_t enough_bytes) {
+int64_t pack(std::span<Block> blocks, int64_t enough_bytes, PackEffort effort) {
   if (blocks.empty()) return 0;
   Packing best = pack_in_time(blocks);
   if (best.bytes > enough_bytes) {
-    Packing other = Tournament(blocks, enough_bytes).run();
+    Packing other = Tournament(blocks, enough_bytes, effort).run();
     if (other.bytes < best.bytes) best = std::move(other);
   }
   for (size_t b = 0; b < blocks.size(); ++b) blocks[b].offset = best.offsets[b];

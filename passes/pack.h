@@ -20,10 +20,13 @@ struct LargestLive {
 };
 LargestLive largest_live(std::span<const Block> blocks);
 
+/// How often pack() tries to do better. For one of many plans, of which one will be used, less is enough.
+enum class PackEffort : uint8_t { thorough, quick };
+
 /// Gives every block an offset, so that blocks that live at the same moment do not overlap. Deterministic.
 /// @param enough_bytes  what need not be improved; largest_live() to try for the least
-/// At most O(kMostSteps) steps, and O(n log n) where a single try would take more (pack.cpp).
+/// At most O(kMostSteps) steps, for little effort a tenth of them, and O(n log n) where a single try would take more (pack.cpp).
 /// @return the bytes up to the end of the highest block.
-int64_t pack(std::span<Block> blocks, int64_t enough_bytes);
+int64_t pack(std::span<Block> blocks, int64_t enough_bytes, PackEffort effort = PackEffort::thorough);
 
 }  // namespace mpc

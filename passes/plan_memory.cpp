@@ -10,7 +10,6 @@
 #include "compiler/plan/slices.h"
 #include "compiler/plan/views.h"
 #include "passes/order_queues.h"
-#include "passes/pack.h"
 #include "passes/stretch_lives.h"
 
 namespace mpc {
@@ -22,11 +21,14 @@ constexpr int64_t kAlways = -1;
 // are less than the 2 % that the sample models are held to.
 constexpr int64_t kWastedShare = 100;
 constexpr int64_t kApartShare = 110;
+// The same of what does not fit, however it is packed: such a plan only tells how much there is too much.
+constexpr int64_t kWastedShareInVain = 20;
 
 class MemoryPlanner {
  public:
-  explicit MemoryPlanner(Plan& plan)
+  MemoryPlanner(Plan& plan, PackEffort effort)
       : plan_(plan),
+        effort_(effort),
         origins_(origins_of_bytes(plan)),
         buffer_of_slice_(plan.slices.size(), -1),
         first_(plan.slices.size(), -1),
@@ -232,19 +234,20 @@ class MemoryPlanner {
   // Keeps apart what queues would wait for each other over, where that takes next to nothing and fits.
   int64_t pack_apart(DeviceId device, int64_t persistent_bytes, std::vector<Block>& blocks) const {
     const int64_t bound = largest_live(blocks).bytes;
+    const int64_t room = plan_.devices[device.index()].capacity_bytes - persistent_bytes;
+    if (bound > room) return pack(blocks, bound + bound / kWastedShareInVain, effort_);
     if (order_) {
       const int64_t most = bound + (persistent_bytes + bound) / kApartShare;
       std::vector<Block> apart = blocks;
       stretch_lives(plan_, *order_, device, most, apart);
       const int64_t enough = most + most / kApartShare;
-      const int64_t bytes = pack(apart, enough);
-      const int64_t capacity = plan_.devices[device.index()].capacity_bytes;
-      if (bytes <= enough && persistent_bytes + bytes <= capacity) {
+      const int64_t bytes = largest_live(apart).bytes > room ? room + 1 : pack(apart, enough, effort_);
+      if (bytes <= std::min(enough, room)) {
         for (size_t b = 0; b < blocks.size(); ++b) blocks[b].offset = apart[b].offset;
         return bytes;
       }
     }
-    return pack(blocks, bound + bound / kWastedShare);
+    return pack(blocks, bound + bound / kWastedShare, effort_);
   }
 
   // Packs one device. @return its largest sum of live bytes.
@@ -302,6 +305,7 @@ class MemoryPlanner {
   }
 
   Plan& plan_;
+  const PackEffort effort_;
   std::vector<PlanIndex> origins_;  // of the values' bytes
   std::vector<int> buffer_of_slice_;
   std::vector<int64_t> first_;
@@ -314,8 +318,8 @@ class MemoryPlanner {
 
 }  // namespace
 
-std::vector<int64_t> plan_memory(Plan& plan) {
-  return MemoryPlanner(plan).run();
+std::vector<int64_t> plan_memory(Plan& plan, PackEffort effort) {
+  return MemoryPlanner(plan, effort).run();
 }
 
 }  // namespace mpc

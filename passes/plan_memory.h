@@ -1,6 +1,7 @@
 #pragma once
 
 #include "compiler/plan/plan.h"
+#include "passes/pack.h"
 
 namespace mpc {
 
@@ -15,6 +16,6 @@ namespace mpc {
 
 /// Fills in offsets, arena_bytes, memory (by use at the fullest moment). @pre instructions in total order, without
 /// record and wait. @return the largest sum of live bytes per device, a lower bound of arena_bytes.
-std::vector<int64_t> plan_memory(Plan& plan);
+std::vector<int64_t> plan_memory(Plan& plan, PackEffort effort = PackEffort::thorough);
 
 }  // namespace mpc
