@@ -284,10 +284,9 @@ class BackHalf {
 
   void fit_to_memory(Attempt& best) const {
     const Graph placed = apply_placement(graphs_.main, best.placement.device_of_node);
-    fit_memory(best, {placed, cluster_, graphs_.microbatches, options_},
-               [this](Attempt& attempt, PackEffort effort) {
-                 lowering_.lower(lowering_.localize(attempt), attempt, nullptr, effort);
-               });
+    fit_memory(best, {placed, cluster_, graphs_.microbatches, options_}, [this](Attempt& attempt, PackEffort effort) {
+      lowering_.lower(lowering_.localize(attempt), attempt, nullptr, effort);
+    });
   }
 
   PlaceOptions place_options() const {
