@@ -98,18 +98,38 @@ struct Session::Impl {
     for (const PlanSlice& slice : tables.slices) {
       if (slice.value == kNone || slice.microbatch != kPerStep) continue;
       const PlanValue& value = tables.values[slice.value];
-      if (value.kind != PlanValueKind::parameter || value_of.contains(value.source)) continue;
-      value_of.emplace(value.source, value.name);
-      parameters.push_back({value.source, static_cast<int>(slice.device.index()), api::public_dtype(value.dtype),
-                            value.shapes.front().to_vector(), trained.contains(slice.value)});
+      if (value.kind != PlanValueKind::parameter) continue;
+      const int device = static_cast<int>(slice.device.index());
+      const bool is_trained = trained.contains(slice.value);
+      if (value.recipe.is_empty())
+        add_place(value.source, {value.name, {}}, device, value.shapes.front(), value, is_trained);
+      for (size_t i = 0; i < value.recipe.parts.size(); ++i) {
+        const WeightPart& part = value.recipe.parts[i];
+        add_place(part.source, {value.name, i}, device, part.shape, value, false);
+      }
     }
+  }
+
+  /// Where a parameter of the model is: in a value of the plan, or in a part of one that has a recipe.
+  struct Place {
+    std::string value;
+    std::optional<size_t> part;
+    bool operator==(const Place&) const = default;
+  };
+
+  void add_place(const std::string& source, Place place, int device, const Shape& shape, const PlanValue& value,
+                 bool is_trained) {
+    std::vector<Place>& places = places_of[source];
+    if (places.empty())
+      parameters.push_back({source, device, api::public_dtype(value.dtype), shape.to_vector(), is_trained});
+    if (std::ranges::find(places, place) == places.end()) places.push_back(std::move(place));
   }
 
   Timeline measured_timeline() const;
 
-  const std::string& value_name(const std::string& parameter) const {
-    const auto found = value_of.find(parameter);
-    if (found != value_of.end()) return found->second;
+  const std::vector<Place>& places(const std::string& parameter) const {
+    const auto found = places_of.find(parameter);
+    if (found != places_of.end()) return found->second;
     std::vector<std::string> names;
     for (const ParameterInfo& info : parameters) names.push_back(info.name);
     const std::optional<std::string> near = nearest(parameter, names);
@@ -123,7 +143,7 @@ struct Session::Impl {
   std::map<std::string, Tensor> bound;  // the executor reads from here
   executor::Session session;
   std::vector<ParameterInfo> parameters;
-  std::map<std::string, std::string> value_of;  // initializer -> value
+  std::map<std::string, std::vector<Place>> places_of;  // by initializer; that of its ParameterInfo first
 };
 
 Session::Session(const Plan& plan, const Model& model, const SessionOptions& options)
@@ -165,15 +185,24 @@ std::vector<ParameterInfo> Session::parameters() const {
 }
 
 Tensor Session::parameter(const std::string& name) const {
-  return api::to_tensor(impl_->session.read(impl_->value_name(name)));
+  const Impl::Place& place = impl_->places(name).front();
+  return api::to_tensor(place.part ? impl_->session.read_part(place.value, *place.part)
+                                   : impl_->session.read(place.value));
 }
 
 void Session::set_parameter(const std::string& name, const Tensor& content) {
-  impl_->session.write(impl_->value_name(name), api::to_literal(content, fmt::format("parameter \"{}\"", name)));
+  const Literal literal = api::to_literal(content, fmt::format("parameter \"{}\"", name));
+  for (const Impl::Place& place : impl_->places(name)) {
+    if (place.part) {
+      impl_->session.write_part(place.value, *place.part, literal);
+    } else {
+      impl_->session.write(place.value, literal);
+    }
+  }
 }
 
 Tensor Session::gradient(const std::string& parameter) const {
-  return api::to_tensor(impl_->session.gradient(impl_->value_name(parameter)));
+  return api::to_tensor(impl_->session.gradient(impl_->places(parameter).front().value));
 }
 
 std::vector<PartGradient> Session::part_gradients() const {

@@ -19,6 +19,7 @@
 #include "executor/host/names.h"
 #include "executor/host/program.h"
 #include "executor/kernel.h"
+#include "executor/made_weights.h"
 #include "executor/rounded_weights.h"
 
 namespace mpc::executor {
@@ -155,8 +156,7 @@ Session::Impl::Impl(Plan plan_in, const WeightSource& weights, const SessionOpti
       queues(make_queues()),
       engine(program, inputs, outputs, queues.get(),
              {options.interpreter == Interpreter::threads, options.seed, options.record_timeline, options.check_finite,
-              options.watchdog_seconds, options.captures, options.pins_threads,
-              options.before_look}) {
+              options.watchdog_seconds, options.captures, options.pins_threads, options.before_look}) {
   load(weights);
   note_arena_use();
 }
@@ -213,7 +213,7 @@ void Session::Impl::load(const WeightSource& weights) {
     const PlanValue& value = plan.values[slice.value];
     switch (value.kind) {
       case PlanValueKind::parameter:
-        write_slice(i, [&](std::span<std::byte> to) { read_weight(weights, value.source, value.dtype, to); });
+        write_slice(i, [&](std::span<std::byte> to) { read_parameter(weights, value, to); });
         break;
       case PlanValueKind::state:
         write_slice(i, [&](std::span<std::byte> to) { write_literal(value.literals.front(), to, value.name); });
@@ -378,22 +378,54 @@ Literal Session::gradient(const std::string& parameter) const {
   throw unknown_name(ErrorId::M002, "trained parameter", parameter, known);
 }
 
+namespace {
+
+/// The bytes of what is written over a value, rounded where the value has fewer bits. @throws Error(M004) for another
+/// type.
+std::vector<std::byte> written_bytes(const PlanValue& value, const Shape& shape, const Literal& content) {
+  const bool is_rounded = value.kind == PlanValueKind::parameter && content.dtype() != value.dtype;
+  if ((is_rounded ? !is_kept_from(content.dtype(), value.dtype) : content.dtype() != value.dtype) ||
+      content.shape() != shape) {
+    throw Error(ErrorId::M004, fmt::format("value \"{}\"", value.name),
+                fmt::format("is written as {}, expected {}", type_text(content.dtype(), content.shape()),
+                            type_text(value.dtype, shape)));
+  }
+  std::vector<std::byte> bytes(static_cast<size_t>(byte_size(shape, content.dtype())));
+  write_literal(content, bytes, value.name);
+  if (!is_rounded) return bytes;
+  std::vector<std::byte> rounded(static_cast<size_t>(byte_size(shape, value.dtype)));
+  round_numbers(bytes, value.dtype, rounded);
+  return rounded;
+}
+
+}  // namespace
+
 void Session::write(const std::string& value_name, const Literal& content) {
   impl_->require_usable();
   for (const PlanIndex slice : impl_->slices_of(value_name, true)) {
     const PlanValue& value = impl_->plan.values[impl_->plan.slices[slice].value];
-    const bool is_rounded = value.kind == PlanValueKind::parameter && content.dtype() != value.dtype;
-    if ((is_rounded ? !is_kept_from(content.dtype(), value.dtype) : content.dtype() != value.dtype) ||
-        content.shape() != value.shapes.front()) {
-      throw Error(ErrorId::M004, fmt::format("value \"{}\"", value_name),
-                  fmt::format("is written as {}, expected {}", type_text(content.dtype(), content.shape()),
-                              type_text(value.dtype, value.shapes.front())));
-    }
+    const std::vector<std::byte> bytes = written_bytes(value, value.shapes.front(), content);
+    impl_->write_slice(slice, [&](std::span<std::byte> to) { std::ranges::copy(bytes, to.begin()); });
+  }
+  impl_->program.forget_constants();
+}
+
+Literal Session::read_part(const std::string& value_name, size_t part) const {
+  const Literal whole = read(value_name);
+  const PlanValue& value = impl_->plan.values[impl_->plan.slices[impl_->slices_of(value_name, false).front()].value];
+  return Literal(value.dtype, value.recipe.parts.at(part).shape,
+                 part_of(value.recipe, part, value.dtype, whole.stored()));
+}
+
+void Session::write_part(const std::string& value_name, size_t part, const Literal& content) {
+  impl_->require_usable();
+  for (const PlanIndex slice : impl_->slices_of(value_name, true)) {
+    const PlanValue& value = impl_->plan.values[impl_->plan.slices[slice].value];
+    const std::vector<std::byte> bytes = written_bytes(value, value.recipe.parts.at(part).shape, content);
+    const Literal whole = impl_->content(slice);
     impl_->write_slice(slice, [&](std::span<std::byte> to) {
-      if (!is_rounded) return write_literal(content, to, value_name);
-      std::vector<std::byte> wide(static_cast<size_t>(byte_size(content.shape(), content.dtype())));
-      write_literal(content, wide, value_name);
-      round_numbers(wide, value.dtype, to);
+      std::ranges::copy(whole.stored(), to.begin());
+      replace_part(value.recipe, part, value.dtype, bytes, to);
     });
   }
   impl_->program.forget_constants();

@@ -102,6 +102,9 @@ class Session {
   Literal gradient(const std::string& parameter) const;
   /// Replaces the content of a parameter or state. @throws Error(M002), Error(M004) for another type.
   void write(const std::string& value_name, const Literal& content);
+  /// The same of one part of a parameter with a recipe (compiler/base/weight_recipe.h), as the model has it.
+  Literal read_part(const std::string& value_name, size_t part) const;
+  void write_part(const std::string& value_name, size_t part, const Literal& content);
   /// Optimizer steps done so far; settable when resuming.
   int64_t steps_done() const;
   void set_steps_done(int64_t steps);

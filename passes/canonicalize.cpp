@@ -64,7 +64,7 @@ bool have_same_structure(const Graph& a, const Graph& b) {
   for (int i = 0; i < a.value_count(); ++i) {
     const Value& x = a.value(ValueId(i));
     const Value& y = b.value(ValueId(i));
-    if (x.kind != y.kind || x.dtype != y.dtype || x.rate != y.rate || x.source != y.source) return false;
+    if (x.kind != y.kind || x.dtype != y.dtype || x.rate != y.rate || x.source != y.source || x.recipe != y.recipe) return false;
   }
   return true;
 }

@@ -76,6 +76,7 @@ class Lowering {
       row.kind = plan_kind(value.kind);
       row.per_step = value.rate == Rate::per_step;
       row.source = value.source;
+      row.recipe = value.recipe;
       for (const Graph* graph : graphs_) {
         const Value& variant = graph->value(ValueId(i));
         row.shapes.push_back(variant.shape);

@@ -15,6 +15,7 @@
 #include "passes/canonicalize.h"
 #include "passes/channels_last.h"
 #include "passes/fold_casts.h"
+#include "passes/fold_weights.h"
 #include "passes/fuse_accumulations.h"
 #include "passes/insert_transfers.h"
 #include "passes/lower.h"
@@ -202,6 +203,7 @@ Graph AttemptLowering::insert_transfers_of(const Graph& graph, const Attempt& at
   local = observed_.after("channels_last", std::move(local));
   // Last: until here an update goes where its parameter is, and a cast where its reader is.
   local = observed_.after("fold_casts", fold_casts(std::move(local)));
+  if (!options_.train) local = observed_.after("fold_weights", fold_weights(local));
   if (graphs_.microbatches > 1)
     local = observed_.after("fuse_accumulations", fuse_accumulations(std::move(local), cluster_));
   local = observed_.after("batch_updates", batch_updates(std::move(local)));

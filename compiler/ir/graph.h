@@ -11,6 +11,7 @@
 #include "compiler/base/literal.h"
 #include "compiler/base/op_kind.h"
 #include "compiler/base/shape.h"
+#include "compiler/base/weight_recipe.h"
 #include "compiler/ir/name_table.h"
 
 // The semantics of the IR.
@@ -63,11 +64,12 @@ struct Value {
   Shape shape;
   ValueKind kind = ValueKind::node;
   Rate rate = Rate::per_microbatch;
-  NodeId producer;         // kind node only
-  int output_index = 0;    // kind node only
-  Literal literal;         // constant: its content; state: its initial content
-  std::string source;      // parameter: the initializer's name in the model
-  bool trainable = false;  // parameter: does the optimizer update it?
+  NodeId producer;           // kind node only
+  int output_index = 0;      // kind node only
+  Literal literal;           // constant: its content; state: its initial content
+  std::string source;        // parameter: the initializer's name in the model
+  WeightRecipe recipe = {};  // parameter: how it is made of more than that, or in another order
+  bool trainable = false;    // parameter: does the optimizer update it?
 
   int64_t bytes() const { return byte_size(shape, dtype); }
 };

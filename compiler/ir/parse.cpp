@@ -253,6 +253,7 @@ class Parser {
       if (!lexer_.accept_word("from")) lexer_.fail("'from \"SOURCE\"' is expected");
       std::string source = lexer_.quoted_text();
       id = graph_.add_parameter(name, of.dtype, of.shape, std::move(source), !lexer_.accept_word("frozen"));
+      if (lexer_.accept_word("made")) graph_.value(id).recipe = recipe(of);
     } else {
       lexer_.expect("=");
       Literal literal = read_literal(lexer_, of.dtype, of.shape);
@@ -260,6 +261,36 @@ class Parser {
                                     : graph_.add_constant(name, std::move(literal));
     }
     values_.emplace(std::move(name), id);
+  }
+
+  // As compiler/ir/print.cpp writes it; the verifier says what is wrong with it.
+  WeightRecipe recipe(const Type& of) {
+    const auto integers = [&] {
+      lexer_.expect("[");
+      std::vector<int64_t> read;
+      read_list(lexer_, "]", [&] {
+        read.push_back(lexer_.integer(0, INT64_MAX, "a dimension"));
+        if (read.size() > kMaxRank) lexer_.fail(fmt::format("a shape has at most {} dimensions", kMaxRank));
+      });
+      return read;
+    };
+    WeightRecipe recipe;
+    lexer_.expect("(");
+    read_list(lexer_, ")", [&] {
+      WeightPart part;
+      part.source = lexer_.quoted_text();
+      const auto shape = checked_shape(integers(), of.dtype);
+      if (!shape) lexer_.fail("the tensor is too large");
+      part.shape = *shape;
+      part.perm = integers();
+      recipe.parts.push_back(std::move(part));
+    });
+    if (recipe.is_empty()) lexer_.fail("a recipe has parts");
+    if (!lexer_.accept_word("axis")) lexer_.fail("'axis' is expected");
+    recipe.axis = lexer_.integer(0, kMaxRank, "an axis");
+    if (!lexer_.accept_word("perm")) lexer_.fail("'perm' is expected");
+    recipe.perm = integers();
+    return recipe;
   }
 
   // `%y f32[2], _ = Op(%x, _) {a = 1} @name ...`; the first word was read already when it is the `_` of an absent

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "compiler/base/text.h"
 #include "compiler/ir/text_form.h"
@@ -153,6 +154,7 @@ class Printer {
         break;
       case ValueKind::parameter:
         text += fmt::format(" from {}{}", in_quotes(value.source), value.trainable ? "" : " frozen");
+        if (!value.recipe.is_empty()) text += recipe_text(value.recipe);
         break;
       case ValueKind::state:
       case ValueKind::constant:
@@ -162,6 +164,16 @@ class Printer {
         break;
     }
     line("{}", text);
+  }
+
+  // After the source: ` made ("q" [8,8] [1,0], "k" [8,8] []) axis 1 perm []`.
+  static std::string recipe_text(const WeightRecipe& recipe) {
+    std::string text = " made (";
+    for (const WeightPart& part : recipe.parts) {
+      text += fmt::format("{}{} [{}] [{}]", text.ends_with("(") ? "" : ", ", in_quotes(part.source),
+                          fmt::join(part.shape.dims(), ","), fmt::join(part.perm, ","));
+    }
+    return text + fmt::format(") axis {} perm [{}]", recipe.axis, fmt::join(recipe.perm, ","));
   }
 
   void node_line(const Node& node) {

@@ -23,6 +23,7 @@ ValueId Rewriter::at(ValueId old) {
       break;
     case ValueKind::parameter:
       id = graph_.add_parameter(value.name, value.dtype, value.shape, value.source, value.trainable);
+      graph_.value(id).recipe = value.recipe;
       break;
     case ValueKind::state:
       id = graph_.add_state(value.name, value.literal);

@@ -85,6 +85,12 @@ class Verifier {
       if (value.kind != ValueKind::parameter && (value.trainable || !value.source.empty())) {
         return fmt::format("{} is no parameter, yet trainable or from an initializer", describe(value));
       }
+      if (!value.recipe.is_empty()) {
+        const bool may_have = value.kind == ValueKind::parameter && !value.trainable;
+        const std::string problem = may_have ? find_problem(value.recipe, value.dtype, value.shape)
+                                             : "only a parameter that is not trained has one";
+        if (!problem.empty()) return fmt::format("the recipe of {}: {}", describe(value), problem);
+      }
       if (value.trainable && !is_float(value.dtype))
         return fmt::format("{} is trainable and of type {}", describe(value), dtype_name(value.dtype));
     }

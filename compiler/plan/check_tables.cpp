@@ -94,9 +94,22 @@ class Tables {
     if ((value.kind == PlanValueKind::parameter) == value.source.empty()) {
       refuse(where, "a parameter names its source in the model, and nothing else does");
     }
+    if (!value.recipe.is_empty()) check_recipe(index, where);
     check_literals(value, where);
     const bool is_one_shape = value.shapes.size() == 1 || value.shapes[0] == value.shapes[1];
     if (value.per_step && value.literals.size() < 2 && !is_one_shape) refuse(where, "a per_step value has one shape");
+  }
+
+  // What is made of several tensors, or in another order, cannot be given back to the model.
+  void check_recipe(PlanIndex index, const std::string& where) const {
+    const PlanValue& value = plan_.values[index];
+    if (value.kind != PlanValueKind::parameter) refuse(where, "has a recipe and is no parameter");
+    if (value.source != value.recipe.parts.front().source) refuse(where, "its source is not the first of its recipe");
+    const std::string problem = find_problem(value.recipe, value.dtype, value.shapes.front());
+    if (!problem.empty()) refuse(where, "in its recipe " + problem);
+    for (const PlanUpdate& update : plan_.updates) {
+      if (update.persistent == index) refuse(where, "is replaced in every step, so it cannot have a recipe");
+    }
   }
 
   static void check_literals(const PlanValue& value, const std::string& where) {

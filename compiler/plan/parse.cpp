@@ -109,8 +109,28 @@ PlanLink parse_link(const JsonView& row) {
           number_at(row, "latency_s")};
 }
 
+std::vector<int64_t> parse_integers(const JsonView& view) {
+  return parse_list<int64_t>(view, [](const JsonView& item) { return item.integer(); });
+}
+
+/// [[[source, shape, perm], ...], axis, perm]
+WeightRecipe parse_recipe(const JsonView& view, DType dtype) {
+  if (view.count() != 3) view.fail("must be [parts, axis, perm]");
+  WeightRecipe recipe;
+  recipe.parts = parse_list<WeightPart>(view.element(0), [&](const JsonView& part) {
+    if (part.count() != 3) part.fail("must be [source, shape, perm]");
+    return WeightPart{part.element(0).text(), plan_text::parse_shape_json(part.element(1), dtype),
+                      parse_integers(part.element(2))};
+  });
+  if (recipe.is_empty()) view.fail("has no parts");
+  recipe.axis = view.element(1).integer();
+  recipe.perm = parse_integers(view.element(2));
+  return recipe;
+}
+
 PlanValue parse_value(const JsonView& row) {
-  row.require_keys({"id", "name", "dtype", "shapes", "kind", "per_step", "is_gradient", "source", "literals"});
+  row.require_keys(
+      {"id", "name", "dtype", "shapes", "kind", "per_step", "is_gradient", "source", "recipe", "literals"});
   PlanValue value;
   value.name = row.at("name").text();
   value.dtype = plan_text::parse_dtype_json(row.at("dtype"));
@@ -120,6 +140,7 @@ PlanValue parse_value(const JsonView& row) {
   value.per_step = flag_at(row, "per_step");
   value.is_gradient = flag_at(row, "is_gradient");
   value.source = text_at(row, "source");
+  if (const auto recipe = row.find("recipe")) value.recipe = parse_recipe(*recipe, value.dtype);
   if (const auto literals = row.find("literals"))
     value.literals = parse_list<Literal>(*literals, plan_text::parse_literal_json);
   return value;

@@ -13,6 +13,7 @@
 #include "compiler/base/literal.h"
 #include "compiler/base/op_kind.h"
 #include "compiler/base/shape.h"
+#include "compiler/base/weight_recipe.h"
 
 // The plan: everything an executor needs for a step, as plain data. The only thing that passes and executors share.
 //
@@ -91,6 +92,7 @@ struct PlanValue {
   bool per_step = false;
   bool is_gradient = false;       // an accumulated gradient
   std::string source;             // parameter: the initializer's name in the model
+  WeightRecipe recipe = {};       // parameter: how it is made of more than that, or in another order
   std::vector<Literal> literals;  // constant: content per variant; state: initial content (one)
   bool operator==(const PlanValue&) const = default;
 };

@@ -105,6 +105,18 @@ std::string line_of(const PlanLink& link, size_t) {
       .done();
 }
 
+std::string integers_json(const std::vector<int64_t>& integers) {
+  return Line::list_text(integers, [](int64_t i) { return fmt::format("{}", i); });
+}
+
+std::string part_json(const WeightPart& part) {
+  return fmt::format("[{},{},{}]", quoted(part.source), shape_json(part.shape), integers_json(part.perm));
+}
+
+std::string recipe_json(const WeightRecipe& recipe) {
+  return fmt::format("[{},{},{}]", Line::list_text(recipe.parts, part_json), recipe.axis, integers_json(recipe.perm));
+}
+
 std::string line_of(const PlanValue& value, size_t id) {
   Line line;
   line.integer("id", static_cast<int64_t>(id)).text("name", value.name).text("dtype", dtype_name(value.dtype));
@@ -112,6 +124,7 @@ std::string line_of(const PlanValue& value, size_t id) {
   if (value.per_step) line.flag("per_step", true);
   if (value.is_gradient) line.flag("is_gradient", true);
   if (!value.source.empty()) line.text("source", value.source);
+  if (!value.recipe.is_empty()) line.raw("recipe", recipe_json(value.recipe));
   if (!value.literals.empty()) line.list("literals", value.literals, plan_text::literal_json);
   return line.done();
 }

@@ -88,12 +88,18 @@ class ProblemBuilder {
     };
   }
 
+  // Sessions make these once, when they load the model (fold_weights.h).
+  bool is_made_before(const Node& node) const {
+    const auto is_fixed = [&](ValueId id) { return id.is_valid() && is_fixed_[id.index()]; };
+    return graph_.updates.empty() && node.rate == Rate::per_step && std::ranges::all_of(node.outputs, is_fixed);
+  }
+
   // [node]: seconds per micro-batch.
   std::vector<double> seconds_on(const Device& device) const {
     std::vector<double> seconds;
     for (int i = 0; i < graph_.node_count(); ++i) {
       const Node& node = graph_.node(NodeId(i));
-      double once = node_seconds(graph_, NodeId(i), device);
+      double once = is_made_before(node) ? 0 : node_seconds(graph_, NodeId(i), device);
       if (is_batched(node.op)) once -= device.rates.launch_s;  // a device's updates are launched together
       seconds.push_back(node.rate == Rate::per_step ? once / microbatches_ : once);
     }

@@ -126,6 +126,31 @@ std::vector<Mutation> mutations() {
        }},
       {"a parameter per micro-batch", "M061", [](P p) { p.values[named(p.values, "w0")].per_step = false; }},
       {"a parameter without source", "M061", [](P p) { p.values[named(p.values, "w0")].source.clear(); }},
+      {"a recipe of other shapes", "M061",
+       [](P p) {
+         PlanValue& w = p.values[named(p.values, "w0")];
+         w.recipe.parts = {{w.source, Shape{1, 3}, {}}};
+       }},
+      {"a recipe whose parts do not lie side by side", "M061",
+       [](P p) {
+         PlanValue& w = p.values[named(p.values, "w0")];
+         w.recipe.parts = {{w.source, w.shapes[0], {}}, {"w1", Shape{7}, {}}};
+       }},
+      {"a recipe that orders dimensions that are not there", "M061",
+       [](P p) {
+         PlanValue& w = p.values[named(p.values, "w0")];
+         w.recipe.parts = {{w.source, w.shapes[0], {0, 5}}};
+       }},
+      {"a recipe of another source", "M061",
+       [](P p) {
+         PlanValue& w = p.values[named(p.values, "w0")];
+         w.recipe.parts = {{"elsewhere", w.shapes[0], {}}};
+       }},
+      {"a recipe of what is no parameter", "M061",
+       [](P p) {
+         PlanValue& h = p.values[named(p.values, "h")];
+         h.recipe.parts = {{"w0", h.shapes[0], {}}};
+       }},
       {"a constant without content", "M061", [](P p) { p.values[named(p.values, "two")].literals.clear(); }},
       {"a constant with content of another shape", "M061",
        [](P p) {
