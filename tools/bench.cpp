@@ -1,17 +1,21 @@
 #include <algorithm>
+#include <cstdint>
 #include <ctime>
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
 #include "compiler/base/file.h"
 #include "compiler/base/text.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 #include "tools/dataset.h"
 #include "tools/options.h"
@@ -142,21 +146,21 @@ int bench(const Flags& flags, Console& console) {
 
 }  // namespace
 
-Body add_bench(CLI::App& app) {
+Body add_bench(CommandLine& line) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("model", flags->model, "the ONNX file")->required()->type_name("MODEL");
-  app.add_option("--warmup", flags->warmup, "steps before measuring")->check(CLI::Range(0, 1 << 20));
-  app.add_option("--repetitions", flags->repetitions, "steps that are measured")->check(CLI::Range(1, 1 << 20));
-  CLI::Option* train = app.add_flag("--train", flags->train, "measure training steps")->group("Training");
-  app.add_option("--seed", flags->seed, "of the random inputs");
-  app.add_option("--report", flags->report, "write the plan and the last step as an HTML page")->type_name("FILE.html");
-  flags->training.add(app, train);
-  flags->devices.add(app);
-  flags->devices.add_profile(app);
-  flags->stepping.add(app);
-  flags->reading.add(app);
-  flags->shapes.add(app);
-  flags->split.add(app);
+  line.option("model", flags->model, "the ONNX file").required().type("MODEL");
+  line.option("--warmup", flags->warmup, "steps before measuring").range(0, 1 << 20);
+  line.option("--repetitions", flags->repetitions, "steps that are measured").range(1, 1 << 20);
+  Flag train = line.flag("--train", flags->train, "measure training steps").group("Training");
+  line.option("--seed", flags->seed, "of the random inputs");
+  line.option("--report", flags->report, "write the plan and the last step as an HTML page").type("FILE.html");
+  flags->training.add(line, train);
+  flags->devices.add(line);
+  flags->devices.add_profile(line);
+  flags->stepping.add(line);
+  flags->reading.add(line);
+  flags->shapes.add(line);
+  flags->split.add(line);
   return [flags](Console& console) { return bench(*flags, console); };
 }
 

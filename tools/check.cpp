@@ -1,13 +1,17 @@
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <span>
+#include <string>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
 #include "compiler/base/file.h"
 #include "compiler/base/text.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 #include "tools/options.h"
 
@@ -91,13 +95,13 @@ int check_model_file(const Flags& flags, const Console& console) {
 
 }  // namespace
 
-Body add_check(CLI::App& app) {
+Body add_check(CommandLine& line) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("file", flags->file, "an ONNX file, a plan, or a tensor file (.npy, .pb, .safetensors)")
-      ->required()
-      ->type_name("FILE");
-  flags->reading.add(app);
-  flags->shapes.add(app);
+  line.option("file", flags->file, "an ONNX file, a plan, or a tensor file (.npy, .pb, .safetensors)")
+      .required()
+      .type("FILE");
+  flags->reading.add(line);
+  flags->shapes.add(line);
   return [flags](Console& console) {
     require_other_file(console.json_path, flags->file);
     switch (kind_of(flags->file)) {

@@ -1,12 +1,14 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
-#include <memory>
+#include <cstdint>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "api/table.h"
@@ -116,7 +118,7 @@ int list_devices(const Console& console) {
 
 }  // namespace
 
-Body add_devices(CLI::App&) {
+Body add_devices(CommandLine&) {
   return [](Console& console) { return list_devices(console); };
 }
 

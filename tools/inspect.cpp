@@ -1,13 +1,17 @@
+#include <algorithm>
 #include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "api/table.h"
 #include "compiler/base/error.h"
 #include "compiler/base/text.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 #include "tools/options.h"
 
@@ -118,11 +122,11 @@ Json report_json(const ModelReport& report) {
 
 }  // namespace
 
-Body add_inspect(CLI::App& app) {
+Body add_inspect(CommandLine& line) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("model", flags->model, "the ONNX file")->required()->type_name("MODEL");
-  flags->reading.add(app);
-  flags->shapes.add(app);
+  line.option("model", flags->model, "the ONNX file").required().type("MODEL");
+  flags->reading.add(line);
+  flags->shapes.add(line);
   return [flags](Console& console) {
     require_other_file(console.json_path, flags->model);
     const Model model = flags->reading.load(flags->model);

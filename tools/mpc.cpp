@@ -1,19 +1,22 @@
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <new>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 
 #include "compiler/base/env.h"
 #include "compiler/base/error.h"
 #include "compiler/base/log.h"
 #include "compiler/base/text.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 #include "tools/signals.h"
 
@@ -72,82 +75,6 @@ void require_command(int argc, char** argv) {
               near ? fmt::format("did you mean `mpc {}`?", *near) : "`mpc --help` lists them");
 }
 
-/// The flag of `app` nearest to an unknown one.
-std::string flag_hint(const CLI::App& app, const std::string& word) {
-  std::vector<std::string> flags;
-  for (const CLI::Option* option : app.get_options()) {
-    for (const std::string& name : option->get_lnames()) flags.push_back("--" + name);
-  }
-  const std::optional<std::string> near = nearest(word.substr(0, word.find('=')), flags);
-  if (near) return fmt::format("did you mean {}?", *near);
-  return fmt::format("`mpc {} --help` lists the flags", app.get_name());
-}
-
-Error usage_error(const CLI::App& command, const CLI::ParseError& error) {
-  const std::string where = "mpc " + command.get_name();
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
-    for (const std::string& word : command.remaining()) {
-      if (word.starts_with("-"))
-        return Error(ErrorId::M001, where, fmt::format("unknown flag {}", word), flag_hint(command, word));
-    }
-    const std::vector<std::string> rest = command.remaining();
-    return Error(ErrorId::M001, where, fmt::format("one argument too many: {}", rest.empty() ? "" : rest.front()));
-  }
-  return Error(ErrorId::M001, where, error.what(), fmt::format("`mpc {} --help` explains", command.get_name()));
-}
-
-struct Parsed {
-  int exit_code = 0;
-  Body body;  // empty: everything is done
-};
-
-/// @throws Error(M001, M002).
-Parsed parse(int argc, char** argv, Console& console) {
-  require_command(argc, argv);
-  CLI::App app("mpc, the model-parallel compiler: splits an ONNX model over devices, runs and trains it", "mpc");
-  app.set_version_flag("--version", "mpc " MPC_VERSION);
-  app.require_subcommand(1);
-  app.get_formatter()->column_width(34);
-  std::vector<Body> bodies;
-  std::vector<CLI::App*> apps;
-  for (const Command& command : kCommands) {
-    CLI::App* sub = app.add_subcommand(command.name, command.summary);
-    apps.push_back(sub);
-    bodies.push_back(command.add(*sub));
-    sub->add_option("--json", console.json_path, "write the answer as JSON to a file, or to stdout (-)")
-        ->type_name("FILE|-");
-    sub->add_flag("--quiet", console.is_quiet, "print nothing but errors");
-    sub->add_flag("-v,--verbose", console.is_verbose, "say more");
-    // CLI11 lets the last of repeated flags win; here a repetition is a mistake.
-    for (CLI::Option* option : sub->get_options()) {
-      if (option->get_expected_max() == 0) option->multi_option_policy(CLI::MultiOptionPolicy::Throw);
-    }
-  }
-  const auto chosen = [&]() -> CLI::App& {
-    for (CLI::App* sub : apps) {
-      if (sub->parsed()) return *sub;
-    }
-    for (CLI::App* sub : apps) {
-      if (argc > 1 && sub->get_name() == argv[1]) return *sub;
-    }
-    return app;
-  };
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& success) {  // --help, --version
-    const CLI::App& target = chosen();
-    console.data(success.get_name() == "CallForVersion" ? std::string("mpc " MPC_VERSION "\n")
-                                                        : target.help(&target == &app ? "" : "mpc"));
-    return {};
-  } catch (const CLI::ParseError& error) {
-    throw usage_error(chosen(), error);
-  }
-  for (size_t i = 0; i < apps.size(); ++i) {
-    if (apps[i]->parsed()) return {0, std::move(bodies[i])};
-  }
-  return {};
-}
-
 /// MPC_LOG and the others (docs/env.md). @throws Error(M003) for a value that a variable cannot have.
 void read_debugging_aids(Console& console) {
   console.environment = read_environment([](const char* name) -> const char* { return std::getenv(name); });
@@ -161,8 +88,9 @@ int run(int argc, char** argv) {
   read_json_flag(argc, argv, console);
   try {
     read_debugging_aids(console);
-    const Parsed parsed = parse(argc, argv, console);
-    return parsed.body ? parsed.body(console) : parsed.exit_code;
+    require_command(argc, argv);
+    const Body body = read_command_line(argc, argv, kCommands, console);
+    return body ? body(console) : 0;
   } catch (const Error& error) {
     console.report(error);
     return error.code();
@@ -176,10 +104,6 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
-
-std::span<const Command> commands() {
-  return kCommands;
-}
 
 }  // namespace mpc::tools
 

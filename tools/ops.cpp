@@ -1,7 +1,8 @@
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "api/table.h"
@@ -10,6 +11,7 @@
 #include "executor/cpu/cpu_kernels.h"
 #include "mpc/cluster.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 
 namespace mpc::tools {
@@ -55,9 +57,9 @@ int list_ops(bool as_markdown, const Console& console) {
 
 }  // namespace
 
-Body add_ops(CLI::App& app) {
+Body add_ops(CommandLine& line) {
   auto as_markdown = std::make_shared<bool>(false);
-  app.add_flag("--markdown", *as_markdown, "print a Markdown table");
+  line.flag("--markdown", *as_markdown, "print a Markdown table");
   return [as_markdown](Console& console) { return list_ops(*as_markdown, console); };
 }
 

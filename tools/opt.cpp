@@ -1,8 +1,11 @@
 #include <algorithm>
+#include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 
 #include "compiler/base/error.h"
 #include "compiler/base/file.h"
@@ -19,6 +22,7 @@
 #include "passes/pipeline.h"
 #include "passes/place/place.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 
 namespace mpc::tools {
@@ -153,20 +157,20 @@ int optimize(const Flags& flags, Console& console) {
 
 }  // namespace
 
-Body add_opt(CLI::App& app) {
+Body add_opt(CommandLine& line) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("file", flags->file, "a graph in text form (docs/ir.md)")->required()->type_name("FILE.mpc");
-  app.add_option("--passes", flags->passes,
-                 "canonicalize, add_loss, differentiate, add_optimizer, place, insert_transfers")
-      ->type_name("A,B,...");
-  app.add_option("-o,--output", flags->output, "write the graph to a file instead of stdout")->type_name("FILE");
-  app.add_option("--loss", flags->loss, "of add_loss");
-  app.add_option("--loss-input", flags->loss_input, "of add_loss: the output that the loss is taken of");
-  app.add_option("--optimizer", flags->optimizer, "of add_optimizer");
-  app.add_option("--freeze", flags->frozen, "of differentiate: parameters that are not trained")->type_name("REGEX");
-  app.add_option("--devices", flags->devices, "of place");
-  app.add_option("--objective", flags->objective, "of place");
-  app.add_option("--microbatches", flags->microbatches, "of place")->check(CLI::PositiveNumber);
+  line.option("file", flags->file, "a graph in text form (docs/ir.md)").required().type("FILE.mpc");
+  line.option("--passes", flags->passes,
+              "canonicalize, add_loss, differentiate, add_optimizer, place, insert_transfers")
+      .type("A,B,...");
+  line.option("-o,--output", flags->output, "write the graph to a file instead of stdout").type("FILE");
+  line.option("--loss", flags->loss, "of add_loss");
+  line.option("--loss-input", flags->loss_input, "of add_loss: the output that the loss is taken of");
+  line.option("--optimizer", flags->optimizer, "of add_optimizer");
+  line.option("--freeze", flags->frozen, "of differentiate: parameters that are not trained").type("REGEX");
+  line.option("--devices", flags->devices, "of place");
+  line.option("--objective", flags->objective, "of place");
+  line.option("--microbatches", flags->microbatches, "of place").positive();
   return [flags](Console& console) { return optimize(*flags, console); };
 }
 

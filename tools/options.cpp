@@ -3,14 +3,17 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
-#include <functional>
+#include <iterator>
+#include <string_view>
+#include <utility>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 
 #include "compiler/base/error.h"
 #include "compiler/base/text.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 
 namespace mpc::tools {
@@ -115,17 +118,17 @@ std::vector<int64_t> free_shares(const Cluster& chosen, const LocalGpus& local) 
 
 }  // namespace
 
-void PlanFlags::begin(const CLI::App& app) {
-  first_ = app.get_options().size();
+void PlanFlags::begin(const CommandLine& line) {
+  first_ = line.flags().size();
 }
 
-void PlanFlags::end(CLI::App& app) {
-  std::vector<const CLI::Option*> options = std::as_const(app).get_options();
-  options.erase(options.begin(), options.begin() + static_cast<std::ptrdiff_t>(first_));
-  // The options are gone when the command runs.
-  app.parse_complete_callback([this, options = std::move(options)] {
-    for (const CLI::Option* option : options) {
-      if (option->count() > 0) given_.push_back(option->get_name());
+void PlanFlags::end(CommandLine& line) {
+  std::vector<Flag> flags = line.flags();
+  flags.erase(flags.begin(), flags.begin() + static_cast<std::ptrdiff_t>(first_));
+  // The flags are gone when the command runs.
+  line.when_read([this, flags = std::move(flags)] {
+    for (const Flag& flag : flags) {
+      if (flag.is_given()) given_.push_back(flag.name());
     }
   });
 }
@@ -144,29 +147,26 @@ std::pair<std::string, std::string> name_and_value(const std::string& flag, cons
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
-void DeviceFlags::add(CLI::App& app) {
-  CLI::Option* count = app.add_option("--gpus", gpus, "this many GPUs")->type_name("N")->group("Devices");
-  app.add_option("--gpu-type", gpu_type,
-                 "kind of GPU (h200, a100-80g, rtx4090, ...), or a JSON file that describes one")
-      ->type_name("KIND|FILE")
-      ->group("Devices");
-  CLI::Option* list =
-      app.add_option("--devices", devices, "cpu:2 | cuda:0,cuda:1 | cuda:0*2 | cpu,cuda:0")->group("Devices");
-  CLI::Option* file =
-      app.add_option("--cluster", cluster, "a JSON file with devices and links")->type_name("FILE")->group("Devices");
-  app.add_option("--memory", memory, "the most each device may use: 16GiB, or 20GiB,10GiB")
-      ->type_name("SIZE[,SIZE...]")
-      ->group("Devices");
-  count->excludes(list)->excludes(file);
-  list->excludes(file);
+void DeviceFlags::add(CommandLine& line) {
+  Flag count = line.option("--gpus", gpus, "this many GPUs").type("N").group("Devices");
+  line.option("--gpu-type", gpu_type, "kind of GPU (h200, a100-80g, rtx4090, ...), or a JSON file that describes one")
+      .type("KIND|FILE")
+      .group("Devices");
+  Flag list = line.option("--devices", devices, "cpu:2 | cuda:0,cuda:1 | cuda:0*2 | cpu,cuda:0").group("Devices");
+  Flag file = line.option("--cluster", cluster, "a JSON file with devices and links").type("FILE").group("Devices");
+  line.option("--memory", memory, "the most each device may use: 16GiB, or 20GiB,10GiB")
+      .type("SIZE[,SIZE...]")
+      .group("Devices");
+  count.excludes(list).excludes(file);
+  list.excludes(file);
   // An empty list is a mistake, not a list that was not given.
-  list->check([](const std::string& text) { return text.empty() ? std::string("names no device") : std::string(); });
+  list.check([](const std::string& text) { return text.empty() ? std::string("names no device") : std::string(); });
 }
 
-void DeviceFlags::add_profile(CLI::App& app) {
-  app.add_option("--profile", profile, "measured rates that `mpc profile` wrote, for predicted times and the split")
-      ->type_name("FILE")
-      ->group("Devices");
+void DeviceFlags::add_profile(CommandLine& line) {
+  line.option("--profile", profile, "measured rates that `mpc profile` wrote, for predicted times and the split")
+      .type("FILE")
+      .group("Devices");
 }
 
 Cluster DeviceFlags::for_planning(const Console& console) const {
@@ -209,17 +209,14 @@ Cluster DeviceFlags::for_running(const Console& console) const {
   return finished(chosen, console);
 }
 
-void ModelFlags::add(CLI::App& app) {
-  app.add_option("--limit", limits,
-                 "raise or lower a limit on what a model file may ask for, for example nodes=2000000")
-      ->type_name("NAME=VALUE")
-      ->group("Model")
-      ->expected(1)
-      ->take_all();
-  app.add_option("--external-root", external_root,
-                 "external data may be reached through links that stay below this folder")
-      ->type_name("DIR")
-      ->group("Model");
+void ModelFlags::add(CommandLine& line) {
+  line.option("--limit", limits, "raise or lower a limit on what a model file may ask for, for example nodes=2000000")
+      .type("NAME=VALUE")
+      .group("Model");
+  line.option("--external-root", external_root,
+              "external data may be reached through links that stay below this folder")
+      .type("DIR")
+      .group("Model");
 }
 
 Model ModelFlags::load(const std::string& path) const {
@@ -279,27 +276,16 @@ Tensor content_of(const DeclaredTensor& input, const std::string& text) {
 
 }  // namespace
 
-void ShapeFlags::add(CLI::App& app) {
-  app.add_option("--dim", dims, "the value of a symbolic dimension")
-      ->type_name("NAME=N")
-      ->group("Model")
-      ->expected(1)
-      ->take_all();
-  app.add_option("--shape", shapes, "the shape of an input, for the whole batch; a scalar's is empty")
-      ->type_name("INPUT=N,N,...")
-      ->group("Model")
-      ->expected(1)
-      ->take_all();
-  app.add_option("--content", contents,
-                 "what an input always holds, where branches or shapes depend on it: numbers, or a tensor file")
-      ->type_name("INPUT=N,...|FILE")
-      ->group("Model")
-      ->expected(1)
-      ->take_all();
-  app.add_option("--batch", batch, "rows of a step")
-      ->type_name("N")
-      ->group("Model")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+void ShapeFlags::add(CommandLine& line) {
+  line.option("--dim", dims, "the value of a symbolic dimension").type("NAME=N").group("Model");
+  line.option("--shape", shapes, "the shape of an input, for the whole batch; a scalar's is empty")
+      .type("INPUT=N,N,...")
+      .group("Model");
+  line.option("--content", contents,
+              "what an input always holds, where branches or shapes depend on it: numbers, or a tensor file")
+      .type("INPUT=N,...|FILE")
+      .group("Model");
+  line.option("--batch", batch, "rows of a step").type("N").group("Model").range(1, int64_t{1} << 40);
 }
 
 Bindings ShapeFlags::bindings(const Model& model) const {
@@ -346,13 +332,13 @@ Bindings ShapeFlags::bindings() const {
   return result;
 }
 
-void StepFlags::add(CLI::App& app) {
-  app.add_option("--transport", transport, "auto | device | peer | host | nccl: how tensors move between CUDA devices")
-      ->group("Devices");
-  app.add_option("--watchdog", watchdog_seconds, "a step without progress for this long has failed")
-      ->type_name("SECONDS")
-      ->check(CLI::PositiveNumber)
-      ->group("Devices");
+void StepFlags::add(CommandLine& line) {
+  line.option("--transport", transport, "auto | device | peer | host | nccl: how tensors move between CUDA devices")
+      .group("Devices");
+  line.option("--watchdog", watchdog_seconds, "a step without progress for this long has failed")
+      .type("SECONDS")
+      .positive()
+      .group("Devices");
 }
 
 void StepFlags::apply(SessionOptions& options) const {
@@ -360,42 +346,40 @@ void StepFlags::apply(SessionOptions& options) const {
   options.watchdog_seconds = watchdog_seconds;
 }
 
-void SplitFlags::add(CLI::App& app) {
-  app.add_option("--microbatches", microbatches, "micro-batches that a step is cut into")
-      ->type_name("M")
-      ->group("Split")
-      ->check(CLI::Range(1, 1 << 20));
-  app.add_option("--schedule", schedule, "sequential | gpipe | 1f1b | interleaved | zb-h1 | zb-h2 | zb-v | list | auto")
-      ->group("Split");
-  app.add_option("--chunks", chunks, "interleaved: runs of layers per device (default 2)")
-      ->type_name("V")
-      ->group("Split")
-      ->check(CLI::Range(2, 64));
-  app.add_option("--fuse", fuse,
-                 "auto: elementwise operators in a row run as one kernel, products take in what follows them | never")
-      ->group("Split")
-      ->check(CLI::IsMember({"auto", "never"}));
-  app.add_option("--recompute", recompute,
-                 "auto: compute activations again in the backward pass where they do not fit | never")
-      ->group("Split")
-      ->check(CLI::IsMember({"auto", "never"}));
-  app.add_option("--offload", offload,
-                 "auto: let activations wait in host memory for the backward pass where they do not fit | never")
-      ->group("Split")
-      ->check(CLI::IsMember({"auto", "never"}));
-  app.add_option("--host-memory", host_memory, "the host memory that activations may take (default 64GiB)")
-      ->type_name("SIZE")
-      ->group("Split");
-  app.add_option("--objective", objective, "throughput | latency | devices | memory")->group("Split");
-  app.add_option("--precision", precision, "f32 | tf32 | bf16 | f16: what is computed in; parameters stay f32")
-      ->group("Split");
-  app.add_option("--pin", pins, "nodes in whose name REGEX is found run on DEVICE (a number or a name)")
-      ->type_name("REGEX=DEVICE")
-      ->group("Split")
-      ->expected(1)
-      ->take_all();
-  app.add_flag("--ignore-annotations", ignore_annotations, "search a placement even if the model carries one")
-      ->group("Split");
+void SplitFlags::add(CommandLine& line) {
+  line.option("--microbatches", microbatches, "micro-batches that a step is cut into")
+      .type("M")
+      .group("Split")
+      .range(1, 1 << 20);
+  line.option("--schedule", schedule, "sequential | gpipe | 1f1b | interleaved | zb-h1 | zb-h2 | zb-v | list | auto")
+      .group("Split");
+  line.option("--chunks", chunks, "interleaved: runs of layers per device (default 2)")
+      .type("V")
+      .group("Split")
+      .range(2, 64);
+  line.option("--fuse", fuse,
+              "auto: elementwise operators in a row run as one kernel, products take in what follows them | never")
+      .group("Split")
+      .one_of({"auto", "never"});
+  line.option("--recompute", recompute,
+              "auto: compute activations again in the backward pass where they do not fit | never")
+      .group("Split")
+      .one_of({"auto", "never"});
+  line.option("--offload", offload,
+              "auto: let activations wait in host memory for the backward pass where they do not fit | never")
+      .group("Split")
+      .one_of({"auto", "never"});
+  line.option("--host-memory", host_memory, "the host memory that activations may take (default 64GiB)")
+      .type("SIZE")
+      .group("Split");
+  line.option("--objective", objective, "throughput | latency | devices | memory").group("Split");
+  line.option("--precision", precision, "f32 | tf32 | bf16 | f16: what is computed in; parameters stay f32")
+      .group("Split");
+  line.option("--pin", pins, "nodes in whose name REGEX is found run on DEVICE (a number or a name)")
+      .type("REGEX=DEVICE")
+      .group("Split");
+  line.flag("--ignore-annotations", ignore_annotations, "search a placement even if the model carries one")
+      .group("Split");
 }
 
 void SplitFlags::keep_placement(const Model& model, const Cluster& cluster, const Console& console,
@@ -450,33 +434,29 @@ void SplitFlags::apply(const Cluster& cluster, CompileOptions& options) const {
   }
 }
 
-void TrainingFlags::add(CLI::App& app, CLI::Option* train) {
-  const size_t first = std::as_const(app).get_options().size();
-  app.add_option("--loss", loss, "cross-entropy | nll | mse | l1 | bce-with-logits | none")->group("Training");
-  app.add_option("--loss-input", loss_input, "the output that the loss is taken of")
-      ->type_name("OUTPUT")
-      ->group("Training");
-  app.add_option("--ignore-label", ignored_label,
-                 "labels that count nothing, for example -100: the loss is the mean over the others of the batch")
-      ->type_name("LABEL")
-      ->group("Training");
-  app.add_option("--optimizer", optimizer, "sgd | momentum | adam | adamw, with settings: adam,lr=0.001")
-      ->group("Training");
-  app.add_option("--group", groups, "parameters whose whole name matches REGEX have their own optimizer")
-      ->type_name("REGEX=OPTIMIZER")
-      ->group("Training")
-      ->expected(1)
-      ->take_all();
-  app.add_option("--clip-norm", clip_norm, "scale gradients so that their norm is at most this")
-      ->type_name("NORM")
-      ->group("Training")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--freeze", freeze, "parameters whose whole name matches are not trained")
-      ->type_name("REGEX")
-      ->group("Training");
-  if (train == nullptr) return;
-  const std::vector<const CLI::Option*> options = std::as_const(app).get_options();
-  for (size_t i = first; i < options.size(); ++i) app.get_option(options[i]->get_name())->needs(train);
+void TrainingFlags::add(CommandLine& line, std::optional<Flag> train) {
+  const size_t first = line.flags().size();
+  line.option("--loss", loss, "cross-entropy | nll | mse | l1 | bce-with-logits | none").group("Training");
+  line.option("--loss-input", loss_input, "the output that the loss is taken of").type("OUTPUT").group("Training");
+  line.option("--ignore-label", ignored_label,
+              "labels that count nothing, for example -100: the loss is the mean over the others of the batch")
+      .type("LABEL")
+      .group("Training");
+  line.option("--optimizer", optimizer, "sgd | momentum | adam | adamw, with settings: adam,lr=0.001")
+      .group("Training");
+  line.option("--group", groups, "parameters whose whole name matches REGEX have their own optimizer")
+      .type("REGEX=OPTIMIZER")
+      .group("Training");
+  line.option("--clip-norm", clip_norm, "scale gradients so that their norm is at most this")
+      .type("NORM")
+      .group("Training")
+      .not_negative();
+  line.option("--freeze", freeze, "parameters whose whole name matches are not trained")
+      .type("REGEX")
+      .group("Training");
+  if (!train) return;
+  std::vector<Flag> flags = line.flags();
+  for (size_t i = first; i < flags.size(); ++i) flags[i].needs(*train);
 }
 
 TrainingOptions TrainingFlags::options() const {

@@ -3,21 +3,18 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mpc/mpc.h"
-
-namespace CLI {
-class App;
-class Option;
-}  // namespace CLI
+#include "tools/command_line.h"
 
 namespace mpc::tools {
 
 class Console;
 
-// Groups of flags that several commands share. Each is a struct that CLI11 writes into; it must outlive parsing, so
-// commands hold them behind a shared_ptr that their body owns too.
+// Groups of flags that several commands share. Each is a struct that the command line is read into; it must outlive
+// reading, so commands hold them behind a shared_ptr that their body owns too.
 
 /// Which devices: --gpus, --gpu-type, --devices, --cluster, --memory, --profile.
 struct DeviceFlags {
@@ -28,9 +25,9 @@ struct DeviceFlags {
   std::optional<std::string> memory;
   std::string profile;
 
-  void add(CLI::App& app);
+  void add(CommandLine& line);
   /// For commands that predict times: --profile.
-  void add_profile(CLI::App& app);
+  void add_profile(CommandLine& line);
   bool is_given() const { return gpus || !devices.empty() || !cluster.empty(); }
   /// For planning: no GPU needs to be at hand. @throws Error(M001) when nothing says how many.
   Cluster for_planning(const Console& console) const;
@@ -47,7 +44,7 @@ struct ModelFlags {
   std::vector<std::string> limits;
   std::string external_root;
 
-  void add(CLI::App& app);
+  void add(CommandLine& line);
   /// @throws Error(M002, M003) and those of Model::load.
   Model load(const std::string& path) const;
 };
@@ -59,7 +56,7 @@ struct ShapeFlags {
   std::vector<std::string> contents;
   std::optional<int64_t> batch;
 
-  void add(CLI::App& app);
+  void add(CommandLine& line);
   /// @throws Error(M003); Error(M004) for the content of an input that the model has not, or that is no such tensor;
   /// and as load_tensor.
   Bindings bindings(const Model& model) const;
@@ -72,7 +69,7 @@ struct StepFlags {
   std::string transport = SessionOptions().transport;
   double watchdog_seconds = SessionOptions().watchdog_seconds;
 
-  void add(CLI::App& app);
+  void add(CommandLine& line);
   void apply(SessionOptions& options) const;
 };
 
@@ -90,7 +87,7 @@ struct SplitFlags {
   std::vector<std::string> pins;
   bool ignore_annotations = false;
 
-  void add(CLI::App& app);
+  void add(CommandLine& line);
   /// A model that carries ONNX's annotations keeps the placement that stands in them, unless pins decide or there are
   /// fewer devices; says so.
   void keep_placement(const Model& model, const Cluster& cluster, const Console& console,
@@ -109,8 +106,8 @@ struct TrainingFlags {
   double clip_norm = 0;
   std::string freeze;
 
-  /// @param train  the flag without which these say nothing; null where the command trains anyway
-  void add(CLI::App& app, CLI::Option* train = nullptr);
+  /// @param train  the flag without which these say nothing; none where the command trains anyway
+  void add(CommandLine& line, std::optional<Flag> train = std::nullopt);
   /// @throws Error(M003).
   TrainingOptions options() const;
 };
@@ -118,9 +115,9 @@ struct TrainingFlags {
 /// The flags of a command whose answers a plan holds: those that are added between begin() and end().
 class PlanFlags {
  public:
-  void begin(const CLI::App& app);
-  /// @pre this object outlives parsing.
-  void end(CLI::App& app);
+  void begin(const CommandLine& line);
+  /// @pre this object outlives reading.
+  void end(CommandLine& line);
   /// @throws Error(M001) for the first of them that was given: beside a plan it would say nothing.
   void refuse(const std::string& command) const;
 

@@ -1,16 +1,20 @@
 #include <cmath>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <set>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
 #include "compiler/base/file.h"
 #include "compiler/base/text.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 #include "tools/options.h"
 
@@ -108,13 +112,13 @@ double budget_seconds(const std::string& text) {
 }
 
 /// The planner alone has its own few flags; others would have no effect. @throws Error(M001).
-void refuse_other_flags(const Flags& flags, const CLI::App& app) {
+void refuse_other_flags(const Flags& flags, const CommandLine& line) {
   const std::set<std::string> own = {"--cost-graph", "--contiguous", "--cpus"};
   const std::set<std::string> everywhere = {"--json", "--quiet", "--verbose", "--help"};
   const bool is_alone = !flags.cost_graph.empty();
-  for (const CLI::Option* option : app.get_options()) {
-    if (option->count() == 0 || everywhere.contains(option->get_name())) continue;
-    const std::string name = option->get_name();
+  for (const Flag& flag : line.flags()) {
+    const std::string name = flag.name();
+    if (!flag.is_given() || everywhere.contains(name)) continue;
     if (is_alone && !own.contains(name) && name != "--budget") {
       throw Error(ErrorId::M001, "mpc partition --cost-graph",
                   fmt::format("{} does not go with it", name.starts_with("-") ? name : "a model"),
@@ -129,7 +133,7 @@ void refuse_other_flags(const Flags& flags, const CLI::App& app) {
     if (states_links && !flags.devices.cluster.empty())
       throw Error(ErrorId::M001, "mpc partition", fmt::format("{} does not go with --cluster", name),
                   "the file states the links");
-    if (name == "--node-bandwidth" && !flags.parallel && app.count("--gpus-per-node") == 0)
+    if (name == "--node-bandwidth" && !flags.parallel && !flags.gpus_per_node)
       throw Error(ErrorId::M001, "mpc partition", "--node-bandwidth goes with --gpus-per-node");
   }
 }
@@ -204,74 +208,73 @@ int partition(const Flags& flags, Console& console) {
 
 }  // namespace
 
-Body add_partition(CLI::App& app) {
+Body add_partition(CommandLine& line) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("model", flags->model, "the ONNX file")->type_name("MODEL");
-  flags->devices.add(app);
-  flags->devices.add_profile(app);
-  flags->reading.add(app);
-  flags->shapes.add(app);
-  flags->split.add(app);
-  CLI::Option* train =
-      app.add_flag("--train", flags->train, "plan a training step: forward, backward and update")->group("Training");
-  flags->training.add(app, train);
-  app.add_option("-o,--output", flags->output, "write the plan")->type_name("PLAN.json")->group("Results");
-  CLI::Option* dot =
-      app.add_option("--dot", flags->dot, "write a picture of the plan in the DOT language (- for stdout)")
-          ->type_name("FILE")
-          ->group("Results");
-  app.add_option("--dot-level", flags->dot_level, "op | block | device")
-      ->check(CLI::IsMember({"op", "block", "device"}))
-      ->needs(dot)
-      ->group("Results");
-  app.add_option("--dot-blocks", flags->dot_blocks, "at level block: about this many boxes")
-      ->type_name("N")
-      ->check(CLI::Range(1, 100000))
-      ->needs(dot)
-      ->group("Results");
-  app.add_flag("--dot-backward", flags->dot_backward, "draw gradients and updates too")->needs(dot)->group("Results");
-  app.add_option("--onnx", flags->onnx, "write the model with ONNX's standard multi-device annotations")
-      ->type_name("FILE")
-      ->group("Results");
-  app.add_option("--trace", flags->trace, "write the predicted step as a trace for Perfetto")
-      ->type_name("FILE")
-      ->group("Results");
-  app.add_flag("--parallel", flags->parallel,
-               "plan stages that are replicated (data) and sharded (tensor) too; reported only")
-      ->group("Many GPUs");
-  app.add_option("--gpus-per-node", flags->gpus_per_node,
-                 "GPUs of a node, which are linked directly (with --parallel 8, otherwise all)")
-      ->type_name("N")
-      ->check(CLI::Range(1, 4096))
-      ->group("Many GPUs");
-  app.add_option("--node-bandwidth", flags->nodes.bytes_per_second,
-                 "bytes per second from a GPU to another node (default 5e10)")
-      ->type_name("N")
-      ->group("Many GPUs");
-  app.add_flag("--explain", flags->explain, "say for every cut what it costs, and what the best other plans would")
-      ->group("Results");
-  app.add_option(
-         "--plan", flags->edited_plan,
-         "a plan of this model in which \"device\" of some nodes was changed: they stay there, the rest is planned")
-      ->type_name("EDITED.json");
-  app.add_option("--report", flags->report, "write the plan as an HTML page: graph, timeline, memory, transfers")
-      ->type_name("FILE.html")
-      ->group("Results");
-  app.add_option("--cost-graph", flags->cost_graph, "split a graph of measured costs instead of a model (docs/cli.md)")
-      ->type_name("GRAPH.json")
-      ->group("Cost graphs");
-  app.add_flag("--contiguous", flags->contiguous, "every device gets one stage: a run of the order of nodes")
-      ->group("Cost graphs");
-  app.add_option("--budget", flags->budget,
-                 "how long to search, in seconds of a current core: a cost graph (default 10s), --objective latency "
-                 "(default 400ms), or whole plans with other cuts for --objective throughput (default none)")
-      ->type_name("TIME")
-      ->group("Split");
-  app.add_option("--cpus", flags->cpus, "CPU cores beside the GPUs, instead of the graph's number")
-      ->type_name("N")
-      ->check(CLI::Range(0, 4096))
-      ->group("Cost graphs");
-  app.final_callback([flags, &app] { refuse_other_flags(*flags, app); });  // while the app knows what was given
+  line.option("model", flags->model, "the ONNX file").type("MODEL");
+  flags->devices.add(line);
+  flags->devices.add_profile(line);
+  flags->reading.add(line);
+  flags->shapes.add(line);
+  flags->split.add(line);
+  Flag train =
+      line.flag("--train", flags->train, "plan a training step: forward, backward and update").group("Training");
+  flags->training.add(line, train);
+  line.option("-o,--output", flags->output, "write the plan").type("PLAN.json").group("Results");
+  Flag dot = line.option("--dot", flags->dot, "write a picture of the plan in the DOT language (- for stdout)")
+                 .type("FILE")
+                 .group("Results");
+  line.option("--dot-level", flags->dot_level, "op | block | device")
+      .one_of({"op", "block", "device"})
+      .needs(dot)
+      .group("Results");
+  line.option("--dot-blocks", flags->dot_blocks, "at level block: about this many boxes")
+      .type("N")
+      .range(1, 100000)
+      .needs(dot)
+      .group("Results");
+  line.flag("--dot-backward", flags->dot_backward, "draw gradients and updates too").needs(dot).group("Results");
+  line.option("--onnx", flags->onnx, "write the model with ONNX's standard multi-device annotations")
+      .type("FILE")
+      .group("Results");
+  line.option("--trace", flags->trace, "write the predicted step as a trace for Perfetto")
+      .type("FILE")
+      .group("Results");
+  line.flag("--parallel", flags->parallel,
+            "plan stages that are replicated (data) and sharded (tensor) too; reported only")
+      .group("Many GPUs");
+  line.option("--gpus-per-node", flags->gpus_per_node,
+              "GPUs of a node, which are linked directly (with --parallel 8, otherwise all)")
+      .type("N")
+      .range(1, 4096)
+      .group("Many GPUs");
+  line.option("--node-bandwidth", flags->nodes.bytes_per_second,
+              "bytes per second from a GPU to another node (default 5e10)")
+      .type("N")
+      .group("Many GPUs");
+  line.flag("--explain", flags->explain, "say for every cut what it costs, and what the best other plans would")
+      .group("Results");
+  line.option(
+          "--plan", flags->edited_plan,
+          "a plan of this model in which \"device\" of some nodes was changed: they stay there, the rest is planned")
+      .type("EDITED.json");
+  line.option("--report", flags->report, "write the plan as an HTML page: graph, timeline, memory, transfers")
+      .type("FILE.html")
+      .group("Results");
+  line.option("--cost-graph", flags->cost_graph, "split a graph of measured costs instead of a model (docs/cli.md)")
+      .type("GRAPH.json")
+      .group("Cost graphs");
+  line.flag("--contiguous", flags->contiguous, "every device gets one stage: a run of the order of nodes")
+      .group("Cost graphs");
+  line.option("--budget", flags->budget,
+              "how long to search, in seconds of a current core: a cost graph (default 10s), --objective latency "
+              "(default 400ms), or whole plans with other cuts for --objective throughput (default none)")
+      .type("TIME")
+      .group("Split");
+  line.option("--cpus", flags->cpus, "CPU cores beside the GPUs, instead of the graph's number")
+      .type("N")
+      .range(0, 4096)
+      .group("Cost graphs");
+  line.when_accepted([flags, line] { refuse_other_flags(*flags, line); });  // while the line knows what was given
   return [flags](Console& console) { return partition(*flags, console); };
 }
 

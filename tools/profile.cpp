@@ -1,15 +1,21 @@
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
 #include "compiler/base/text.h"
 #include "models/zoo.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 #include "tools/options.h"
 
@@ -144,22 +150,17 @@ int profile(const Flags& flags, Console& console) {
 
 }  // namespace
 
-Body add_profile(CLI::App& app) {
+Body add_profile(CommandLine& line) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("-o,--output", flags->output, "the file to write")->required()->type_name("FILE");
-  app.add_option("--model", flags->models, "time the nodes of this model too")
-      ->type_name("MODEL")
-      ->expected(1)
-      ->take_all();
-  app.add_flag("--only-models", flags->only_models, "time the nodes of --model and no others");
-  app.add_flag("--train", flags->train, "of --model, also gradients and updates");
-  app.add_option("--optimizer", flags->optimizer, "of --model with --train: sgd | momentum | adam | adamw")
-      ->type_name("TEXT");
-  app.add_option("--precision", flags->precision, "f32 | bf16 | f16: what the nodes of --model compute in")
-      ->type_name("NAME");
-  flags->devices.add(app);
-  flags->reading.add(app);
-  flags->shapes.add(app);
+  line.option("-o,--output", flags->output, "the file to write").required().type("FILE");
+  line.option("--model", flags->models, "time the nodes of this model too").type("MODEL");
+  line.flag("--only-models", flags->only_models, "time the nodes of --model and no others");
+  line.flag("--train", flags->train, "of --model, also gradients and updates");
+  line.option("--optimizer", flags->optimizer, "of --model with --train: sgd | momentum | adam | adamw").type("TEXT");
+  line.option("--precision", flags->precision, "f32 | bf16 | f16: what the nodes of --model compute in").type("NAME");
+  flags->devices.add(line);
+  flags->reading.add(line);
+  flags->shapes.add(line);
   return [flags](Console& console) { return profile(*flags, console); };
 }
 

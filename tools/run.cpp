@@ -1,15 +1,20 @@
+#include <algorithm>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
 #include "compiler/base/file.h"
 #include "compiler/base/text.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 #include "tools/options.h"
 #include "tools/results.h"
@@ -194,39 +199,30 @@ int run(const Flags& flags, Console& console) {
 
 }  // namespace
 
-Body add_run(CLI::App& app) {
+Body add_run(CommandLine& line) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("model", flags->model, "the ONNX file")->type_name("MODEL");
-  app.add_option("--plan", flags->plan, "a plan that `mpc partition -o` wrote")->type_name("PLAN.json");
-  app.add_option("--input", flags->inputs,
-                 "content of an input: .npy, .pb, IDX, or random; `random` alone for all others")
-      ->type_name("NAME=FILE|random")
-      ->expected(1)
-      ->take_all();
-  app.add_option("--output", flags->outputs, "write an output as .npy")
-      ->type_name("NAME=FILE")
-      ->expected(1)
-      ->take_all();
-  app.add_option("--compare", flags->compares, "compare an output with a file; a difference ends with code 9")
-      ->type_name("NAME=FILE")
-      ->expected(1)
-      ->take_all();
-  app.add_option("--rtol", flags->rtol, "relative tolerance of --compare")->check(CLI::NonNegativeNumber);
-  app.add_option("--atol", flags->atol, "absolute tolerance of --compare")->check(CLI::NonNegativeNumber);
-  app.add_option("--seed", flags->seed, "of random inputs");
-  app.add_flag("--reference", flags->use_reference, "one thread and plain kernels: slow, the oracle");
-  app.add_flag("--check-finite", flags->check_finite, "stop at the first NaN or infinity and name its node");
-  app.add_option("--trace", flags->trace, "write the measured step as a trace for Perfetto")->type_name("FILE");
-  app.add_option("--report", flags->report, "write the plan and the measured step as an HTML page")
-      ->type_name("FILE.html");
-  flags->of_plan.begin(app);
-  flags->devices.add(app);
-  flags->devices.add_profile(app);
-  flags->shapes.add(app);
-  flags->split.add(app);
-  flags->of_plan.end(app);
-  flags->stepping.add(app);
-  flags->reading.add(app);
+  line.option("model", flags->model, "the ONNX file").type("MODEL");
+  line.option("--plan", flags->plan, "a plan that `mpc partition -o` wrote").type("PLAN.json");
+  line.option("--input", flags->inputs, "content of an input: .npy, .pb, IDX, or random; `random` alone for all others")
+      .type("NAME=FILE|random");
+  line.option("--output", flags->outputs, "write an output as .npy").type("NAME=FILE");
+  line.option("--compare", flags->compares, "compare an output with a file; a difference ends with code 9")
+      .type("NAME=FILE");
+  line.option("--rtol", flags->rtol, "relative tolerance of --compare").not_negative();
+  line.option("--atol", flags->atol, "absolute tolerance of --compare").not_negative();
+  line.option("--seed", flags->seed, "of random inputs");
+  line.flag("--reference", flags->use_reference, "one thread and plain kernels: slow, the oracle");
+  line.flag("--check-finite", flags->check_finite, "stop at the first NaN or infinity and name its node");
+  line.option("--trace", flags->trace, "write the measured step as a trace for Perfetto").type("FILE");
+  line.option("--report", flags->report, "write the plan and the measured step as an HTML page").type("FILE.html");
+  flags->of_plan.begin(line);
+  flags->devices.add(line);
+  flags->devices.add_profile(line);
+  flags->shapes.add(line);
+  flags->split.add(line);
+  flags->of_plan.end(line);
+  flags->stepping.add(line);
+  flags->reading.add(line);
   return [flags](Console& console) {
     if (flags->trace.empty()) flags->trace = console.environment.trace_path;
     return run(*flags, console);

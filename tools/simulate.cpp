@@ -1,13 +1,14 @@
 #include <memory>
+#include <string>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "api/table.h"
 #include "compiler/base/file.h"
 #include "compiler/base/text.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 #include "tools/options.h"
 
@@ -50,11 +51,11 @@ int simulate(const Flags& flags, const Console& console) {
 
 }  // namespace
 
-Body add_simulate(CLI::App& app) {
+Body add_simulate(CommandLine& line) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("plan", flags->plan, "the plan")->required()->type_name("PLAN");
-  app.add_option("--trace", flags->trace, "write the timeline as a trace for Perfetto")->type_name("FILE");
-  app.add_option("--report", flags->report, "write the plan as an HTML page")->type_name("FILE.html");
+  line.option("plan", flags->plan, "the plan").required().type("PLAN");
+  line.option("--trace", flags->trace, "write the timeline as a trace for Perfetto").type("FILE");
+  line.option("--report", flags->report, "write the plan as an HTML page").type("FILE.html");
   return [flags](Console& console) { return simulate(*flags, console); };
 }
 

@@ -1,17 +1,24 @@
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <span>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
 #include "compiler/base/file.h"
 #include "compiler/base/text.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 #include "tools/dataset.h"
 #include "tools/options.h"
@@ -298,46 +305,39 @@ int train(const Flags& flags, Console& console) {
 
 }  // namespace
 
-Body add_train(CLI::App& app) {
+Body add_train(CommandLine& line) {
   auto flags = std::make_shared<Flags>();
-  constexpr int64_t kMostSteps = int64_t{1} << 40;  // products of two such numbers still are numbers of rows
-  const CLI::Range kCount(int64_t{1}, kMostSteps);
-  app.add_option("model", flags->model, "the ONNX file")->type_name("MODEL");
-  app.add_option("--plan", flags->plan, "a plan that `mpc partition --train -o` wrote")->type_name("PLAN.json");
-  app.add_option("--data", flags->data, "content of an input (.npy, IDX, .pb), rows in dimension 0; or `synthetic`")
-      ->type_name("NAME=FILE|synthetic")
-      ->expected(1)
-      ->take_all()
-      ->group("Data");
-  app.add_option("--labels", flags->labels, "the labels or targets")->type_name("FILE")->group("Data");
-  app.add_option("--samples", flags->samples, "rows of --data synthetic (default: ten batches)")
-      ->check(kCount)
-      ->group("Data");
-  CLI::Option* epochs = app.add_option("--epochs", flags->epochs, "passes over the data")->check(kCount)->group("Data");
-  app.add_option("--steps", flags->steps, "steps, instead of epochs")->check(kCount)->excludes(epochs)->group("Data");
-  app.add_option("--seed", flags->seed, "of shuffling, dropout and synthetic data")->group("Data");
-  app.add_flag("--keep-order", flags->keeps_order, "visit the rows in the order of the file")->group("Data");
-  flags->of_plan.begin(app);
-  flags->training.add(app);
-  flags->devices.add(app);
-  flags->devices.add_profile(app);
-  flags->shapes.add(app);
-  flags->split.add(app);
-  flags->of_plan.end(app);
-  flags->stepping.add(app);
-  flags->reading.add(app);
-  app.add_flag("--check-finite", flags->check_finite, "stop at the first NaN or infinity and name its node");
-  app.add_option("--save", flags->save, "write the trained model; after Ctrl-C too")
-      ->type_name("OUT.onnx")
-      ->group("Results");
-  app.add_option("--trace", flags->trace, "write the last step as a trace for Perfetto")
-      ->type_name("FILE")
-      ->group("Results");
-  app.add_option("--report", flags->report, "write the plan and the last step as an HTML page")
-      ->type_name("FILE.html")
-      ->group("Results");
-  app.add_option("--checkpoint", flags->checkpoint, "not supported by this version")->type_name("DIR")->group("");
-  app.add_flag("--resume", flags->resume, "not supported by this version")->group("");
+  constexpr int64_t kMost = int64_t{1} << 40;  // products of two such numbers still are numbers of rows
+  line.option("model", flags->model, "the ONNX file").type("MODEL");
+  line.option("--plan", flags->plan, "a plan that `mpc partition --train -o` wrote").type("PLAN.json");
+  line.option("--data", flags->data, "content of an input (.npy, IDX, .pb), rows in dimension 0; or `synthetic`")
+      .type("NAME=FILE|synthetic")
+      .group("Data");
+  line.option("--labels", flags->labels, "the labels or targets").type("FILE").group("Data");
+  line.option("--samples", flags->samples, "rows of --data synthetic (default: ten batches)")
+      .range(1, kMost)
+      .group("Data");
+  Flag epochs = line.option("--epochs", flags->epochs, "passes over the data").range(1, kMost).group("Data");
+  line.option("--steps", flags->steps, "steps, instead of epochs").range(1, kMost).excludes(epochs).group("Data");
+  line.option("--seed", flags->seed, "of shuffling, dropout and synthetic data").group("Data");
+  line.flag("--keep-order", flags->keeps_order, "visit the rows in the order of the file").group("Data");
+  flags->of_plan.begin(line);
+  flags->training.add(line);
+  flags->devices.add(line);
+  flags->devices.add_profile(line);
+  flags->shapes.add(line);
+  flags->split.add(line);
+  flags->of_plan.end(line);
+  flags->stepping.add(line);
+  flags->reading.add(line);
+  line.flag("--check-finite", flags->check_finite, "stop at the first NaN or infinity and name its node");
+  line.option("--save", flags->save, "write the trained model; after Ctrl-C too").type("OUT.onnx").group("Results");
+  line.option("--trace", flags->trace, "write the last step as a trace for Perfetto").type("FILE").group("Results");
+  line.option("--report", flags->report, "write the plan and the last step as an HTML page")
+      .type("FILE.html")
+      .group("Results");
+  line.option("--checkpoint", flags->checkpoint, "not supported by this version").type("DIR").group("");
+  line.flag("--resume", flags->resume, "not supported by this version").group("");
   return [flags](Console& console) {
     if (flags->trace.empty()) flags->trace = console.environment.trace_path;
     return train(*flags, console);

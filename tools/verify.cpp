@@ -1,16 +1,22 @@
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <regex>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "compiler/base/error.h"
 #include "compiler/base/text.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 #include "tools/options.h"
 #include "tools/results.h"
@@ -179,27 +185,24 @@ int verify_suite(const Flags& flags, Console& console) {
 
 }  // namespace
 
-Body add_verify(CLI::App& app) {
+Body add_verify(CommandLine& line) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("model", flags->model, "the ONNX file")->type_name("MODEL");
-  app.add_option("--test-data", flags->test_data,
-                 "a folder with input_<i>.pb and output_<i>.pb (or .npy), or with test_data_set_<n> folders")
-      ->type_name("DIR");
-  CLI::Option* suite =
-      app.add_option("--suite", flags->suite, "verify every folder below that has a model.onnx and test data")
-          ->type_name("DIR");
-  app.add_option("--filter", flags->filter, "of --suite only folders whose path matches")
-      ->type_name("REGEX")
-      ->needs(suite);
-  flags->stepping.add(app);
-  app.add_option("--rtol", flags->rtol, "relative tolerance")->check(CLI::NonNegativeNumber);
-  app.add_option("--atol", flags->atol, "absolute tolerance")->check(CLI::NonNegativeNumber);
-  app.add_flag("--reference", flags->use_reference, "one thread and plain kernels");
-  flags->devices.add(app);
-  flags->devices.add_profile(app);
-  flags->reading.add(app);
-  flags->shapes.add(app);
-  flags->split.add(app);
+  line.option("model", flags->model, "the ONNX file").type("MODEL");
+  line.option("--test-data", flags->test_data,
+              "a folder with input_<i>.pb and output_<i>.pb (or .npy), or with test_data_set_<n> folders")
+      .type("DIR");
+  Flag suite =
+      line.option("--suite", flags->suite, "verify every folder below that has a model.onnx and test data").type("DIR");
+  line.option("--filter", flags->filter, "of --suite only folders whose path matches").type("REGEX").needs(suite);
+  flags->stepping.add(line);
+  line.option("--rtol", flags->rtol, "relative tolerance").not_negative();
+  line.option("--atol", flags->atol, "absolute tolerance").not_negative();
+  line.flag("--reference", flags->use_reference, "one thread and plain kernels");
+  flags->devices.add(line);
+  flags->devices.add_profile(line);
+  flags->reading.add(line);
+  flags->shapes.add(line);
+  flags->split.add(line);
   return [flags](Console& console) {
     return flags->suite.empty() ? verify_model(*flags, console) : verify_suite(*flags, console);
   };

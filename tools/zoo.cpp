@@ -1,7 +1,10 @@
+#include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "api/table.h"
@@ -9,6 +12,7 @@
 #include "compiler/base/text.h"
 #include "models/zoo.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/console.h"
 #include "tools/options.h"
 
@@ -64,19 +68,15 @@ int write_model(const Flags& flags, const Console& console) {
 
 }  // namespace
 
-Body add_zoo(CLI::App& app) {
+Body add_zoo(CommandLine& line) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("name", flags->name, "the model; without it all are listed")->type_name("NAME");
-  app.add_option("-o,--output", flags->output, "the file to write")->type_name("FILE");
-  app.add_option("--batch", flags->batch, "a fixed batch dimension instead of a symbolic one")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  app.add_option("--seed", flags->seed, "of the weights");
-  app.add_flag("--no-weights", flags->no_weights,
-               "leave the weights out, so that the file is small and the sizes are the real ones");
-  app.add_option("--size", flags->sizes, "a size of the model, for example layers=2")
-      ->type_name("NAME=N")
-      ->expected(1)
-      ->take_all();
+  line.option("name", flags->name, "the model; without it all are listed").type("NAME");
+  line.option("-o,--output", flags->output, "the file to write").type("FILE");
+  line.option("--batch", flags->batch, "a fixed batch dimension instead of a symbolic one").range(1, int64_t{1} << 40);
+  line.option("--seed", flags->seed, "of the weights");
+  line.flag("--no-weights", flags->no_weights,
+            "leave the weights out, so that the file is small and the sizes are the real ones");
+  line.option("--size", flags->sizes, "a size of the model, for example layers=2").type("NAME=N");
   return
       [flags](Console& console) { return flags->name.empty() ? list_models(console) : write_model(*flags, console); };
 }

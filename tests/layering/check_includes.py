@@ -20,6 +20,7 @@ ALLOWED = {
 }
 PROTOBUF = ("onnx/", "google/protobuf")
 ONNX_USERS = ("compiler/onnx", "models")
+CLI11_USER = "tools/command_line.cpp"  # a header of seconds: one file of tools compiles it
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
 
 
@@ -55,6 +56,10 @@ def violations(root):
                 continue
             if other != folder and other not in ALLOWED[folder]:
                 yield f"{name}: {folder} may not include from {other} ({target})"
+    for path in sorted((root / "tools").glob("*.*")):
+        name = path.relative_to(root).as_posix()
+        if name != CLI11_USER and path.suffix in (".h", ".cpp") and "#include <CLI/" in path.read_text(encoding="utf-8"):
+            yield f"{name}: includes CLI11: only {CLI11_USER} does"
 
 
 def main():
