@@ -178,6 +178,11 @@ std::map<std::string, int> assignment_of(const Plan& plan) {
     for (const std::string& origin : origins_of(node))
       devices.emplace(onnx_name(origin), static_cast<int>(node.device.index()));
   }
+  for (const PlanSlice& slice : plan.slices) {  // nodes whose work is done when weights are loaded
+    if (slice.value == kNone) continue;
+    for (const std::string& origin : plan.values[slice.value].recipe.origins)
+      devices.emplace(onnx_name(origin), static_cast<int>(slice.device.index()));
+  }
   return devices;
 }
 

@@ -59,17 +59,17 @@ struct Columns {
   size_t bytes = 0;
 };
 
-Columns columns_of(const WeightRecipe& recipe, size_t part, DType dtype) {
+std::vector<Columns> columns_of_parts(const WeightRecipe& recipe, DType dtype) {
   const auto axis = static_cast<int>(recipe.axis);
-  const auto width = static_cast<size_t>(dtype_bytes(dtype));
-  Columns columns;
-  for (size_t i = 0; i < recipe.parts.size(); ++i) {
-    const Shape shape = permuted(recipe.parts[i].shape, recipe.parts[i].perm);
-    const size_t bytes = static_cast<size_t>(shape.elements(axis, shape.rank())) * width;
-    if (i < part) columns.column += bytes;
-    if (i == part) columns.bytes = bytes;
-    columns.row += bytes;
+  std::vector<Columns> columns;
+  size_t row = 0;
+  for (const WeightPart& part : recipe.parts) {
+    const Shape shape = permuted(part.shape, part.perm);
+    const size_t bytes = static_cast<size_t>(shape.elements(axis, shape.rank()) * dtype_bytes(dtype));
+    columns.push_back({0, row, bytes});
+    row += bytes;
   }
+  for (Columns& of_part : columns) of_part.row = row;
   return columns;
 }
 
@@ -79,11 +79,12 @@ void put_in_columns(const Columns& at, std::span<const std::byte> part, std::spa
 }
 
 void join(const WeightSource& weights, const WeightRecipe& recipe, DType dtype, std::span<std::byte> to) {
+  const std::vector<Columns> columns = columns_of_parts(recipe, dtype);
   for (size_t i = 0; i < recipe.parts.size(); ++i) {
     const WeightPart& part = recipe.parts[i];
     Bytes content(static_cast<size_t>(byte_size(part.shape, dtype)));
     read_weight(weights, part.source, dtype, content);
-    put_in_columns(columns_of(recipe, i, dtype), transposed(std::move(content), part.shape, part.perm, dtype), to);
+    put_in_columns(columns[i], transposed(std::move(content), part.shape, part.perm, dtype), to);
   }
 }
 
@@ -104,7 +105,7 @@ Bytes part_of(const WeightRecipe& recipe, size_t part, DType dtype, std::span<co
   const Bytes in_columns =
       transposed(Bytes(content.begin(), content.end()), permuted(joined, recipe.perm), inverse(recipe.perm), dtype);
   const WeightPart& of = recipe.parts[part];
-  const Columns at = columns_of(recipe, part, dtype);
+  const Columns at = columns_of_parts(recipe, dtype)[part];
   Bytes result(static_cast<size_t>(byte_size(of.shape, dtype)));
   for (size_t i = 0; i * at.bytes < result.size(); ++i)
     std::memcpy(&result[i * at.bytes], &in_columns[i * at.row + at.column], at.bytes);
@@ -117,8 +118,8 @@ void replace_part(const WeightRecipe& recipe, size_t part, DType dtype, std::spa
   Bytes in_columns =
       transposed(Bytes(content.begin(), content.end()), permuted(joined, recipe.perm), inverse(recipe.perm), dtype);
   const WeightPart& of = recipe.parts[part];
-  put_in_columns(columns_of(recipe, part, dtype), transposed(Bytes(from.begin(), from.end()), of.shape, of.perm, dtype),
-                 in_columns);
+  put_in_columns(columns_of_parts(recipe, dtype)[part],
+                 transposed(Bytes(from.begin(), from.end()), of.shape, of.perm, dtype), in_columns);
   const Bytes result = transposed(std::move(in_columns), joined, recipe.perm, dtype);
   std::ranges::copy(result, content.begin());
 }

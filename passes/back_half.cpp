@@ -322,8 +322,9 @@ class BackHalf {
   }
 
   // The given device of every forward node; the rest follows its anchor. Names come from a plan, in which casts, the
-  // weights that they round and splits have been joined, and are known by the name of one: the others run where they
-  // are read. Nodes of the loss, which an annotated model does not know, run where what they read is computed.
+  // weights that they round and splits have been joined, and are known by the name of one, and what moves weights is
+  // done when they are loaded: the others run where they are read. Nodes of the loss, which an annotated model does not
+  // know, run where what they read is computed.
   Placement place_as_assigned() const {
     Placement placement;
     const Graph& graph = graphs_.main;
@@ -356,7 +357,9 @@ class BackHalf {
   }
 
   static bool may_be_joined(const Node& node) {
-    return node.op == OpKind::Cast || node.op == OpKind::Concat || node.op == OpKind::Split;
+    const bool may_move_weights = node.op == OpKind::Transpose || node.op == OpKind::Reshape;
+    return node.op == OpKind::Cast || node.op == OpKind::Concat || node.op == OpKind::Split ||
+           (may_move_weights && node.rate == Rate::per_step && node.phase == Phase::forward);
   }
 
   DeviceId device_of_operands(const Node& node, const Placement& placement) const {

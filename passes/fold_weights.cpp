@@ -1,6 +1,7 @@
 #include "passes/fold_weights.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <string>
@@ -47,7 +48,7 @@ class WeightFolder {
  private:
   std::optional<Made> parameter(ValueId id) const {
     const Value& value = graph_.value(id);
-    if (value.recipe.is_empty()) return Made{{{{value.source, value.shape, {}}}, 0, {}}, false};
+    if (value.recipe.is_empty()) return Made{{{{value.source, value.shape, {}}}, 0, {}, {}}, false};
     return std::nullopt;
   }
 
@@ -66,6 +67,7 @@ class WeightFolder {
     if (node.outputs.size() != 1) return false;
     std::optional<Made>& result = made_[node.outputs[0].index()];
     result = apply(node, std::move(operands));
+    if (result && !node.origin.empty()) result->recipe.origins.push_back(node.origin);
     return result.has_value();
   }
 
@@ -93,7 +95,9 @@ class WeightFolder {
         for (size_t i = 0; i < operands.size(); ++i) {
           const Made& part = i == 0 ? made : operands[i];
           if (part.is_reshaped || part.recipe.parts.size() != 1) return std::nullopt;
-          if (i > 0) made.recipe.parts.push_back(part.recipe.parts.front());
+          if (i == 0) continue;
+          made.recipe.parts.push_back(part.recipe.parts.front());
+          std::ranges::copy(part.recipe.origins, std::back_inserter(made.recipe.origins));
         }
         made.recipe.axis = node.attributes.integer("axis");
         return made;
@@ -108,8 +112,6 @@ class WeightFolder {
     const Value& value = graph_.value(id);
     if (value.kind == ValueKind::parameter) return;
     const WeightRecipe& recipe = made_[id.index()]->recipe;
-    const bool is_plain = recipe.parts.size() == 1 && recipe.parts.front().perm.empty() && recipe.perm.empty() &&
-                          recipe.parts.front().shape == value.shape;
     auto& known = known_[recipe.parts.front().source];
     for (const auto& [other, parameter] : known) {
       const Value& same = rewriter.graph().value(parameter);
@@ -118,6 +120,8 @@ class WeightFolder {
     }
     const ValueId parameter =
         rewriter.graph().add_parameter(value.name, value.dtype, value.shape, recipe.parts.front().source, false);
+    const bool is_plain = recipe.parts.size() == 1 && recipe.parts.front().perm.empty() && recipe.perm.empty() &&
+                          recipe.parts.front().shape == value.shape && recipe.origins.empty();
     if (!is_plain) rewriter.graph().value(parameter).recipe = recipe;
     known.emplace_back(id, parameter);
     rewriter.map(id, parameter);

@@ -21,7 +21,7 @@ constexpr int64_t kAlways = -1;
 // are less than the 2 % that the sample models are held to.
 constexpr int64_t kWastedShare = 100;
 constexpr int64_t kApartShare = 110;
-// The same of what does not fit, however it is packed: such a plan only tells how much there is too much.
+// The same of one of many plans that does not fit, however it is packed: it only tells how much there is too much.
 constexpr int64_t kWastedShareInVain = 20;
 
 class MemoryPlanner {
@@ -235,7 +235,10 @@ class MemoryPlanner {
   int64_t pack_apart(DeviceId device, int64_t persistent_bytes, std::vector<Block>& blocks) const {
     const int64_t bound = largest_live(blocks).bytes;
     const int64_t room = plan_.devices[device.index()].capacity_bytes - persistent_bytes;
-    if (bound > room) return pack(blocks, bound + bound / kWastedShareInVain, effort_);
+    if (bound > room) {
+      const int64_t wasted_share = effort_ == PackEffort::quick ? kWastedShareInVain : kWastedShare;
+      return pack(blocks, bound + bound / wasted_share, effort_);
+    }
     if (order_) {
       const int64_t most = bound + (persistent_bytes + bound) / kApartShare;
       std::vector<Block> apart = blocks;

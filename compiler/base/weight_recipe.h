@@ -20,9 +20,10 @@ struct WeightPart {
 /// How a parameter is made of tensors of the model when a session loads it: parts side by side along an axis, then
 /// transposed, then seen as the parameter's shape. Elements are moved, and rounded where the parameter has fewer bits.
 struct WeightRecipe {
-  std::vector<WeightPart> parts;  // none: the parameter is its `source` as it is
-  int64_t axis = 0;               // of the parts
-  std::vector<int64_t> perm;      // of what they make; empty: as it is
+  std::vector<WeightPart> parts;     // none: the parameter is its `source` as it is
+  int64_t axis = 0;                  // of the parts
+  std::vector<int64_t> perm;         // of what they make; empty: as it is
+  std::vector<std::string> origins;  // the ONNX nodes whose work this is
   bool is_empty() const { return parts.empty(); }
   bool operator==(const WeightRecipe&) const = default;
 };

@@ -290,6 +290,9 @@ class Parser {
     recipe.axis = lexer_.integer(0, kMaxRank, "an axis");
     if (!lexer_.accept_word("perm")) lexer_.fail("'perm' is expected");
     recipe.perm = integers();
+    if (!lexer_.accept_word("origins")) lexer_.fail("'origins' is expected");
+    lexer_.expect("[");
+    read_list(lexer_, "]", [&] { recipe.origins.push_back(lexer_.quoted_text()); });
     return recipe;
   }
 

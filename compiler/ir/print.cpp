@@ -166,14 +166,16 @@ class Printer {
     line("{}", text);
   }
 
-  // After the source: ` made ("q" [8,8] [1,0], "k" [8,8] []) axis 1 perm []`.
+  // After the source: ` made ("q" [8,8] [1,0], "k" [8,8] []) axis 1 perm [] origins []`.
   static std::string recipe_text(const WeightRecipe& recipe) {
     std::string text = " made (";
     for (const WeightPart& part : recipe.parts) {
       text += fmt::format("{}{} [{}] [{}]", text.ends_with("(") ? "" : ", ", in_quotes(part.source),
                           fmt::join(part.shape.dims(), ","), fmt::join(part.perm, ","));
     }
-    return text + fmt::format(") axis {} perm [{}]", recipe.axis, fmt::join(recipe.perm, ","));
+    text += fmt::format(") axis {} perm [{}] origins [", recipe.axis, fmt::join(recipe.perm, ","));
+    for (const std::string& origin : recipe.origins) text += (text.ends_with("[") ? "" : ", ") + in_quotes(origin);
+    return text + "]";
   }
 
   void node_line(const Node& node) {

@@ -113,9 +113,9 @@ std::vector<int64_t> parse_integers(const JsonView& view) {
   return parse_list<int64_t>(view, [](const JsonView& item) { return item.integer(); });
 }
 
-/// [[[source, shape, perm], ...], axis, perm]
+/// [[[source, shape, perm], ...], axis, perm, origins]
 WeightRecipe parse_recipe(const JsonView& view, DType dtype) {
-  if (view.count() != 3) view.fail("must be [parts, axis, perm]");
+  if (view.count() != 4) view.fail("must be [parts, axis, perm, origins]");
   WeightRecipe recipe;
   recipe.parts = parse_list<WeightPart>(view.element(0), [&](const JsonView& part) {
     if (part.count() != 3) part.fail("must be [source, shape, perm]");
@@ -125,6 +125,7 @@ WeightRecipe parse_recipe(const JsonView& view, DType dtype) {
   if (recipe.is_empty()) view.fail("has no parts");
   recipe.axis = view.element(1).integer();
   recipe.perm = parse_integers(view.element(2));
+  recipe.origins = parse_list<std::string>(view.element(3), [](const JsonView& origin) { return origin.text(); });
   return recipe;
 }
 

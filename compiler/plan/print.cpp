@@ -114,7 +114,8 @@ std::string part_json(const WeightPart& part) {
 }
 
 std::string recipe_json(const WeightRecipe& recipe) {
-  return fmt::format("[{},{},{}]", Line::list_text(recipe.parts, part_json), recipe.axis, integers_json(recipe.perm));
+  return fmt::format("[{},{},{},{}]", Line::list_text(recipe.parts, part_json), recipe.axis, integers_json(recipe.perm),
+                     Line::list_text(recipe.origins, quoted));
 }
 
 std::string line_of(const PlanValue& value, size_t id) {

@@ -230,6 +230,23 @@ TEST_CASE("explain: with mixed precision, where a plan has joined casts and weig
   }
 }
 
+TEST_CASE("explain, assignment: nodes whose work is done when weights are loaded are where their readers are") {
+  const TemporaryFolder folder;
+  const std::string model = zoo_model(
+      folder, "gpt2",
+      {"--size", "layers=2", "--size", "hidden=32", "--size", "heads=2", "--size", "vocab=50", "--size", "sequence=8"});
+  const std::string plan = folder / "plan.json";
+  const std::vector<std::string> request = {"partition", model,         "--gpus", "2",       "--gpu-type",
+                                            "h200",      "--precision", "bf16",   "--batch", "4",
+                                            "--explain", "-o",          plan};
+  const json answer = answer_of(request);
+  REQUIRE(!answer["explanation"]["cuts"].empty());
+  CHECK(!answer["explanation"]["cuts"][0]["alternatives"].empty());
+  CHECK(mpc::read_text_file(plan, kMostBytes).find("\"op\":\"Transpose\"") == std::string::npos);
+  REQUIRE(answer["assignment"].contains("head/Transpose"));
+  CHECK(answer["assignment"]["head/Transpose"] == answer["assignment"]["head/MatMul"]);
+}
+
 TEST_CASE("partition --plan: changed devices are kept and the rest is planned around them") {
   const TemporaryFolder folder;
   const std::string model = zoo_model(folder, "residual-cut");

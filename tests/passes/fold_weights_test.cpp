@@ -74,14 +74,16 @@ TEST_CASE("fold_weights: what moves and rounds the elements of weights becomes a
       "%t f32[4,3] = Transpose(%a) {perm = [1,0]} per_step\n%h bf16[4,3] = Cast(%t) {to = \"bf16\"} per_step\n"
       "%e bf16[4,3] = Exp(%h) per_step\noutput e = %e\n");
   CHECK(ops_of(one) == Ops{OpKind::Exp});
-  CHECK(recipe_of(one, "h") == WeightRecipe{{{"a", Shape{3, 4}, {1, 0}}}, 0, {}});
+  CHECK(recipe_of(one, "h") == WeightRecipe{{{"a", Shape{3, 4}, {1, 0}}}, 0, {}, {}});
 
   const Graph joined = folded(
-      "%t f32[4,3] = Transpose(%a) {perm = [1,0]} per_step\n%j f32[4,5] = Concat(%t, %b) {axis = 1} per_step\n"
+      "%t f32[4,3] = Transpose(%a) {perm = [1,0]} per_step origin \"n/t (Transpose)\"\n%j f32[4,5] = Concat(%t, %b) "
+      "{axis = 1} per_step\n"
       "%u f32[5,4] = Transpose(%j) {perm = [1,0]} per_step\n%r f32[20] = Reshape(%u) {shape = [20]} per_step\n"
       "%e f32[20] = Exp(%r) per_step\noutput e = %e\n");
   CHECK(ops_of(joined) == Ops{OpKind::Exp});
-  CHECK(recipe_of(joined, "r") == WeightRecipe{{{"a", Shape{3, 4}, {1, 0}}, {"b", Shape{4, 2}, {}}}, 1, {1, 0}});
+  CHECK(recipe_of(joined, "r") ==
+        WeightRecipe{{{"a", Shape{3, 4}, {1, 0}}, {"b", Shape{4, 2}, {}}}, 1, {1, 0}, {"n/t (Transpose)"}});
   CHECK(print(parse_graph(print(joined))) == print(joined));
 
   const Graph rounded =
