@@ -1,6 +1,7 @@
 #include "passes/back_half.h"
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 
 #include <fmt/format.h>
@@ -64,11 +65,14 @@ bool are_devices_alike(const Cluster& cluster) {
 
 class BackHalf {
  public:
-  BackHalf(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed)
+  /// @param to_beat_s  of what does not fit only what may get shorter than this is made to fit
+  BackHalf(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed,
+           double to_beat_s = std::numeric_limits<double>::infinity())
       : graphs_(graphs),
         cluster_(cluster),
         options_(options),
         observed_(observed),
+        to_beat_s_(to_beat_s),
         are_alike_(are_devices_alike(cluster)),
         lowering_(graphs, cluster, options, observed) {}
 
@@ -284,9 +288,10 @@ class BackHalf {
 
   void fit_to_memory(Attempt& best) const {
     const Graph placed = apply_placement(graphs_.main, best.placement.device_of_node);
-    fit_memory(best, {placed, cluster_, graphs_.microbatches, options_}, [this](Attempt& attempt, PackEffort effort) {
-      lowering_.lower(lowering_.localize(attempt), attempt, nullptr, effort);
-    });
+    fit_memory(best, {placed, cluster_, graphs_.microbatches, options_, to_beat_s_},
+               [this](Attempt& attempt, PackEffort effort) {
+                 lowering_.lower(lowering_.localize(attempt), attempt, nullptr, effort);
+               });
   }
 
   PlaceOptions place_options() const {
@@ -381,6 +386,7 @@ class BackHalf {
   const Cluster& cluster_;
   const PlanOptions& options_;
   const Observed& observed_;
+  const double to_beat_s_;
   bool are_alike_;
   AttemptLowering lowering_;
   mutable std::optional<std::pair<std::pair<int, HeldMicrobatches>, Placement>> split_of_parts_;  // by parts
@@ -451,13 +457,11 @@ Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const Pl
   other = options;
   for (const ScheduleKind kind : kFrugal) {
     other.schedule = kind;
-    // Looking for what the other two send to host memory takes long, and has won nowhere.
-    if (kind != ScheduleKind::one_f_one_b) other.may_offload = false;
     // A schedule expects up to some percent more than its plan takes.
     constexpr double kExpectedMore = 1.1;
     Attempt to_beat = best;
     to_beat.step_seconds *= kExpectedMore;
-    std::optional<Attempt> rival = BackHalf(graphs, cluster, other, observed).run(&to_beat);
+    std::optional<Attempt> rival = BackHalf(graphs, cluster, other, observed, best.step_seconds).run(&to_beat);
     if (rival && rival->is_preferred_to(best)) best = std::move(*rival);
   }
   return best;

@@ -1,6 +1,7 @@
 #include "passes/fit_memory.h"
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -51,7 +52,9 @@ class MemoryFitter {
 
   void run() {
     const PlanOptions& options = request_.options;
+    if (unlimited_s_ >= request_.to_beat_s) return;
     if (options.may_recompute) ways_ = recomputations(request_.placed, request_.cluster, is_tight_);
+    if (unlimited_s_ + promised_seconds() >= request_.to_beat_s) return;
     std::optional<Bytes> offloaded;
     if (options.may_offload) offloaded = offload_alone();
     const bool is_done = best_.excess_bytes == 0 && best_s_ <= kAsGood * unlimited_s_;
@@ -180,6 +183,21 @@ class MemoryFitter {
       consider(&way, std::move(attempt));
       if (fits) return;
     }
+  }
+
+  // What a step is expected to take beyond the one without limits: by the cheaper means, spread over all devices.
+  double promised_seconds() {
+    double seconds = std::numeric_limits<double>::infinity();
+    Bytes needed(excess_.size(), 0);
+    for (size_t d = 0; d < needed.size(); ++d)
+      needed[d] = std::max<int64_t>(0, excess_[d]) / std::max(1, request_.microbatches);
+    const auto is_enough = [&](const Recomputation& way) {
+      return std::ranges::equal(left_over(needed, way), Bytes(needed.size(), 0));
+    };
+    const auto cheapest = std::ranges::find_if(ways_, is_enough);
+    if (cheapest != ways_.end()) seconds = cheapest->seconds;
+    if (request_.options.may_offload) seconds = std::min(seconds, exposed_seconds(needed));
+    return seconds * request_.microbatches / static_cast<double>(excess_.size());
   }
 
   // What copies of a micro-batch take longer than the passes that they run beside, all devices together.

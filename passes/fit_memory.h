@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 
 #include "passes/back_half.h"
 #include "passes/pack.h"
@@ -23,6 +24,7 @@ struct FitRequest {
   const Cluster& cluster;
   int microbatches = 1;
   const PlanOptions& options;
+  double to_beat_s = std::numeric_limits<double>::infinity();  // nothing is tried where no way promises less
 };
 
 /// Makes the plan of an attempt: schedule, instructions and offsets, by its placement, `dropped` and `offload_bytes`.

@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <latch>
 #include <string>
-#include <thread>
 
 #include "compiler/base/error.h"
 #include "tests/exec/models.h"
@@ -168,8 +168,10 @@ TEST_CASE("session: a lane misses nothing that happens between its looks") {
   options.watchdog_seconds = 60;
   std::atomic<uint32_t> looks = 0;
   options.before_look = [&looks] {
-    const uint32_t turns = looks.fetch_add(1, std::memory_order_relaxed) * 2654435761u >> 26;
-    for (uint32_t i = 0; i < turns; ++i) std::this_thread::yield();
+    // Up to 64 us, and not by giving the core away: on a busy machine that would take milliseconds each time.
+    const std::chrono::microseconds pause(looks.fetch_add(1, std::memory_order_relaxed) * 2654435761u >> 26);
+    const auto end = std::chrono::steady_clock::now() + pause;
+    while (std::chrono::steady_clock::now() < end) continue;
   };
   for (const auto& placement : {kTwoDevices, kThreeDevices}) {
     Run forward(test::forward_plan(placement, kFour), options);
