@@ -1,6 +1,7 @@
 #include "passes/fit_memory.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -73,23 +74,55 @@ class MemoryFitter {
     return attempt;
   }
 
-  // The one that is taken was one of many, and packed like one.
+  // What was one of many was packed like one. How it is packed decides between ways that are almost alike, so the best
+  // of each means is packed again.
   void finish() {
-    Attempt again;
-    again.placement = best_.placement;
-    again.dropped = best_.dropped;
-    again.offload_bytes = best_.offload_bytes;
-    lower_(again, PackEffort::thorough);
-    if (again.excess_bytes <= best_.excess_bytes) best_ = std::move(again);
+    std::optional<Attempt> best;
+    const Recomputation* best_way = nullptr;
+    for (const std::optional<Candidate>& candidate : of_means_) {
+      if (!candidate || candidate->excess_bytes > best_.excess_bytes) continue;
+      Attempt again;
+      again.placement = best_.placement;
+      if (candidate->way != nullptr) again.dropped = candidate->way->dropped;
+      again.offload_bytes = candidate->offload_bytes;
+      lower_(again, PackEffort::thorough);
+      again.step_seconds = step_seconds(again.plan);
+      const auto value = [](const Attempt& attempt) { return std::pair(attempt.excess_bytes, attempt.step_seconds); };
+      if (best && value(*best) <= value(again)) continue;
+      best = std::move(again);
+      best_way = candidate->way;
+    }
+    if (best->excess_bytes <= best_.excess_bytes) {
+      best_ = std::move(*best);
+      best_way_ = best_way;
+    }
     if (best_way_ != nullptr) add_recompute_note(*best_way_);
     if (best_.offloaded.values > 0) add_offload_note();
+  }
+
+  struct Candidate {
+    const Recomputation* way = nullptr;
+    Bytes offload_bytes;
+    int64_t excess_bytes = 0;
+    double seconds = 0;  // of the step, as it is packed for now
+  };
+
+  static size_t means_of(const Recomputation* way, const Attempt& attempt) {
+    return way == nullptr ? 0 : attempt.offload_bytes.empty() ? 1 : 2;
   }
 
   // Keeps an attempt that fits better than the best one, or has at most `share` of its seconds.
   void consider(const Recomputation* way, Attempt attempt, double share = 1) {
     if (attempt.excess_bytes > best_.excess_bytes) return;
     const double seconds = step_seconds(attempt.plan);
-    if (attempt.excess_bytes == best_.excess_bytes && !(seconds < share * best_s_)) return;
+    const bool is_best = attempt.excess_bytes < best_.excess_bytes || seconds < share * best_s_;
+    std::optional<Candidate>& of_means = of_means_[means_of(way, attempt)];
+    const bool is_best_of_means =
+        !of_means || std::pair(attempt.excess_bytes, seconds) < std::pair(of_means->excess_bytes, of_means->seconds);
+    // Where only copies are made, more of them has to be worth it.
+    if (is_best || (way != nullptr && is_best_of_means))
+      of_means = {way, attempt.offload_bytes, attempt.excess_bytes, seconds};
+    if (!is_best) return;
     best_s_ = seconds;
     best_ = std::move(attempt);
     best_way_ = way;
@@ -258,6 +291,7 @@ class MemoryFitter {
   double best_s_ = 0;
   bool is_replaced_ = false;
   const Recomputation* best_way_ = nullptr;
+  std::array<std::optional<Candidate>, 3> of_means_;  // host memory alone, recomputation alone, both
   Bytes excess_;
   std::vector<bool> is_tight_;
   std::vector<Recomputation> ways_;                      // the cheapest first
