@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
+#include <string>
 
 #include "compiler/plan/host_memory.h"
 #include "compiler/plan/live_bytes.h"
@@ -138,9 +140,17 @@ std::vector<v1::DevicePlan> device_plans(const Plan& plan) {
     seconds_in_stage[d][stages[n]] += plan.nodes[n].seconds.front();
   }
   for (size_t d = 0; d < rows.size(); ++d) rows[d].stage = first_stage(seconds_in_stage[d]);
+  std::vector<std::set<std::string>> counted(rows.size());
   for (const PlanSlice& slice : plan.slices) {
     if (slice.value == kNone || plan.values[slice.value].kind != PlanValueKind::parameter) continue;
-    rows[slice.device.index()].parameters += plan.values[slice.value].shapes.front().elements();
+    const PlanValue& value = plan.values[slice.value];
+    const size_t d = slice.device.index();
+    // A weight that a device has in two forms is one parameter of the model.
+    const auto count = [&](const std::string& source, const Shape& shape) {
+      if (counted[d].insert(source).second) rows[d].parameters += shape.elements();
+    };
+    if (value.recipe.is_empty()) count(value.source, value.shapes.front());
+    for (const WeightPart& part : value.recipe.parts) count(part.source, part.shape);
   }
   return rows;
 }

@@ -31,6 +31,7 @@ struct FitRequest {
 using LowerAttempt = std::function<void(Attempt& attempt, PackEffort effort)>;
 
 /// Replaces `best`, which does not fit, by an attempt that does, or else by the one that exceeds the capacities least.
+/// Tries are packed with little effort; the best by each of the three ways is packed well, and then the best is taken.
 /// @pre a training graph. Some twenty plans, and as many more as there are choices to compute again that do not fit.
 void fit_memory(Attempt& best, const FitRequest& request, const LowerAttempt& lower);
 

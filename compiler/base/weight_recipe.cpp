@@ -1,6 +1,7 @@
 #include "compiler/base/weight_recipe.h"
 
 #include <algorithm>
+#include <limits>
 #include <span>
 
 #include <fmt/format.h>
@@ -60,6 +61,7 @@ std::string find_problem(const WeightRecipe& recipe, DType dtype, const Shape& s
   if (first.rank() == 0 && recipe.parts.size() > 1) return "scalars do not lie side by side";
   // Sums stay in range: what the parts hold together is compared with the parameter piece by piece.
   int64_t elements = 0;
+  int64_t along_axis = 0;  // of empty parts, too
   const int64_t most = shape.elements();
   for (const WeightPart& part : recipe.parts) {
     if (!fit_side_by_side(first, permuted(part.shape, part.perm), recipe.axis))
@@ -67,6 +69,10 @@ std::string find_problem(const WeightRecipe& recipe, DType dtype, const Shape& s
     const int64_t of_part = part.shape.elements();
     if (of_part > most - elements) return "the parts hold more than the parameter";
     elements += of_part;
+    const Shape turned = permuted(part.shape, part.perm);
+    const int64_t dim = turned.rank() == 0 ? 1 : turned[static_cast<int>(recipe.axis)];
+    if (dim > std::numeric_limits<int64_t>::max() - along_axis) return "the parts together are too long";
+    along_axis += dim;
   }
   if (elements != most) return "the parts hold less than the parameter";
   const Shape joined = joined_shape(recipe);

@@ -243,6 +243,10 @@ TEST_CASE("explain, assignment: nodes whose work is done when weights are loaded
   REQUIRE(!answer["explanation"]["cuts"].empty());
   CHECK(!answer["explanation"]["cuts"][0]["alternatives"].empty());
   CHECK(mpc::read_text_file(plan, kMostBytes).find("\"op\":\"Transpose\"") == std::string::npos);
+  // The table is one parameter of the model, on a device that reads it in two forms.
+  const json alone = answer_of({"partition", model, "--gpus", "1", "--gpu-type", "h200", "--precision", "bf16"});
+  const json plain = answer_of({"partition", model, "--gpus", "1", "--gpu-type", "h200"});
+  CHECK(alone["devices"][0]["parameters"] == plain["devices"][0]["parameters"]);
   REQUIRE(answer["assignment"].contains("head/Transpose"));
   CHECK(answer["assignment"]["head/Transpose"] == answer["assignment"]["head/MatMul"]);
 }

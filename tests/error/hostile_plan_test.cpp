@@ -294,6 +294,37 @@ std::vector<Kind> kinds() {
            set_type(p.values[member], p.values[member].dtype, shapes);
          }
        }},
+      {"another recipe",
+       [](P p, D dice) {
+         for (int attempt = 0; attempt < 100; ++attempt) {
+           PlanValue& value = dice.pick(p.values);
+           if (value.kind != PlanValueKind::parameter) continue;
+           std::vector<int64_t> turned;
+           for (int axis = value.shapes[0].rank(); axis-- > 0;) turned.push_back(axis);
+           WeightPart part{value.source, value.shapes[0], {}};
+           value.recipe = {{part}, 0, {}, {}};
+           switch (dice.below(6)) {
+             case 0:
+               value.recipe.perm = turned;
+               break;
+             case 1:
+               value.recipe.parts[0].perm = turned;
+               break;
+             case 2:
+               value.recipe.parts.push_back(part);
+               break;
+             case 3:
+               value.recipe.axis = dice.integer();
+               break;
+             case 4:
+               value.recipe.perm.push_back(dice.integer());
+               break;
+             default:
+               value.recipe.parts[0].shape = reshaped(value.shapes[0], dice);
+           }
+           return;
+         }
+       }},
       {"another operator",
        [](P p, D dice) { dice.pick(p.nodes).op = static_cast<OpKind>(dice.below(static_cast<size_t>(kOpCount))); }},
       {"the operator and attributes of another node",
