@@ -319,8 +319,7 @@ std::string text_of(const Plan& plan, const v1::Explanation& explanation) {
   if (shortest_seconds(explanation) < plan.step_seconds) {
     text +=
         "\nsome of these are shorter than the plan: a placement is searched by an estimate of its step, and whole "
-        "plans "
-        "are made of few (--budget 10s: of more)\n";
+        "plans are made of few (--budget 10s: of more)\n";
   }
   return text;
 }

@@ -10,7 +10,7 @@ function(mpc_library name)
   if(folder MATCHES "^executor")
     set(flags mpc_executor_flags)
   elseif(MPC_SANITIZE STREQUAL "thread" AND NOT folder MATCHES "^(compiler/base|tests)")
-    set(flags mpc_plain_flags)  # one thread runs the rest, and watching it takes the compiler as long again
+    set(flags mpc_plain_flags)  # one thread runs the rest
   endif()
   target_link_libraries(${name} PUBLIC ${arg_USES} PRIVATE $<BUILD_INTERFACE:${flags}>)
 endfunction()

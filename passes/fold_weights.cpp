@@ -135,6 +135,10 @@ class WeightFolder {
 
 }  // namespace
 
+bool may_fold(OpKind op) {
+  return op == OpKind::Cast || op == OpKind::Concat || op == OpKind::Transpose || op == OpKind::Reshape;
+}
+
 Graph fold_weights(const Graph& graph) {
   return WeightFolder(graph).run();
 }

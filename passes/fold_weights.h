@@ -12,4 +12,7 @@ namespace mpc {
 /// @pre stage local, and no step replaces a parameter (inference). Graphs of the same structure stay so. O(N + E).
 Graph fold_weights(const Graph& graph);
 
+/// Do nodes of this operator become part of a recipe, where they read weights alone?
+bool may_fold(OpKind op);
+
 }  // namespace mpc

@@ -10,6 +10,7 @@
 #include "compiler/cost/estimate.h"
 #include "passes/add_loss.h"
 #include "passes/batch_updates.h"
+#include "passes/fold_weights.h"
 #include "passes/weights.h"
 
 namespace mpc::place {
@@ -91,7 +92,8 @@ class ProblemBuilder {
   // Sessions make these once, when they load the model (fold_weights.h).
   bool is_made_before(const Node& node) const {
     const auto is_fixed = [&](ValueId id) { return id.is_valid() && is_fixed_[id.index()]; };
-    return graph_.updates.empty() && node.rate == Rate::per_step && std::ranges::all_of(node.outputs, is_fixed);
+    return graph_.updates.empty() && node.rate == Rate::per_step && may_fold(node.op) &&
+           std::ranges::all_of(node.outputs, is_fixed);
   }
 
   // [node]: seconds per micro-batch.

@@ -11,16 +11,12 @@
 #include "compiler/ir/verify.h"
 #include "passes/batch_casts.h"
 #include "passes/batch_splits.h"
+#include "tests/support/ops_of.h"
 
 namespace {
 
 using namespace mpc;
-
-std::vector<OpKind> ops_of(const Graph& graph) {
-  std::vector<OpKind> ops;
-  for (const Node& node : graph.nodes()) ops.push_back(node.op);
-  return ops;
-}
+using test::ops_of;
 
 using Ops = std::vector<OpKind>;
 using Dims = std::vector<int64_t>;

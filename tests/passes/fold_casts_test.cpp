@@ -10,10 +10,12 @@
 
 #include "compiler/ir/parse.h"
 #include "compiler/ir/verify.h"
+#include "tests/support/ops_of.h"
 
 namespace {
 
 using namespace mpc;
+using test::ops_of;
 
 Graph folded(const std::string& body) {
   Graph graph = parse_graph(
@@ -23,12 +25,6 @@ Graph folded(const std::string& body) {
   Graph result = fold_casts(graph);
   verify(result);
   return result;
-}
-
-std::vector<OpKind> ops_of(const Graph& graph) {
-  std::vector<OpKind> ops;
-  for (const Node& node : graph.nodes()) ops.push_back(node.op);
-  return ops;
 }
 
 using Ops = std::vector<OpKind>;

@@ -11,12 +11,14 @@
 #include "compiler/ir/print.h"
 #include "compiler/ir/verify.h"
 #include "compiler/plan/text.h"
+#include "tests/support/ops_of.h"
 #include "tests/support/random_graph.h"
 #include "tests/support/run_plan.h"
 
 namespace {
 
 using namespace mpc;
+using test::ops_of;
 
 const std::string kWeights =
     "parameter %a f32[3,4] from \"a\" frozen\nparameter %b f32[4,2] from \"b\" frozen\n"
@@ -26,12 +28,6 @@ Graph folded(const std::string& body) {
   Graph result = fold_weights(parse_graph("graph \"g\" canonical\n" + kWeights + body));
   verify(result);
   return result;
-}
-
-std::vector<OpKind> ops_of(const Graph& graph) {
-  std::vector<OpKind> ops;
-  for (const Node& node : graph.nodes()) ops.push_back(node.op);
-  return ops;
 }
 
 const WeightRecipe& recipe_of(const Graph& graph, const std::string& name) {

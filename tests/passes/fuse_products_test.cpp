@@ -12,10 +12,12 @@
 #include "compiler/ir/verify.h"
 #include "passes/fold_transposes.h"
 #include "passes/fuse_bias_gradients.h"
+#include "tests/support/ops_of.h"
 
 namespace {
 
 using namespace mpc;
+using test::ops_of;
 
 Graph parsed(const std::string& body) {
   return parse_graph(
@@ -42,12 +44,6 @@ std::vector<std::string> operands_of(const Graph& graph, const Node& node) {
   std::vector<std::string> names;
   for (const ValueId input : node.inputs) names.push_back(input.is_valid() ? graph.value(input).name : "");
   return names;
-}
-
-std::vector<OpKind> ops_of(const Graph& graph) {
-  std::vector<OpKind> ops;
-  for (const Node& node : graph.nodes()) ops.push_back(node.op);
-  return ops;
 }
 
 bool is_set(const Node& node, const std::string& name) {

@@ -10,10 +10,12 @@
 
 #include "compiler/ir/parse.h"
 #include "compiler/ir/verify.h"
+#include "tests/support/ops_of.h"
 
 namespace {
 
 using namespace mpc;
+using test::ops_of;
 
 /// Two heads of width 4 over 3 positions. `last` makes %vr (1, 3, 2, 4).
 std::string model(const std::string& last) {
@@ -45,12 +47,6 @@ Graph packed(const std::string& last, const FusionLimits& limits = {}) {
   Graph graph = pack_projections(parse_graph(model(last)), limits);
   verify(graph);
   return graph;
-}
-
-std::vector<OpKind> ops_of(const Graph& graph) {
-  std::vector<OpKind> ops;
-  for (const Node& node : graph.nodes()) ops.push_back(node.op);
-  return ops;
 }
 
 int products_of(const Graph& graph) {
