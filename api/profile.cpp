@@ -11,6 +11,7 @@
 
 #include "api/facts.h"
 #include "api/impl.h"
+#include "api/node_timer.h"
 #include "api/profile_nodes.h"
 #include "api/table.h"
 #include "compiler/base/error.h"
@@ -19,10 +20,8 @@
 #include "compiler/base/text.h"
 #include "compiler/cost/profile.h"
 #include "compiler/ops/builder.h"
-#include "executor/device/kernel_timer.h"
 #include "executor/device/plugin.h"
 #include "executor/host/caches.h"
-#include "executor/measure_kernel.h"
 #include "executor/session.h"
 #include "mpc/compile.h"
 
@@ -32,46 +31,21 @@
 namespace mpc {
 namespace {
 
+using api::NodeTimer;
 using api::ProfileNode;
 
 constexpr int64_t kUnbounded = int64_t{1} << 50;  // bytes: a node is timed alone, the model need not fit
 
-/// The device that is measured: the host, or a GPU with a timer for each way to compute products.
-class Measured {
- public:
-  explicit Measured(const Device& device) : device_(device) {
-    if (!is_gpu()) return;
-    strict_.emplace(device.name, "f32");
-    rounded_.emplace(device.name, "tf32");
-  }
-  bool is_gpu() const { return device_.backend == "cuda"; }
-  executor::KernelTimer& timer() { return *strict_; }
-
-  /// Seconds of a node; nothing when the device has no kernel for it.
-  std::optional<double> seconds_of(ProfileNode& node) {
-    node.spec.attributes = &node.attributes;
-    node.spec.threads = device_.threads;
-    if (!is_gpu()) return host_.seconds_of(node.spec, node.workspace_bytes, node.options);
-    return (node.key.arithmetic == Arithmetic::tf32 ? rounded_ : strict_)->seconds_of(node.spec, node.options);
-  }
-
- private:
-  const Device& device_;
-  executor::HostKernelTimer host_;
-  std::optional<executor::KernelTimer> strict_;
-  std::optional<executor::KernelTimer> rounded_;
-};
-
 /// Seconds of a product of two square matrices; its FLOPs are 2 size^3.
-double product_seconds(Measured& device, DType dtype, bool is_tf32, int64_t size) {
+double product_seconds(NodeTimer& device, DType dtype, bool is_tf32, int64_t size) {
   ProfileNode node = api::node_alone(OpKind::MatMul, dtype, {Shape{size, size}, Shape{size, size}});
   if (is_tf32) node.key.arithmetic = Arithmetic::tf32;
   return device.seconds_of(node).value();
 }
 
 /// Seconds of reading and writing as many numbers of f32.
-double stream_seconds(Measured& device, int64_t elements) {
-  ProfileNode node = api::node_alone(OpKind::Relu, DType::f32, {Shape{elements}});
+double stream_seconds(NodeTimer& device, int64_t elements) {
+  const ProfileNode node = api::node_alone(OpKind::Relu, DType::f32, {Shape{elements}});
   return device.seconds_of(node).value();
 }
 
@@ -94,7 +68,7 @@ struct SizedWork {
   }
 };
 
-void measure_rates(Measured& device, DeviceRates& rates) {
+void measure_rates(NodeTimer& device, DeviceRates& rates) {
   const bool is_gpu = device.is_gpu();
   const auto product = [&](DType dtype, int64_t least, bool is_tf32 = false) {
     const auto flops = [](int64_t size) { return 2.0 * std::pow(static_cast<double>(size), 3); };
@@ -315,21 +289,24 @@ Profile Profile::measure(const Cluster& cluster, const std::vector<ProfileModel>
   one.devices.front().memory_bytes = kUnbounded;
   link_all(one);
   const Cluster compile_for(std::make_shared<Cluster::Impl>(Cluster::Impl{one}));
-  Measured timed(measured.devices.front());
+  api::NodeTimers timers(measured.devices);
+  NodeTimer& first = timers.first();
   api::ProfileNodes nodes;
   // Devices of the host share its last cache.
-  const int64_t cache_bytes = timed.is_gpu() ? 0 : executor::last_cache_bytes() / measured.count();
+  const int64_t cache_bytes = first.is_gpu() ? 0 : executor::last_cache_bytes() / measured.count();
   for (const ProfileModel& row : models) {
     const auto plan = compile(row.model, compile_for, options_of(row));
-    api::add_nodes(plan.value().impl().plan, {timed.is_gpu(), cache_bytes}, nodes);
+    api::add_nodes(plan.value().impl().plan, {first.is_gpu(), cache_bytes}, nodes);
   }
 
-  measure_rates(timed, device.rates);
+  std::vector<DeviceRates> rates(measured.devices.size());
+  timers.at_once([&](size_t i, NodeTimer& timer) { measure_rates(timer, rates[i]); });
+  device.rates = rates.front();
   device.rates.launch_s = launch_seconds(one);
   profile.links = measure_links(measured);
-  if (timed.is_gpu()) {
-    const executor::HostCopy to = timed.timer().copy_to_device();
-    const executor::HostCopy from = timed.timer().copy_from_device();
+  if (first.is_gpu()) {
+    const executor::HostCopy to = first.gpu().copy_to_device();
+    const executor::HostCopy from = first.gpu().copy_from_device();
     device.rates.host_bytes_per_second = std::min(to.bytes_per_second, from.bytes_per_second);
     profile.links.push_back({"cpu", "cuda", to.bytes_per_second, to.latency_s});
     profile.links.push_back({"cuda", "cpu", from.bytes_per_second, from.latency_s});
@@ -340,14 +317,14 @@ Profile Profile::measure(const Cluster& cluster, const std::vector<ProfileModel>
   // What a GPU takes from one kernel to the next is in both the launch and the kernel's time; of the difference no less
   // than a tenth is believed.
   const auto alone = [&](double seconds) {
-    return timed.is_gpu() ? std::max(seconds - device.rates.launch_s, seconds / 10) : seconds;
+    return first.is_gpu() ? std::max(seconds - device.rates.launch_s, seconds / 10) : seconds;
   };
-  int64_t done = 0;
-  const auto total = static_cast<int64_t>(nodes.size());
-  for (auto& [name, node] : nodes) {
-    if (progress) progress(done++, total, std::string(op_name(node.key.op)));
-    const std::optional<double> seconds = timed.seconds_of(node);
-    if (seconds) device.add(node.key, {node.flops, node.bytes, std::max(alone(*seconds), 1e-9)});
+  std::vector<const ProfileNode*> to_time;
+  for (const auto& [name, node] : nodes) to_time.push_back(&node);
+  const std::vector<std::optional<double>> seconds = timers.seconds_of(to_time, progress);
+  for (size_t i = 0; i < to_time.size(); ++i) {
+    const ProfileNode& node = *to_time[i];
+    if (seconds[i]) device.add(node.key, {node.flops, node.bytes, std::max(alone(*seconds[i]), 1e-9)});
   }
   return Profile(std::make_shared<Impl>(Impl{std::move(profile), "the profile"}));
 }

@@ -4,8 +4,8 @@
 //
 // Stages are balanced by PROFILE: a file of `mpc profile`, "models" to time the nodes of every model before its row, as
 // `mpc profile --model` does, or - for the built-in rates of a CPU.
-// One thread per device; nothing else may use the machine's cores. Plans of one device and of two take turns. Per model
-// and number of micro-batches, each figure the median over STEPS steps:
+// One thread per device; nothing else may use the machine's cores. Plans of one device and of two take turns. Per
+// model, number of micro-batches and schedule, each figure the median over STEPS steps:
 //   speed_up          step on one device over step on two
 //   overlap_seconds   time in which both devices run a node
 //   bubble            idle share of the two devices from the start of the first node to the end of the last, measured
@@ -59,6 +59,7 @@ struct Case {
 
 constexpr int kWarmUp = 3;
 constexpr int kMicrobatches[] = {1, 2, 4, 8, 16};
+constexpr ScheduleKind kSchedules[] = {ScheduleKind::one_f_one_b, ScheduleKind::automatic};
 
 double median(std::vector<double> values) {
   std::ranges::sort(values);
@@ -89,14 +90,15 @@ Profile profile_of(const std::string& path, int64_t rows) {
   return parse_profile(v1::Profile::measure(v1::Cluster::devices("cpu:2"), {model}).json(), "the profile");
 }
 
-Plan plan_of(const onnx_io::Model& model, const Case& c, const Cluster& cluster, int microbatches) {
+Plan plan_of(const onnx_io::Model& model, const Case& c, const Cluster& cluster, int microbatches,
+             ScheduleKind schedule) {
   PlanOptions options;
   options.train = true;
   options.loss = c.loss;
   options.loss_output = c.loss_output;
   options.optimizer.optimizer = parse_optimizer("sgd,lr=0.001");
   options.microbatches = microbatches;
-  if (cluster.devices.size() > 1 && microbatches > 1) options.schedule = ScheduleKind::one_f_one_b;
+  options.schedule = schedule;
   return std::get<Plan>(make_plan(model, cluster, options, ReferenceEvaluator()));
 }
 
@@ -192,9 +194,9 @@ std::vector<double> seconds_of(const Plan& plan, const std::vector<executor::Mea
 }
 
 nlohmann::ordered_json measure(const onnx_io::Model& model, const Case& c, const std::optional<Profile>& profile,
-                               int microbatches, int steps) {
-  const Plan one = plan_of(model, c, cpu_devices(1, profile), microbatches);
-  const Plan two = plan_of(model, c, cpu_devices(2, profile), microbatches);
+                               int microbatches, ScheduleKind schedule, int steps) {
+  const Plan one = plan_of(model, c, cpu_devices(1, profile), microbatches, ScheduleKind::automatic);
+  const Plan two = plan_of(model, c, cpu_devices(2, profile), microbatches, schedule);
   Run on_one(one, model, c.integer_bound);
   Run on_two(two, model, c.integer_bound);
   for (int i = 0; i < kWarmUp; ++i) {
@@ -266,16 +268,19 @@ int run(const std::string& output, const std::string& profile, int steps, const 
     const onnx_io::Model model = onnx_io::Model::load(path);
     for (const int microbatches : kMicrobatches) {
       if (by_models) rates = profile_of(path, c.batch / microbatches);
-      const nlohmann::ordered_json row = measure(model, c, rates, microbatches, steps);
-      fmt::print(
-          "{:<12} {:>2} micro-batches: {:8.3f} ms on one, {:8.3f} ms on two, speed-up {:.2f}; bubble {:.3f}, "
-          "replayed {:.3f}, simulated {:.3f}, predicted {:.3f}; overlap {:.3f} ms\n",
-          c.model, microbatches, row["one_device_seconds"].get<double>() * 1e3,
-          row["two_devices_seconds"].get<double>() * 1e3, row["speed_up"].get<double>(), row["bubble"].get<double>(),
-          row["replayed_bubble"].get<double>(), row["simulated_bubble"].get<double>(),
-          row["predicted_bubble"].get<double>(), row["overlap_seconds"].get<double>() * 1e3);
-      std::fflush(stdout);
-      answer["rows"].push_back(row);
+      for (const ScheduleKind schedule : kSchedules) {
+        if (microbatches == 1 && schedule != ScheduleKind::automatic) continue;
+        const nlohmann::ordered_json row = measure(model, c, rates, microbatches, schedule, steps);
+        fmt::print(
+            "{:<12} {:>2} micro-batches, {:<10}: {:8.3f} ms on one, {:8.3f} ms on two, speed-up {:.2f}; bubble {:.3f}, "
+            "replayed {:.3f}, simulated {:.3f}, predicted {:.3f}; overlap {:.3f} ms\n",
+            c.model, microbatches, row["schedule"].get<std::string>(), row["one_device_seconds"].get<double>() * 1e3,
+            row["two_devices_seconds"].get<double>() * 1e3, row["speed_up"].get<double>(), row["bubble"].get<double>(),
+            row["replayed_bubble"].get<double>(), row["simulated_bubble"].get<double>(),
+            row["predicted_bubble"].get<double>(), row["overlap_seconds"].get<double>() * 1e3);
+        std::fflush(stdout);
+        answer["rows"].push_back(row);
+      }
     }
   }
   std::filesystem::remove_all(folder);

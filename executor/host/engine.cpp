@@ -141,8 +141,9 @@ double Engine::run(const StepRequest& request) {
 
 void Engine::run_in_order() {
   const FloatEnvironment environment;
+  double free_s = recorded_now_s();
   for (PlanIndex i = 0; i < plan_.instructions.size(); ++i) {
-    if (!execute_or_fail(i, 0)) throw Error(*failure_);
+    if (!execute_or_fail(i, 0, free_s)) throw Error(*failure_);
   }
 }
 
@@ -171,8 +172,9 @@ void Engine::run_on_streams() {
 
 void Engine::enqueue_step() {
   for (PlanIndex q = 0; q < plan_.queues.size(); ++q) queues_->begin_queue(q);
+  double free_s = 0;  // the streams have clocks of their own
   for (PlanIndex i = 0; i < plan_.instructions.size(); ++i) {
-    if (!execute_or_fail(i, 0)) throw Error(*failure_);
+    if (!execute_or_fail(i, 0, free_s)) throw Error(*failure_);
   }
   for (PlanIndex q = 0; q < plan_.queues.size(); ++q) queues_->end_queue(q);
 }
@@ -202,7 +204,7 @@ void Engine::run_threaded() {
   for (auto& link : links_) link->order.restart();
   advance(epoch_, epoch);
   for (auto& lane : lanes_) {
-    if (lane->begins_steps) lane->wake();
+    if (lane->begins_steps || lane->has_own_cores()) lane->wake();
   }
   uint64_t executed_before = executed();
   const std::chrono::duration<double> patience(options_.watchdog_seconds);
@@ -237,7 +239,9 @@ bool Engine::awaits_step(Lane& lane, uint32_t epoch) {
     const uint32_t seen = lane.wakes.load(std::memory_order_acquire);
     look();
     if (is_stopping_.load()) return false;
-    if (is_reached(epoch_.load(std::memory_order_acquire), epoch) && lane.has_work(RecordedIn(*this, epoch)))
+    // On cores of its own it begins every step with the others, and is awake when its first input comes.
+    if (is_reached(epoch_.load(std::memory_order_acquire), epoch) &&
+        (lane.has_own_cores() || lane.has_work(RecordedIn(*this, epoch))))
       return true;
     lane.sleep(seen);
   }
@@ -265,6 +269,7 @@ void Engine::look() const {
 
 /// Until the lane's part of the step is done, or the step is given up.
 void Engine::execute_lane(Lane& lane, uint32_t epoch) {
+  double free_s = recorded_now_s();
   for (;;) {
     // Before anything is looked at: what happens from here on ends the rest, also the other end's last copy on a link.
     look();
@@ -275,9 +280,10 @@ void Engine::execute_lane(Lane& lane, uint32_t epoch) {
     const LaneTask task = lane.claim(RecordedIn(*this, epoch));
     if (task.instruction == kNone) {
       lane.rest(seen);
+      free_s = recorded_now_s();
       continue;
     }
-    if (!execute_or_fail(task.instruction, epoch)) return;
+    if (!execute_or_fail(task.instruction, epoch, free_s)) return;
     // After it was executed: a stream that waits for the event of another must find it recorded.
     const Instruction& instruction = plan_.instructions[task.instruction];
     if (instruction.action == Action::record) record(instruction.index, epoch);
@@ -298,9 +304,9 @@ void Engine::advance(std::atomic<uint32_t>& word, uint32_t epoch) {
   }
 }
 
-bool Engine::execute_or_fail(PlanIndex instruction, uint32_t epoch) {
+bool Engine::execute_or_fail(PlanIndex instruction, uint32_t epoch, double& free_s) {
   if (is_left_out(instruction)) return true;
-  return attempt(instruction, epoch, [&] { execute(instruction); });
+  return attempt(instruction, epoch, [&] { execute(instruction, free_s); });
 }
 
 template <class F>
@@ -396,11 +402,14 @@ void Engine::execute_on_stream(PlanIndex index) {
   queues_->mark_end(index);
 }
 
-void Engine::execute(PlanIndex index) {
-  if (is_on_stream(index)) return execute_on_stream(index);
+void Engine::execute(PlanIndex index, double& free_s) {
+  if (is_on_stream(index)) {
+    execute_on_stream(index);
+    free_s = recorded_now_s();
+    return;
+  }
   const Instruction& instruction = plan_.instructions[index];
   const Program::Bound& bound = program_.bound(index);
-  const double start_s = times_.empty() ? 0 : now_s();
   for (const std::span<std::byte> memory : bound.poison_before) poison(memory);
   switch (instruction.action) {
     case Action::run:
@@ -430,8 +439,10 @@ void Engine::execute(PlanIndex index) {
   }
   for (const std::span<std::byte> memory : bound.poison_after) poison(memory);
   if (times_.empty()) return;
-  times_[index] = {index, start_s, now_s()};
-  if (instruction.action == Action::recv) times_[index - 1] = {index - 1, start_s, times_[index].end_s};
+  // What the thread did since its last instruction was for this one: to find it, and to make it ready.
+  times_[index] = {index, free_s, now_s()};
+  if (instruction.action == Action::recv) times_[index - 1] = {index - 1, free_s, times_[index].end_s};
+  free_s = times_[index].end_s;
 }
 
 void Engine::run_kernel(PlanIndex index) {

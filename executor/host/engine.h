@@ -98,10 +98,11 @@ class Engine {
   void enqueue_step();
   void finish_streams();
   void run_threaded();
-  bool execute_or_fail(PlanIndex instruction, uint32_t epoch);
+  /// @param free_s  since when the thread has had nothing else to do; set to the end of the instruction
+  bool execute_or_fail(PlanIndex instruction, uint32_t epoch, double& free_s);
   template <class F>
   bool attempt(PlanIndex instruction, uint32_t epoch, F&& f);
-  void execute(PlanIndex instruction);
+  void execute(PlanIndex instruction, double& free_s);
   void execute_on_stream(PlanIndex instruction);
   bool is_on_stream(PlanIndex instruction) const;
   void run_kernel(PlanIndex instruction);
@@ -116,6 +117,8 @@ class Engine {
   Error no_progress() const;
   uint64_t executed() const;
   double now_s() const;
+  /// The same when a timeline is recorded, else 0.
+  double recorded_now_s() const { return times_.empty() ? 0 : now_s(); }
   void collect_measured();
 
   const Program& program_;

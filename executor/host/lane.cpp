@@ -53,7 +53,7 @@ void Lane::wake() {
 }
 
 void Lane::rest(uint32_t seen) const {
-  if (!cores.empty()) {
+  if (has_own_cores()) {
     const auto asleep_from = std::chrono::steady_clock::now() + kAwake;
     do {
       for (int i = 0; i < kPausesPerLook; ++i) {

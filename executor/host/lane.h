@@ -46,6 +46,7 @@ struct Lane {
   std::thread thread;
 
   bool is_done() const;
+  bool has_own_cores() const { return !cores.empty(); }
   /// Is there anything to do? A hint: another thread may have done it by now.
   template <class IsRecorded>
   bool has_work(const IsRecorded& is_recorded) const {

@@ -26,9 +26,11 @@ class Profile {
  public:
   /// Reads a profile. @throws Error(M010, M051, M067).
   static Profile load(const std::string& path);
-  /// Times every distinct node of `models` on the first device of `cluster`, and the link from it to the second when
-  /// there is one; on GPUs products in TF32 too, and links within a GPU, between two, and to the host. `progress` is
-  /// told how many nodes are done, of how many, and the operator of the next.
+  /// Times every distinct node of `models`, and the link from the first device of `cluster` to the second when there is
+  /// one. Devices of the host that have cores of their own are timed at the same time, since they share memory and
+  /// caches in a step as well; of GPUs the first one is timed, products in TF32 too, and links within a GPU, between
+  /// two, and to the host. `progress` is told how many nodes are done, of how many, and the operator of the next; by
+  /// one thread at a time, not always the caller's.
   /// @throws Error(M046) naming a device of another kind than the first, Error(M070, M080), those of compile().
   static Profile measure(const Cluster& cluster, const std::vector<ProfileModel>& models,
                          const std::function<void(int64_t done, int64_t total, const std::string& op)>& progress = {});
