@@ -193,13 +193,15 @@ int partition(const Flags& flags, Console& console) {
   const std::optional<Plan> plan = compile_or_report(console, model, cluster, options);
   if (!plan) return exit_code(ErrorId::M050);
   write_outputs(flags, model, *plan, console);
-  console.say(plan->report_text());
+  // Reports of large plans take a while to make: only for those who read them.
+  if (!console.is_quiet) console.say(plan->report_text());
   if (!flags.explain) {
-    console.json_text(plan->report_json());
+    if (console.wants_json()) console.json_text(plan->report_json());
     return 0;
   }
   const Explanation explanation = explained(model, cluster, options, *plan, console);
   console.say(explanation.text);
+  if (!console.wants_json()) return 0;
   Json answer = Json::parse(plan->report_json());
   answer["explanation"] = Json::parse(explanation.json);
   console.json(answer);
