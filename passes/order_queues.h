@@ -16,8 +16,22 @@ struct QueueOrder {
   std::vector<std::vector<Wait>> waits;  // [instruction]: right before it
   std::vector<PlanIndex> event;          // [instruction]: recorded right after it; kNone: no one waits for it
   PlanIndex event_count = 0;
-  /// [instruction][queue]: how many instructions of that queue have surely completed when this one is done.
-  std::vector<std::vector<int64_t>> known;
+
+  /// Of a queue, how many instructions have surely completed when `instruction` is done.
+  int64_t known(size_t instruction, PlanIndex queue) const {
+    const Moment& moment = moments[instruction];
+    return moment.queue == queue ? moment.tick : snapshots[moment.snapshot * queue_count + queue];
+  }
+
+  // What a queue knows of the others changes only where it waits or receives: its instructions in between share a row.
+  struct Moment {
+    PlanIndex queue = 0;  // the instruction's own
+    PlanIndex snapshot = 0;
+    int64_t tick = 0;  // its place in its queue, from 1
+  };
+  size_t queue_count = 0;
+  std::vector<Moment> moments;     // [instruction]
+  std::vector<int64_t> snapshots;  // [snapshot][queue]
 };
 
 /// Orders every two instructions of different queues of which one writes bytes that the other reads or writes; nothing

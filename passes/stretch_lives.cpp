@@ -45,7 +45,7 @@ class Stretching {
   int64_t earliest_begin(const Block& block) const {
     const Instruction& first = plan_.instructions[static_cast<size_t>(block.begin)];
     if (first.action != Action::recv) return block.begin;
-    const auto known = static_cast<size_t>(order_.known[static_cast<size_t>(block.begin)][compute_]);
+    const auto known = static_cast<size_t>(order_.known(static_cast<size_t>(block.begin), compute_));
     const std::vector<PlanIndex>& computed = of_queue_[compute_];
     return known < computed.size() ? std::min<int64_t>(block.begin, computed[known]) : block.begin;
   }

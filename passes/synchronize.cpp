@@ -11,6 +11,9 @@ void synchronize(Plan& plan) {
   const QueueOrder order = order_queues(plan);
   plan.event_count = order.event_count;
   std::vector<Instruction> result;
+  size_t waits = 0;
+  for (const auto& before : order.waits) waits += before.size();
+  result.reserve(plan.instructions.size() + waits + plan.event_count);
   const auto add = [&](Action action, PlanIndex queue, PlanIndex event) {
     Instruction instruction;
     instruction.action = action;

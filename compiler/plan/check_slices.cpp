@@ -36,23 +36,23 @@ void check_slice(const Plan& plan, size_t index) {
     refuse(fmt::format("slice {}", index),
            fmt::format("is of value {}, the plan has {}", slice.value, plan.values.size()));
   }
-  const std::string where = slice_text(plan, index);
+  const auto refuse_slice = [&](const std::string& what) { refuse(slice_text(plan, index), what); };
   if (slice.device.index() >= plan.devices.size()) {
-    refuse(where, fmt::format("is on device {}, the plan has {}", slice.device.index(), plan.devices.size()));
+    refuse_slice(fmt::format("is on device {}, the plan has {}", slice.device.index(), plan.devices.size()));
   }
-  if (!is_instance(plan, slice)) refuse(where, fmt::format("micro-batch {} is no instance of it", slice.microbatch));
+  if (!is_instance(plan, slice)) refuse_slice(fmt::format("micro-batch {} is no instance of it", slice.microbatch));
   if (slice.offset < 0 || slice.offset % kSliceAlignment != 0) {
-    refuse(where, fmt::format("offset is {}, must be a multiple of {}", slice.offset, kSliceAlignment));
+    refuse_slice(fmt::format("offset is {}, must be a multiple of {}", slice.offset, kSliceAlignment));
   }
   const auto end = slice.bytes < 0 ? std::nullopt : checked_add(slice.offset, slice.bytes);
   const int64_t arena_bytes = plan.devices[slice.device.index()].arena_bytes;
   if (!end || *end > arena_bytes) {
-    refuse(where, fmt::format("{} bytes at offset {} do not fit the arena of {} bytes", slice.bytes, slice.offset,
-                              arena_bytes));
+    refuse_slice(
+        fmt::format("{} bytes at offset {} do not fit the arena of {} bytes", slice.bytes, slice.offset, arena_bytes));
   }
   if (slice.value == kNone) return;
   const int64_t expected = plan.value_bytes(slice.value, plan.variant_of(slice.microbatch));
-  if (slice.bytes != expected) refuse(where, fmt::format("has {} bytes, the value has {}", slice.bytes, expected));
+  if (slice.bytes != expected) refuse_slice(fmt::format("has {} bytes, the value has {}", slice.bytes, expected));
 }
 
 void check_unique(const Plan& plan) {
