@@ -42,29 +42,45 @@ Attributes::Attributes(std::initializer_list<std::pair<std::string, Attribute>> 
   for (const auto& [name, value] : items) set(name, value);
 }
 
+const Attributes::Items& Attributes::items() const {
+  static const Items none;
+  return items_ ? *items_ : none;
+}
+
+Attributes::Items& Attributes::own_items() {
+  if (!items_) {
+    items_ = std::make_shared<Items>();
+  } else if (items_.use_count() > 1) {
+    items_ = std::make_shared<Items>(*items_);
+  }
+  return *items_;
+}
+
 const Attribute* Attributes::find(std::string_view name) const {
-  const auto it = lower_bound(items_, name);
-  return it != items_.end() && it->first == name ? &it->second : nullptr;
+  const auto it = lower_bound(items(), name);
+  return it != items().end() && it->first == name ? &it->second : nullptr;
 }
 
 void Attributes::set(std::string_view name, Attribute value) {
-  const auto it = lower_bound(items_, name);
-  if (it != items_.end() && it->first == name) {
+  Items& items = own_items();
+  const auto it = lower_bound(items, name);
+  if (it != items.end() && it->first == name) {
     it->second = std::move(value);
   } else {
-    items_.emplace(it, std::string(name), std::move(value));
+    items.emplace(it, std::string(name), std::move(value));
   }
 }
 
 void Attributes::erase(std::string_view name) {
-  const auto it = lower_bound(items_, name);
-  if (it != items_.end() && it->first == name) items_.erase(it);
+  if (!has(name)) return;
+  Items& items = own_items();
+  items.erase(lower_bound(items, name));
 }
 
 bool Attributes::operator==(const Attributes& other) const {
-  return std::ranges::equal(items_, other.items_, [](const auto& a, const auto& b) {
-    return a.first == b.first && is_same(a.second, b.second);
-  });
+  return items_ == other.items_ || std::ranges::equal(items(), other.items(), [](const auto& a, const auto& b) {
+           return a.first == b.first && is_same(a.second, b.second);
+         });
 }
 
 int64_t Attributes::integer(std::string_view name) const {

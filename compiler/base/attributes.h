@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,7 +14,8 @@ namespace mpc {
 using Attribute =
     std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>, std::vector<std::string>>;
 
-/// A node's attributes, sorted by name. After type inference every attribute of the op's schema is present
+/// A node's attributes, sorted by name. Copies share them until one is changed: passes copy graphs all the time, and
+/// seldom change an attribute. After type inference every attribute of the op's schema is present
 /// and canonical (defaults filled in, negative axes made positive), so that kernels read them without checks.
 class Attributes {
  public:
@@ -34,13 +36,17 @@ class Attributes {
   const std::vector<std::string>& texts(std::string_view name) const;
   bool flag(std::string_view name) const { return integer(name) != 0; }
 
-  const std::vector<std::pair<std::string, Attribute>>& items() const { return items_; }
-  bool empty() const { return items_.empty(); }
+  using Items = std::vector<std::pair<std::string, Attribute>>;
+  const Items& items() const;
+  bool empty() const { return items().empty(); }
   /// The same names with the same values. A NaN equals a NaN: an attribute that holds one is still the same attribute.
   bool operator==(const Attributes& other) const;
 
  private:
-  std::vector<std::pair<std::string, Attribute>> items_;
+  /// To change them: from here on they are this object's alone.
+  Items& own_items();
+
+  std::shared_ptr<Items> items_;  // null: none
 };
 
 }  // namespace mpc

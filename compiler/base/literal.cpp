@@ -144,18 +144,22 @@ void write_integer(DType dtype, std::byte* p, int64_t value) {
 }
 
 Literal::Literal(DType dtype, Shape shape, std::vector<std::byte> bytes)
-    : dtype_(dtype), shape_(shape), bytes_(std::make_shared<const std::vector<std::byte>>(std::move(bytes))) {
-  MPC_CHECK(static_cast<int64_t>(bytes_->size()) == byte_size(shape_, dtype_), "a literal has the bytes of its shape");
+    : Literal(Content{dtype, shape, false, std::move(bytes)}) {
+  MPC_CHECK(static_cast<int64_t>(stored().size()) == byte_size(shape, dtype), "a literal has the bytes of its shape");
 }
 
 Literal Literal::splat(DType dtype, Shape shape, std::span<const std::byte> element) {
   MPC_CHECK(static_cast<int64_t>(element.size()) == dtype_bytes(dtype), "a splat stores one element");
-  Literal literal;
-  literal.dtype_ = dtype;
-  literal.shape_ = shape;
-  literal.is_splat_ = true;
-  literal.bytes_ = std::make_shared<const std::vector<std::byte>>(element.begin(), element.end());
-  return literal;
+  return Literal(Content{dtype, shape, true, {element.begin(), element.end()}});
+}
+
+const Literal::Content& Literal::content() const {
+  static const Content none;
+  return content_ ? *content_ : none;
+}
+
+const std::byte* Literal::element(int64_t index) const {
+  return stored().data() + (is_splat() ? 0 : index * dtype_bytes(dtype()));
 }
 
 Literal Literal::scalar(DType dtype, double value) {
@@ -175,14 +179,9 @@ Literal Literal::integers(const std::vector<int64_t>& values) {
   return Literal(DType::i64, Shape{static_cast<int64_t>(values.size())}, {bytes.begin(), bytes.end()});
 }
 
-std::span<const std::byte> Literal::stored() const {
-  if (!bytes_) return {};
-  return *bytes_;
-}
-
 std::vector<std::byte> Literal::dense() const {
-  if (!is_splat_) return {stored().begin(), stored().end()};
-  std::vector<std::byte> out(static_cast<size_t>(byte_size(shape_, dtype_)));
+  if (!is_splat()) return {stored().begin(), stored().end()};
+  std::vector<std::byte> out(static_cast<size_t>(byte_size(shape(), dtype())));
   const auto element = stored();
   for (size_t i = 0; i < out.size(); i += element.size())
     std::copy(element.begin(), element.end(), out.begin() + static_cast<std::ptrdiff_t>(i));
@@ -190,21 +189,22 @@ std::vector<std::byte> Literal::dense() const {
 }
 
 double Literal::number(int64_t index) const {
-  return read_number(dtype_, stored().data() + (is_splat_ ? 0 : index * dtype_bytes(dtype_)));
+  return read_number(dtype(), element(index));
 }
 
 int64_t Literal::integer(int64_t index) const {
-  return read_integer(dtype_, stored().data() + (is_splat_ ? 0 : index * dtype_bytes(dtype_)));
+  return read_integer(dtype(), element(index));
 }
 
 std::vector<int64_t> Literal::to_integers() const {
-  std::vector<int64_t> out(static_cast<size_t>(shape_.elements()));
+  std::vector<int64_t> out(static_cast<size_t>(shape().elements()));
   for (size_t i = 0; i < out.size(); ++i) out[i] = integer(static_cast<int64_t>(i));
   return out;
 }
 
 bool Literal::operator==(const Literal& other) const {
-  return dtype_ == other.dtype_ && shape_ == other.shape_ && is_splat_ == other.is_splat_ &&
+  if (content_ == other.content_) return true;
+  return dtype() == other.dtype() && shape() == other.shape() && is_splat() == other.is_splat() &&
          std::ranges::equal(stored(), other.stored());
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "compiler/base/dtype.h"
@@ -12,7 +13,7 @@
 namespace mpc {
 
 /// A tensor whose elements are known when compiling. A splat stores one element for any shape, so that a constant fill
-/// of millions of elements costs nothing. Bytes are shared between copies and never change (shared_ptr: literals are
+/// of millions of elements costs nothing. Copies share their content, which never changes (shared_ptr: literals are
 /// copied with graphs and plans).
 class Literal {
  public:
@@ -26,11 +27,11 @@ class Literal {
   static Literal splat_number(DType dtype, Shape shape, double value);
   static Literal integers(const std::vector<int64_t>& values);  // i64, rank 1
 
-  DType dtype() const { return dtype_; }
-  const Shape& shape() const { return shape_; }
-  bool is_splat() const { return is_splat_; }
+  DType dtype() const { return content().dtype; }
+  const Shape& shape() const { return content().shape; }
+  bool is_splat() const { return content().is_splat; }
   /// Bytes stored: all elements, or one for a splat.
-  std::span<const std::byte> stored() const;
+  std::span<const std::byte> stored() const { return content().bytes; }
   /// All elements, expanded.
   std::vector<std::byte> dense() const;
   /// Element `index` as a double, or as an int64_t (floats are truncated).
@@ -41,10 +42,18 @@ class Literal {
   bool operator==(const Literal& other) const;
 
  private:
-  DType dtype_ = DType::f32;
-  Shape shape_;
-  bool is_splat_ = false;
-  std::shared_ptr<const std::vector<std::byte>> bytes_;
+  struct Content {
+    DType dtype = DType::f32;
+    Shape shape;
+    bool is_splat = false;
+    std::vector<std::byte> bytes;
+  };
+  explicit Literal(Content content) : content_(std::make_shared<const Content>(std::move(content))) {}
+  const Content& content() const;
+  /// @pre not a default literal
+  const std::byte* element(int64_t index) const;
+
+  std::shared_ptr<const Content> content_;  // null: a scalar without bytes
 };
 
 /// One element read from / written to memory as a number. i64/u64 values beyond 2^53 lose bits here: use the integer
