@@ -51,7 +51,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         profile = folder / "profile.json"
-        measured_profile = answer([mpc, "profile", "-o", str(profile), "--json", "-"])
+        measured_profile = answer([mpc, "profile", "--devices", "cpu:1", "-o", str(profile), "--json", "-"])
         for model, sizes, batch, training, is_sampled, *microbatches in ROWS:
             path = folder / "m.onnx"
             command = [mpc, "zoo", model, "-o", str(path), "--quiet"]
