@@ -1,13 +1,10 @@
 #include "passes/back_half.h"
 
 #include <algorithm>
-#include <limits>
 #include <optional>
 
 #include <fmt/format.h>
 
-#include "compiler/base/text.h"
-#include "compiler/plan/host_memory.h"
 #include "compiler/plan/simulate.h"
 #include "passes/add_loss.h"
 #include "passes/chunks.h"
@@ -67,7 +64,7 @@ class BackHalf {
  public:
   /// @param to_beat_s  of what does not fit only what may get shorter than this is made to fit
   BackHalf(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options, const Observed& observed,
-           double to_beat_s = std::numeric_limits<double>::infinity())
+           double to_beat_s)
       : graphs_(graphs),
         cluster_(cluster),
         options_(options),
@@ -392,79 +389,11 @@ class BackHalf {
   mutable std::optional<std::pair<std::pair<int, HeldMicrobatches>, Placement>> split_of_parts_;  // by parts
 };
 
-// What a search aims at is an estimate. Where the plan itself says what the objective is, the plans of these objectives
-// are looked at, too, and another one's is taken where it is better.
-std::vector<Objective> rivals_of(const PlanOptions& options, int microbatches) {
-  if (!options.assignment.empty()) return {};
-  if (options.objective == Objective::memory) return {Objective::throughput, Objective::latency, Objective::devices};
-  if (options.objective == Objective::latency && microbatches == 1) return {Objective::throughput};
-  return {};
-}
-
-double largest_share(const Plan& plan) {
-  double largest = 0;
-  for (const PlanDevice& device : plan.devices) {
-    if (is_host_memory(device)) continue;
-    largest = std::max(largest, static_cast<double>(device.arena_bytes) / static_cast<double>(device.capacity_bytes));
-  }
-  return largest;
-}
-
-// Where memory is short `auto` holds its order back for the stages that it has. Those that a schedule of less memory
-// leads to, without holding back, may be better.
-constexpr ScheduleKind kFrugal[] = {ScheduleKind::one_f_one_b, ScheduleKind::zb_h1, ScheduleKind::gpipe};
-
-bool may_be_beaten(const Attempt& best, const PlanOptions& options, int microbatches) {
-  return microbatches > 1 && best.is_tight && best.excess_bytes == 0 && options.schedule == ScheduleKind::automatic &&
-         options.objective == Objective::throughput && options.assignment.empty() && !options.only_fits &&
-         options.train;
-}
-
-// What the objective makes small, as far as the plan says it.
-std::pair<int64_t, double> value_of(const Attempt& attempt, Objective objective) {
-  return {attempt.excess_bytes, objective == Objective::memory ? largest_share(attempt.plan) : attempt.step_seconds};
-}
-
-void take_over(Attempt& best, Attempt rival, const FrontGraphs& graphs, const Cluster& cluster,
-               const PlanOptions& options, Objective of) {
-  best = std::move(rival);
-  PlaceOptions place;
-  place.objective = options.objective;
-  place.pins = options.pins;
-  place.microbatches = graphs.microbatches;
-  place.held =
-      held_microbatches(options.schedule == ScheduleKind::automatic ? ScheduleKind::sequential : options.schedule, 1);
-  judge_placement(graphs.main, cluster, place, best.placement);
-  if (options.objective == Objective::latency) best.placement.objective_value = best.step_seconds;
-  best.notes.push_back(fmt::format("objective {}: the plan of objective {} is the better one, and is taken",
-                                   objective_name(options.objective), objective_name(of)));
-}
-
 }  // namespace
 
-Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
-                     const Observed& observed) {
-  Attempt best = *BackHalf(graphs, cluster, options, observed).run(nullptr);
-  if (options.only_fits && best.excess_bytes == 0) return best;
-  PlanOptions other = options;
-  for (const Objective objective : rivals_of(options, graphs.microbatches)) {
-    other.objective = objective;
-    Attempt rival = *BackHalf(graphs, cluster, other, observed).run(nullptr);
-    if (value_of(rival, options.objective) < value_of(best, options.objective))
-      take_over(best, std::move(rival), graphs, cluster, options, objective);
-  }
-  if (!may_be_beaten(best, options, graphs.microbatches)) return best;
-  other = options;
-  for (const ScheduleKind kind : kFrugal) {
-    other.schedule = kind;
-    // A schedule expects up to some percent more than its plan takes.
-    constexpr double kExpectedMore = 1.1;
-    Attempt to_beat = best;
-    to_beat.step_seconds *= kExpectedMore;
-    std::optional<Attempt> rival = BackHalf(graphs, cluster, other, observed, best.step_seconds).run(&to_beat);
-    if (rival && rival->is_preferred_to(best)) best = std::move(*rival);
-  }
-  return best;
+std::optional<Attempt> find_attempt(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
+                                    const Observed& observed, const Attempt* rival, double to_beat_s) {
+  return BackHalf(graphs, cluster, options, observed, to_beat_s).run(rival);
 }
 
 }  // namespace mpc

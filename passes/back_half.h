@@ -1,5 +1,7 @@
 #pragma once
 
+#include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,8 +40,16 @@ struct Attempt {
   }
 };
 
-/// The plan of the best placement found, synchronized; with excess_bytes where none fits.
+/// The plan of the best placement that one search finds, synchronized; with excess_bytes where none fits. Nothing when
+/// it would be no better than `rival`, which may be null.
+/// @param to_beat_s  of what does not fit only what may get shorter than this is made to fit
 /// @throws Error for options that the graphs or the cluster do not allow.
+std::optional<Attempt> find_attempt(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
+                                    const Observed& observed, const Attempt* rival = nullptr,
+                                    double to_beat_s = std::numeric_limits<double>::infinity());
+
+/// The best of what several searches find: where the one that was asked for aims at an estimate, others may do better.
+/// @throws as find_attempt.
 Attempt best_attempt(const FrontGraphs& graphs, const Cluster& cluster, const PlanOptions& options,
                      const Observed& observed);
 
