@@ -58,7 +58,7 @@ class NodeTimers {
 
  private:
   std::deque<NodeTimer> timers_;  // which cannot be moved
-  int threads_;  // of each
+  int threads_;                   // of each
 };
 
 }  // namespace mpc::api
